@@ -1,0 +1,175 @@
+//! A batch holds whole consecutive records of one source as raw bytes, and splits without
+//! parsing them again.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use crate::source::Position;
+use crate::window::FlushReason;
+
+/// A run of whole consecutive records of one source; one batch becomes one commit.
+///
+/// The raw bytes stay until the commit is known, so that a retry or a split never reads the
+/// source again.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Index of the source in the order of the command line (0-based).
+    pub source: usize,
+    /// Offset of the first byte in the uncompressed source (0-based).
+    pub start_byte: u64,
+    /// Number of the first record in its source (1-based, the header not counted).
+    pub first_record: u64,
+    /// Number of the line on which the first byte stands (1-based).
+    pub first_line: u64,
+    /// Line breaks within `bytes`, so that the next batch knows its first line.
+    pub lines: u64,
+    /// When the first record came in; the window's wait is counted from here.
+    pub opened: Instant,
+    /// Why the batch was closed.
+    pub reason: FlushReason,
+    /// Last byte of a line of the source.
+    line_end: u8,
+    bytes: Vec<u8>,
+    /// Exclusive end of every record in `bytes`. `u32` halves the memory; a batch is far smaller
+    /// than 4 GiB because one record is capped below that.
+    ends: Vec<u32>,
+}
+
+impl Batch {
+    /// An empty batch whose buffer holds `bytes` without growing.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Batch {
+            source: 0,
+            start_byte: 0,
+            first_record: 1,
+            first_line: 1,
+            lines: 0,
+            opened: Instant::now(),
+            reason: FlushReason::End,
+            line_end: b'\n',
+            bytes: Vec::with_capacity(bytes),
+            ends: Vec::new(),
+        }
+    }
+
+    /// Forgets the records and begins anew at `position`, with room for `keep` bytes. Of a buffer
+    /// that a giant record has grown past twice that, the rest goes back to the system.
+    pub fn restart(&mut self, source: usize, position: &Position, line_end: u8, keep: usize) {
+        self.bytes.clear();
+        self.ends.clear();
+        if self.bytes.capacity() > keep.saturating_mul(2) {
+            self.bytes.shrink_to(keep);
+        }
+        // Untouched pages cost nothing; growing step by step would copy.
+        self.bytes.reserve(keep);
+        self.source = source;
+        self.line_end = line_end;
+        self.start_byte = position.byte;
+        self.first_record = position.record;
+        self.first_line = position.line;
+        self.lines = 0;
+    }
+
+    /// Appends `run`, the bytes of one or more whole records whose ends, relative to the start of
+    /// the run, are `ends`.
+    pub fn push_run(&mut self, run: &[u8], ends: &[u32]) {
+        let base = self.bytes.len() as u32;
+        self.ends.extend(ends.iter().map(|end| base + end));
+        self.bytes.extend_from_slice(run);
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether the batch holds no record.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// All raw bytes, line ends and skipped blank lines included.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Raw bytes of record `index` (0-based), its line end included.
+    pub fn record(&self, index: usize) -> &[u8] {
+        &self.bytes[self.range(index)]
+    }
+
+    /// Where record `index` (0-based) stands in [`Batch::bytes`].
+    pub fn range(&self, index: usize) -> Range<usize> {
+        let start = match index {
+            0 => 0,
+            _ => self.ends[index - 1] as usize,
+        };
+        start..self.ends[index] as usize
+    }
+
+    /// Range of the uncompressed source that the batch covers.
+    pub fn span(&self) -> Range<u64> {
+        self.start_byte..self.start_byte + self.bytes.len() as u64
+    }
+
+    /// Position of record `index` (0-based) in its source. Counts line breaks from the start of
+    /// the batch, so it is for messages, not for loops.
+    pub fn position(&self, index: usize) -> Position {
+        let range = self.range(index);
+        let blank = self.bytes[range.clone()]
+            .iter()
+            .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+            .count();
+        let start = if range.start + blank < range.end {
+            range.start + blank
+        } else {
+            range.start
+        };
+        Position {
+            byte: self.start_byte + start as u64,
+            record: self.first_record + index as u64,
+            line: self.first_line
+                + memchr::memchr_iter(self.line_end, &self.bytes[..start]).count() as u64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch() -> Batch {
+        let mut batch = Batch::with_capacity(0);
+        let position = Position {
+            byte: 100,
+            record: 11,
+            line: 21,
+        };
+        batch.restart(0, &position, b'\n', 0);
+        batch.push_run(b"a\n\"b\nb\"\n", &[2, 8]);
+        batch.push_run(b"\n\nc\n", &[4]);
+        batch
+    }
+
+    #[test]
+    fn a_record_keeps_its_raw_bytes() {
+        let batch = batch();
+        assert_eq!(batch.len(), 3);
+        assert_eq!(batch.record(0), b"a\n");
+        assert_eq!(batch.record(1), b"\"b\nb\"\n");
+        assert_eq!(batch.record(2), b"\n\nc\n");
+        assert_eq!(batch.span(), 100..112);
+    }
+
+    #[test]
+    fn a_position_counts_the_lines_inside_quotes_and_skips_blank_ones() {
+        let batch = batch();
+        let at = |index| {
+            let position = batch.position(index);
+            (position.byte, position.record, position.line)
+        };
+        assert_eq!(at(0), (100, 11, 21));
+        assert_eq!(at(1), (102, 12, 22));
+        assert_eq!(at(2), (110, 13, 26));
+    }
+}

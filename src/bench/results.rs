@@ -1,0 +1,436 @@
+//! The comparison as text with bars, as Markdown and as JSON.
+
+use std::fmt::Write;
+
+use indicatif::{HumanBytes, HumanCount};
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+
+use super::rung::{Run, Rung};
+use crate::report::{Latency, LatencyMillis};
+use crate::worker::Commit;
+
+/// All runs of one rung.
+pub struct Measured {
+    rung: Rung,
+    runs: Vec<Run>,
+    latency: Latency,
+}
+
+impl Measured {
+    /// No runs yet.
+    pub fn new(rung: Rung) -> Self {
+        Measured {
+            rung,
+            runs: Vec::new(),
+            latency: Latency::default(),
+        }
+    }
+
+    /// Takes one run in.
+    pub fn add(&mut self, run: Run) {
+        self.latency.add(&run.latency);
+        self.runs.push(run);
+    }
+
+    /// Rows a second of all runs, slowest first.
+    fn rates(&self) -> Vec<f64> {
+        let mut rates: Vec<f64> = self
+            .runs
+            .iter()
+            .map(|run| {
+                if run.seconds > 0.0 {
+                    run.rows as f64 / run.seconds
+                } else {
+                    0.0
+                }
+            })
+            .collect();
+        rates.sort_by(f64::total_cmp);
+        rates
+    }
+
+    fn median_of(&self, value: impl Fn(&Run) -> f64) -> f64 {
+        let mut values: Vec<f64> = self.runs.iter().map(value).collect();
+        values.sort_by(f64::total_cmp);
+        median(&values)
+    }
+}
+
+/// The middle of sorted values; 0 without any.
+fn median(sorted: &[f64]) -> f64 {
+    match sorted.len() {
+        0 => 0.0,
+        count if count % 2 == 1 => sorted[count / 2],
+        count => (sorted[count / 2 - 1] + sorted[count / 2]) / 2.0,
+    }
+}
+
+/// Where the bench ran.
+pub struct Machine {
+    client: String,
+    cores: usize,
+    server: String,
+    settings: String,
+}
+
+impl Machine {
+    /// Asks the server and the system.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn of(client: &Client) -> Result<Self, tokio_postgres::Error> {
+        let row = client
+            .query_one(
+                "SELECT current_setting('server_version'),
+                        string_agg(name || ' ' || current_setting(name), ', ' ORDER BY name)
+                 FROM pg_settings
+                 WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes', 'shared_buffers', 'max_wal_size')",
+                &[],
+            )
+            .await?;
+        let cpu = std::fs::read_to_string("/proc/cpuinfo")
+            .ok()
+            .and_then(|text| {
+                let line = text.lines().find(|line| line.starts_with("model name"))?;
+                Some(line.split_once(':')?.1.trim().to_string())
+            })
+            .unwrap_or_else(|| std::env::consts::ARCH.to_string());
+        Ok(Machine {
+            client: cpu,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            server: row.get(0),
+            settings: row.get(1),
+        })
+    }
+}
+
+/// A finished comparison.
+pub struct Results {
+    /// Where it ran.
+    pub machine: Machine,
+    /// What was loaded.
+    pub what: String,
+    /// Rows of the input.
+    pub rows: u64,
+    /// Runs of each rung.
+    pub rounds: usize,
+    /// Connections that wrote.
+    pub workers: usize,
+    /// The rungs in order.
+    pub measured: Vec<Measured>,
+}
+
+/// One line of the table, computed.
+struct Line {
+    name: &'static str,
+    textbook: &'static str,
+    rows: u64,
+    partial: bool,
+    rate: f64,
+    slowest: f64,
+    fastest: f64,
+    ratio: Option<f64>,
+    latency: LatencyMillis,
+    wal_bytes: u64,
+    table_bytes: u64,
+    floor: bool,
+}
+
+const HEADINGS: [&str; 11] = [
+    "strategy", "rows", "rows/s", "min..max", "ratio", "p50 ms", "p99 ms", "p99.9 ms", "WAL",
+    "table", "textbook",
+];
+
+impl Results {
+    fn lines(&self) -> Vec<Line> {
+        let foot = self
+            .measured
+            .iter()
+            .find(|measured| measured.rung.commit == Commit::Row)
+            .map(|measured| median(&measured.rates()));
+        self.measured
+            .iter()
+            .map(|measured| {
+                let rates = measured.rates();
+                let rate = median(&rates);
+                let rows = measured.runs.iter().map(|run| run.rows).min().unwrap_or(0);
+                Line {
+                    name: measured.rung.name(),
+                    textbook: measured.rung.textbook(),
+                    rows,
+                    partial: rows < self.rows,
+                    rate,
+                    slowest: rates.first().copied().unwrap_or(0.0),
+                    fastest: rates.last().copied().unwrap_or(0.0),
+                    ratio: foot.filter(|foot| *foot > 0.0).map(|foot| rate / foot),
+                    latency: LatencyMillis::from(&measured.latency),
+                    wal_bytes: measured.median_of(|run| run.wal_bytes as f64) as u64,
+                    table_bytes: measured.median_of(|run| run.table_bytes as f64) as u64,
+                    floor: measured.rung.strategy == crate::strategy::StrategyKind::Discard,
+                }
+            })
+            .collect()
+    }
+
+    fn cells(line: &Line) -> [String; 11] {
+        let bytes = |bytes: u64| match line.floor {
+            true => String::new(),
+            false => HumanBytes(bytes).to_string(),
+        };
+        let millis = |value: f64| match line.floor {
+            true => String::new(),
+            false => format!("{value:.2}"),
+        };
+        [
+            line.name.to_string(),
+            format!(
+                "{}{}",
+                HumanCount(line.rows),
+                if line.partial { "*" } else { "" }
+            ),
+            HumanCount(line.rate as u64).to_string(),
+            format!(
+                "{}..{}",
+                HumanCount(line.slowest as u64),
+                HumanCount(line.fastest as u64)
+            ),
+            line.ratio
+                .map_or(String::new(), |ratio| format!("{ratio:.1}x")),
+            millis(line.latency.p50),
+            millis(line.latency.p99),
+            millis(line.latency.p999),
+            bytes(line.wal_bytes),
+            bytes(line.table_bytes),
+            line.textbook.to_string(),
+        ]
+    }
+
+    fn heading(&self) -> String {
+        let Machine {
+            client,
+            cores,
+            server,
+            settings,
+        } = &self.machine;
+        format!(
+            "{}, {} rows; median of {} round{}, {} worker{}\nPostgreSQL {server} ({settings}); {cores} x {client}\n",
+            self.what,
+            HumanCount(self.rows),
+            self.rounds,
+            if self.rounds == 1 { "" } else { "s" },
+            self.workers,
+            if self.workers == 1 { "" } else { "s" },
+        )
+    }
+
+    fn notes(&self, lines: &[Line]) -> String {
+        let mut notes = String::new();
+        if lines.iter().any(|line| line.partial) {
+            notes.push_str("* stopped at --max-seconds; its rate is that of the rows it did\n");
+        }
+        if lines.iter().any(|line| line.floor) {
+            notes.push_str(
+                "discard is the client's floor: it reads, parses and encodes, and sends nothing\n",
+            );
+        }
+        notes.push_str("ms: from BEGIN to the answer to COMMIT; textbook: rows/s that textbooks give the rung\n");
+        notes
+    }
+
+    /// A table with aligned columns, and the ladder as bars.
+    pub fn text(&self) -> String {
+        let lines = self.lines();
+        let cells: Vec<[String; 11]> = lines.iter().map(Self::cells).collect();
+        let widths: Vec<usize> = (0..HEADINGS.len())
+            .map(|column| {
+                let widest = cells
+                    .iter()
+                    .map(|row| row[column].chars().count())
+                    .max()
+                    .unwrap_or(0);
+                widest.max(HEADINGS[column].len())
+            })
+            .collect();
+        let mut text = self.heading();
+        text.push('\n');
+        let mut push = |row: &[String]| {
+            for (column, cell) in row.iter().enumerate() {
+                // Names to the left, figures to the right.
+                let width = widths[column];
+                let _ = match column {
+                    0 => write!(text, "{cell:<width$}"),
+                    _ => write!(text, "  {cell:>width$}"),
+                };
+            }
+            text.truncate(text.trim_end_matches(' ').len());
+            text.push('\n');
+        };
+        push(&HEADINGS.map(str::to_string));
+        for row in &cells {
+            push(row);
+        }
+        text.push('\n');
+        text.push_str(&ladder(&lines));
+        text.push('\n');
+        text.push_str(&self.notes(&lines));
+        text
+    }
+
+    /// The table in Markdown.
+    pub fn markdown(&self) -> String {
+        let lines = self.lines();
+        let mut text = format!(
+            "{}\n| {} |\n|---|{}\n",
+            self.heading(),
+            HEADINGS.join(" | "),
+            "--:|".repeat(HEADINGS.len() - 1)
+        );
+        for line in &lines {
+            let _ = writeln!(text, "| {} |", Self::cells(line).join(" | "));
+        }
+        text.push('\n');
+        text.push_str(&self.notes(&lines));
+        text
+    }
+
+    /// Everything, for programs.
+    pub fn json(&self) -> String {
+        let results: Vec<Value> = self
+            .lines()
+            .iter()
+            .zip(&self.measured)
+            .map(|(line, measured)| {
+                json!({
+                    "strategy": measured.rung.strategy.name(),
+                    "commit": if measured.rung.commit == Commit::Row { "row" } else { "batch" },
+                    "rows": line.rows,
+                    "complete": !line.partial,
+                    "seconds": measured.median_of(|run| run.seconds),
+                    "rows_per_second": line.rate,
+                    "rows_per_second_min": line.slowest,
+                    "rows_per_second_max": line.fastest,
+                    "ratio": line.ratio,
+                    "commit_latency_ms": line.latency,
+                    "wal_bytes": line.wal_bytes,
+                    "table_bytes": line.table_bytes,
+                    "client_cpu_seconds": measured.median_of(|run| run.client_cpu.as_secs_f64()),
+                })
+            })
+            .collect();
+        let Machine {
+            client,
+            cores,
+            server,
+            settings,
+        } = &self.machine;
+        let document = json!({
+            "machine": { "cpu": client, "cores": cores },
+            "server": { "version": server, "settings": settings },
+            "input": self.what,
+            "rows": self.rows,
+            "rounds": self.rounds,
+            "workers": self.workers,
+            "results": results,
+        });
+        format!("{document:#}\n")
+    }
+}
+
+/// Bars on a logarithmic scale: each tenth of the width is the same factor.
+fn ladder(lines: &[Line]) -> String {
+    const WIDTH: f64 = 50.0;
+    let rates = lines.iter().map(|line| line.rate.max(1.0));
+    let most = rates.clone().fold(1.0, f64::max).log10();
+    // The scale starts at a power of ten below the slowest rung.
+    let least = (rates.fold(f64::MAX, f64::min).log10() - 0.3)
+        .floor()
+        .max(0.0);
+    let name_width = lines.iter().map(|line| line.name.len()).max().unwrap_or(0);
+    let mut text = format!(
+        "rows/s, logarithmic from {}\n",
+        HumanCount(10f64.powf(least) as u64)
+    );
+    for line in lines {
+        let share = (line.rate.max(1.0).log10() - least) / (most - least).max(f64::EPSILON);
+        let bar =
+            if line.floor { "░" } else { "█" }.repeat((share * WIDTH).round().max(1.0) as usize);
+        let _ = writeln!(
+            text,
+            "{:<name_width$}  {bar} {}",
+            line.name,
+            HumanCount(line.rate as u64)
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategy::StrategyKind;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn results() -> Results {
+        let measured = |strategy, commit, seconds: &[f64], rows| {
+            let mut measured = Measured::new(Rung { strategy, commit });
+            for &seconds in seconds {
+                let latency = Latency::default();
+                latency.record(Duration::from_millis(2));
+                measured.add(Run {
+                    rows,
+                    seconds,
+                    latency: Arc::new(latency),
+                    wal_bytes: 3 << 20,
+                    table_bytes: 2 << 20,
+                    client_cpu: Duration::from_millis(100),
+                });
+            }
+            measured
+        };
+        Results {
+            machine: Machine {
+                client: "a processor".to_string(),
+                cores: 2,
+                server: "15.1".to_string(),
+                settings: "fsync on".to_string(),
+            },
+            what: "TPC-H lineitem".to_string(),
+            rows: 10_000,
+            rounds: 3,
+            workers: 1,
+            measured: vec![
+                measured(StrategyKind::Insert, Commit::Row, &[1.0, 2.0, 4.0], 2_000),
+                measured(StrategyKind::Copy, Commit::Batch, &[0.05, 0.1, 0.2], 10_000),
+                measured(
+                    StrategyKind::Discard,
+                    Commit::Batch,
+                    &[0.01, 0.01, 0.01],
+                    10_000,
+                ),
+            ],
+        }
+    }
+
+    #[test]
+    fn the_table_in_text() {
+        insta::assert_snapshot!(results().text());
+    }
+
+    #[test]
+    fn the_table_in_markdown() {
+        insta::assert_snapshot!(results().markdown());
+    }
+
+    #[test]
+    fn the_results_in_json() {
+        insta::assert_snapshot!(results().json());
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_two_in_the_middle() {
+        assert_eq!(median(&[1.0, 2.0, 4.0, 9.0]), 3.0);
+        assert_eq!(median(&[]), 0.0);
+    }
+}

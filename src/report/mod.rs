@@ -1,0 +1,11 @@
+//! What a load tells: counts and histograms, and their forms as text, JSON and a live display.
+
+mod console;
+mod counters;
+mod progress;
+mod summary;
+
+pub use console::Console;
+pub use counters::{Counters, Latency};
+pub use progress::{Progress, ProgressMode};
+pub use summary::{Batches, LatencyMillis, Rows, Summary};

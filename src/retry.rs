@@ -1,0 +1,252 @@
+//! Decides from SQLSTATE and the state of the connection what to do about a failed transaction:
+//! repeat it, look for a bad row, or stop.
+
+use std::time::Duration;
+
+use crate::connect::ConnectError;
+use crate::server_error;
+
+/// Why a transaction failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The server refused something.
+    #[error("{}", server_error::describe(.error))]
+    Server {
+        /// Its words.
+        error: tokio_postgres::Error,
+        /// The record it named (0-based, within the batch).
+        record: Option<usize>,
+    },
+    /// No connection could be made.
+    #[error("{0}")]
+    Connect(ConnectError),
+    /// The server did not answer in time.
+    #[error("no answer from the server within {0:?}")]
+    Timeout(Duration),
+    /// The server stored another number of rows than it was sent, without an error.
+    #[error(
+        "the server stored {stored} of {sent} rows without an error, and the table has no trigger or rule that could explain it"
+    )]
+    Count {
+        /// Rows sent.
+        sent: u64,
+        /// Rows the server says it stored.
+        stored: u64,
+    },
+}
+
+/// What to do about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Repeat the transaction: the fault passes.
+    Retry(Pace),
+    /// Repeat it with fewer rows a statement, this often at most.
+    RetrySmaller(u32),
+    /// One of the rows is bad: find it.
+    FindRow,
+    /// Nothing will mend itself.
+    Stop,
+}
+
+/// How soon and how often to repeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// At once, with jitter.
+    AtOnce,
+    /// After an exponentially growing pause.
+    Backoff,
+    /// After a long pause, until the delivery timeout.
+    Long,
+    /// As `Backoff`, this often at most.
+    Few(u32),
+}
+
+impl Failure {
+    /// The SQLSTATE, where the server gave one.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Failure::Server { error, .. } => error.code().map(|code| code.code()),
+            Failure::Connect(error) => error.sqlstate().map(|code| code.code()),
+            _ => None,
+        }
+    }
+
+    /// What to do about it.
+    pub fn action(&self) -> Action {
+        match self {
+            Failure::Timeout(_) => Action::Retry(Pace::Backoff),
+            Failure::Connect(error) => match (error.last(), error.sqlstate()) {
+                (_, Some(code)) => action(code.code(), false),
+                (
+                    ConnectError::Unreachable { .. }
+                    | ConnectError::Timeout { .. }
+                    | ConnectError::SessionAttributes { .. }
+                    | ConnectError::Pool(_),
+                    None,
+                ) => Action::Retry(Pace::Backoff),
+                _ => Action::Stop,
+            },
+            Failure::Count { .. } => Action::Stop,
+            Failure::Server { error, .. } => match error.as_db_error() {
+                None => Action::Retry(Pace::Backoff),
+                Some(server) => {
+                    let row_security = server.routine() == Some("ExecWithCheckOptions");
+                    action(server.code().code(), row_security)
+                }
+            },
+        }
+    }
+
+    /// Whether the connection is good for a rollback and more; all else is thrown away.
+    pub fn keeps_connection(&self) -> bool {
+        matches!(self.action(), Action::FindRow)
+    }
+}
+
+/// The table: exact codes before classes. `row_security`: the refusal comes from a policy's check
+/// of one row.
+fn action(sqlstate: &str, row_security: bool) -> Action {
+    use Action::{FindRow, Retry, RetrySmaller, Stop};
+    use Pace::{AtOnce, Backoff, Few, Long};
+    let class = sqlstate.get(..2).unwrap_or("");
+    match sqlstate {
+        "08000" | "08001" | "08003" | "08006" | "08007" | "40003" => Retry(Backoff),
+        "08004" | "08P01" => Retry(Few(3)),
+        "25006" | "25P03" | "25P04" | "57P05" => Retry(Backoff),
+        "40001" | "40P01" | "40000" => Retry(AtOnce),
+        "53100" => Retry(Long),
+        "53200" => RetrySmaller(5),
+        "53300" | "55P03" | "55006" | "57P01" | "57P02" | "57P03" => Retry(Backoff),
+        "57014" => RetrySmaller(3),
+        "XX000" => Retry(Few(2)),
+        // Our own encoder wrote something that is not COPY's format.
+        "22P04" => Stop,
+        "21000" | "44000" | "54000" | "54001" | "27000" => FindRow,
+        "42501" if row_security => FindRow,
+        _ => match class {
+            "22" | "23" | "P0" | "38" | "39" => FindRow,
+            "58" => Retry(Few(3)),
+            _ => Stop,
+        },
+    }
+}
+
+/// What else to say about a code that stops the load.
+pub fn advice(sqlstate: &str) -> Option<&'static str> {
+    match sqlstate {
+        "26000" | "42P05" => Some(
+            "prepared statements are lost between transactions: a pooler; pgbouncer needs 1.21 or newer with max_prepared_statements above 0",
+        ),
+        "42501" => Some("grant INSERT on the table to this role"),
+        "25006" => Some("the server is read-only: a standby? connect to the primary"),
+        _ => None,
+    }
+}
+
+/// Pause before try number `attempt` (1-based): grows from 50 ms to 5 s, half of it by chance so
+/// that many loaders do not come back all at once.
+pub fn pause(pace: Pace, attempt: u32) -> Duration {
+    let most = match pace {
+        Pace::AtOnce => 20,
+        Pace::Backoff | Pace::Few(_) => 50u64
+            .saturating_mul(1 << attempt.min(10).saturating_sub(1))
+            .min(5_000),
+        Pace::Long => 1_000u64
+            .saturating_mul(1 << attempt.min(6).saturating_sub(1))
+            .min(30_000),
+    };
+    Duration::from_millis(most / 2 + fastrand::u64(0..=most / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_of_the_table_has_its_action() {
+        use Action::{FindRow, Retry, RetrySmaller, Stop};
+        use Pace::{AtOnce, Backoff, Few, Long};
+        let table: &[(&str, Action)] = &[
+            ("28P01", Stop),
+            ("28000", Stop),
+            ("3D000", Stop),
+            ("3F000", Stop),
+            ("08000", Retry(Backoff)),
+            ("08001", Retry(Backoff)),
+            ("08003", Retry(Backoff)),
+            ("08006", Retry(Backoff)),
+            ("08004", Retry(Few(3))),
+            ("08007", Retry(Backoff)),
+            ("40003", Retry(Backoff)),
+            ("08P01", Retry(Few(3))),
+            ("25006", Retry(Backoff)),
+            ("25P03", Retry(Backoff)),
+            ("25P04", Retry(Backoff)),
+            ("57P05", Retry(Backoff)),
+            ("25P02", Stop),
+            ("25001", Stop),
+            ("24000", Stop),
+            ("2D000", Stop),
+            ("3B001", Stop),
+            ("26000", Stop),
+            ("42P05", Stop),
+            ("40001", Retry(AtOnce)),
+            ("40P01", Retry(AtOnce)),
+            ("40000", Retry(AtOnce)),
+            ("53100", Retry(Long)),
+            ("53200", RetrySmaller(5)),
+            ("53300", Retry(Backoff)),
+            ("55P03", Retry(Backoff)),
+            ("55006", Retry(Backoff)),
+            ("57P01", Retry(Backoff)),
+            ("57P02", Retry(Backoff)),
+            ("57P03", Retry(Backoff)),
+            ("53400", Stop),
+            ("55000", Stop),
+            ("55P02", Stop),
+            ("55P04", Stop),
+            ("57P04", Stop),
+            ("57014", RetrySmaller(3)),
+            ("58030", Retry(Few(3))),
+            ("58P01", Retry(Few(3))),
+            ("XX000", Retry(Few(2))),
+            ("XX001", Stop),
+            ("XX002", Stop),
+            ("F0000", Stop),
+            ("21000", FindRow),
+            ("22P02", FindRow),
+            ("22003", FindRow),
+            ("22021", FindRow),
+            ("22P04", Stop),
+            ("23502", FindRow),
+            ("23505", FindRow),
+            ("23503", FindRow),
+            ("44000", FindRow),
+            ("54000", FindRow),
+            ("54001", FindRow),
+            ("54011", Stop),
+            ("54023", Stop),
+            ("P0001", FindRow),
+            ("27000", FindRow),
+            ("38000", FindRow),
+            ("39000", FindRow),
+            ("42501", Stop),
+            ("42P01", Stop),
+            ("0A000", Stop),
+            ("", Stop),
+        ];
+        for (sqlstate, expected) in table {
+            assert_eq!(action(sqlstate, false), *expected, "{sqlstate}");
+        }
+        assert_eq!(action("42501", true), FindRow);
+    }
+
+    #[test]
+    fn a_pause_grows_and_stays_below_its_limit() {
+        for attempt in 1..40 {
+            assert!(pause(Pace::Backoff, attempt) <= Duration::from_secs(5));
+            assert!(pause(Pace::Long, attempt) <= Duration::from_secs(30));
+        }
+        assert!(pause(Pace::Backoff, 8) >= Duration::from_secs(2));
+    }
+}

@@ -1,0 +1,254 @@
+//! Brings the bytes of a source: straight from a plain file, through a thread of its own where a
+//! read may wait (pipes) or costs work (decompression).
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::time::Instant;
+
+use super::compression::Compression;
+use super::{Input, InputError};
+
+/// Bytes moved in one step. Large enough that a system call costs nothing a row, small enough to
+/// stay in the second-level cache between reading and splitting.
+pub const CHUNK_BYTES: usize = 128 * 1024;
+
+/// Chunks a feeding thread may be ahead of the reader.
+const CHUNKS_AHEAD: usize = 2;
+
+/// What one step of a feed brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// This many bytes, at least one.
+    Bytes(usize),
+    /// Nothing until the deadline.
+    Idle,
+    /// The end of the source.
+    End,
+}
+
+/// The bytes of one opened source, decompressed.
+pub struct Feed {
+    way: Way,
+    /// Bytes of the input as it is stored, if that is known: the denominator of the progress bar.
+    pub size: Option<u64>,
+    /// How the input is packed.
+    pub compression: Compression,
+}
+
+enum Way {
+    File { file: File, taken: Arc<AtomicU64> },
+    Thread(Chunks),
+}
+
+struct Chunks {
+    full: Receiver<io::Result<Vec<u8>>>,
+    empty: Sender<Vec<u8>>,
+    chunk: Vec<u8>,
+    used: usize,
+}
+
+impl Feed {
+    /// Opens `input`; adds the stored bytes it takes to `taken` as it goes.
+    ///
+    /// # Errors
+    /// When the input is missing, is a directory, may not be read, or is not packed as demanded.
+    pub fn open(
+        input: &Input,
+        compression: Option<Compression>,
+        taken: Arc<AtomicU64>,
+    ) -> Result<Self, InputError> {
+        let fail = |error| InputError::read(&input.name(), error);
+        let mut file = match input {
+            Input::File(path) => File::open(path).map_err(fail)?,
+            Input::Stdin => {
+                let stdin = io::stdin();
+                File::from(stdin.as_fd().try_clone_to_owned().map_err(fail)?)
+            }
+        };
+        let metadata = file.metadata().map_err(fail)?;
+        if metadata.is_dir() {
+            return Err(InputError::read(
+                &input.name(),
+                io::Error::from(io::ErrorKind::IsADirectory),
+            ));
+        }
+        let regular = metadata.is_file();
+        let mut head = Vec::new();
+        file.by_ref()
+            .take(Compression::MAGIC_BYTES as u64)
+            .read_to_end(&mut head)
+            .map_err(fail)?;
+        let compression = compression.unwrap_or_else(|| Compression::detect(&head));
+        let mut size = None;
+        if regular {
+            file.seek_relative(-(head.len() as i64)).map_err(fail)?;
+            let position = file.stream_position().map_err(fail)?;
+            size = Some(metadata.len().saturating_sub(position));
+            head.clear();
+        }
+        if regular && compression == Compression::None {
+            return Ok(Feed {
+                way: Way::File { file, taken },
+                size,
+                compression,
+            });
+        }
+        let packed = Counted {
+            inner: io::Cursor::new(head).chain(file),
+            taken,
+        };
+        let reader: Box<dyn Read + Send> = if compression == Compression::None {
+            Box::new(packed)
+        } else {
+            let buffered = BufReader::with_capacity(CHUNK_BYTES, packed);
+            compression.decoder(Box::new(buffered)).map_err(fail)?
+        };
+        let chunks = Chunks::start(reader).map_err(fail)?;
+        Ok(Feed {
+            way: Way::Thread(chunks),
+            size,
+            compression,
+        })
+    }
+
+    /// Stored bytes of an input that is not open yet, where known.
+    ///
+    /// # Errors
+    /// When it is missing or a directory.
+    pub fn size_of(input: &Input) -> Result<Option<u64>, InputError> {
+        let Input::File(path) = input else {
+            return Ok(None);
+        };
+        let metadata = path
+            .metadata()
+            .and_then(|metadata| match metadata.is_dir() {
+                true => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+                false => Ok(metadata),
+            });
+        let metadata = metadata.map_err(|error| InputError::read(&input.name(), error))?;
+        Ok(metadata.is_file().then_some(metadata.len()))
+    }
+
+    /// Moves the next bytes into `into`. Waits until `deadline` where a wait is possible at all.
+    ///
+    /// # Errors
+    /// What the operating system or the decoder says.
+    pub fn step(&mut self, into: &mut [u8], deadline: Option<Instant>) -> io::Result<Step> {
+        match &mut self.way {
+            Way::File { file, taken } => loop {
+                match file.read(into) {
+                    Ok(0) => return Ok(Step::End),
+                    Ok(read) => {
+                        taken.fetch_add(read as u64, Ordering::Relaxed);
+                        return Ok(Step::Bytes(read));
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            },
+            Way::Thread(chunks) => chunks.step(into, deadline),
+        }
+    }
+
+    /// Moves on by `bytes` without bringing them, if the input can; false if they must be read.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn seek(&mut self, bytes: u64) -> io::Result<bool> {
+        let Way::File { file, taken } = &mut self.way else {
+            return Ok(false);
+        };
+        let Ok(distance) = i64::try_from(bytes) else {
+            return Ok(false);
+        };
+        file.seek_relative(distance)?;
+        taken.fetch_add(bytes, Ordering::Relaxed);
+        Ok(true)
+    }
+}
+
+impl Chunks {
+    fn start(mut reader: Box<dyn Read + Send>) -> io::Result<Self> {
+        let (full_in, full) = sync_channel(CHUNKS_AHEAD);
+        let (empty, spare) = channel::<Vec<u8>>();
+        std::thread::Builder::new()
+            .name("pgrung-feed".to_string())
+            .spawn(move || feed(&mut *reader, &full_in, &spare))?;
+        Ok(Chunks {
+            full,
+            empty,
+            chunk: Vec::new(),
+            used: 0,
+        })
+    }
+
+    fn step(&mut self, into: &mut [u8], deadline: Option<Instant>) -> io::Result<Step> {
+        if self.used == self.chunk.len() {
+            let next = match deadline {
+                None => self.full.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(deadline) => {
+                    let wait = deadline.saturating_duration_since(Instant::now());
+                    self.full.recv_timeout(wait)
+                }
+            };
+            match next {
+                Ok(chunk) => {
+                    let old = std::mem::replace(&mut self.chunk, chunk?);
+                    self.used = 0;
+                    // The thread may have ended; then nobody needs the buffer.
+                    let _ = self.empty.send(old);
+                }
+                Err(RecvTimeoutError::Timeout) => return Ok(Step::Idle),
+                Err(RecvTimeoutError::Disconnected) => return Ok(Step::End),
+            }
+        }
+        let rest = &self.chunk[self.used..];
+        let count = rest.len().min(into.len());
+        into[..count].copy_from_slice(&rest[..count]);
+        self.used += count;
+        Ok(Step::Bytes(count))
+    }
+}
+
+/// Reads until the end, an error, or until nobody listens any more.
+fn feed(
+    reader: &mut (dyn Read + Send),
+    full: &SyncSender<io::Result<Vec<u8>>>,
+    spare: &Receiver<Vec<u8>>,
+) {
+    loop {
+        let mut chunk = spare.try_recv().unwrap_or_default();
+        chunk.resize(CHUNK_BYTES, 0);
+        let message = match reader.read(&mut chunk) {
+            Ok(0) => return,
+            Ok(read) => {
+                chunk.truncate(read);
+                Ok(chunk)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => Err(error),
+        };
+        let failed = message.is_err();
+        if full.send(message).is_err() || failed {
+            return;
+        }
+    }
+}
+
+/// Counts the bytes that pass.
+struct Counted<R> {
+    inner: R,
+    taken: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buf)?;
+        self.taken.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}

@@ -1,0 +1,188 @@
+//! The fields of one record: NULL or text, pointing into the record where its bytes can be used as
+//! they stand.
+
+use std::fmt;
+
+/// The fields of one record; reused from record to record.
+#[derive(Debug, Default)]
+pub struct Fields {
+    spans: Vec<Span>,
+    /// Text that differs from the bytes of the record: unescaped fields.
+    owned: Vec<u8>,
+    owned_start: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Span {
+    Null,
+    /// In the record.
+    Raw(u32, u32),
+    /// In `owned`.
+    Owned(u32, u32),
+}
+
+impl Fields {
+    /// Forgets all fields.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.spans.clear();
+        self.owned.clear();
+    }
+
+    /// Number of fields.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Field `index` (0-based) of `record`, the bytes that were parsed; `None` is NULL.
+    #[inline]
+    pub fn get<'a>(&'a self, record: &'a [u8], index: usize) -> Option<&'a [u8]> {
+        match self.spans[index] {
+            Span::Null => None,
+            Span::Raw(start, end) => Some(&record[start as usize..end as usize]),
+            Span::Owned(start, end) => Some(&self.owned[start as usize..end as usize]),
+        }
+    }
+
+    #[inline]
+    pub(super) fn push_null(&mut self) {
+        self.spans.push(Span::Null);
+    }
+
+    #[inline]
+    pub(super) fn push_raw(&mut self, start: usize, end: usize) {
+        self.spans.push(Span::Raw(start as u32, end as u32));
+    }
+
+    /// Makes `count` fields, all NULL, for input that names its fields.
+    pub(super) fn reset(&mut self, count: usize) {
+        self.clear();
+        self.spans.resize(count, Span::Null);
+    }
+
+    pub(super) fn set_raw(&mut self, index: usize, start: usize, end: usize) {
+        self.spans[index] = Span::Raw(start as u32, end as u32);
+    }
+
+    pub(super) fn set_null(&mut self, index: usize) {
+        self.spans[index] = Span::Null;
+    }
+
+    pub(super) fn set_owned(&mut self, index: usize, text: &[u8]) {
+        let start = self.owned.len();
+        self.owned.extend_from_slice(text);
+        self.spans[index] = Span::Owned(start as u32, self.owned.len() as u32);
+    }
+
+    pub(super) fn begin_owned(&mut self) {
+        self.owned_start = self.owned.len();
+    }
+
+    pub(super) fn extend_owned(&mut self, text: &[u8]) {
+        self.owned.extend_from_slice(text);
+    }
+
+    pub(super) fn end_owned(&mut self) {
+        self.spans.push(Span::Owned(
+            self.owned_start as u32,
+            self.owned.len() as u32,
+        ));
+    }
+}
+
+/// Why a record cannot be cut into the fields of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// The field at fault (0-based), where one can be named.
+    pub field: Option<usize>,
+    /// What is wrong.
+    pub kind: FieldErrorKind,
+}
+
+/// What is wrong with a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FieldErrorKind {
+    /// Fewer fields than columns.
+    TooFew {
+        /// Fields in the record.
+        found: usize,
+        /// Columns of the load.
+        expected: usize,
+    },
+    /// More fields than columns.
+    TooMany {
+        /// Fields in the record.
+        found: usize,
+        /// Columns of the load.
+        expected: usize,
+    },
+    /// A quote inside an unquoted field.
+    StrayQuote,
+    /// A carriage return outside quotes that ends no line.
+    CarriageReturn,
+    /// The record ends inside quotes.
+    UnclosedQuote,
+    /// Bytes that are not UTF-8.
+    Utf8,
+    /// A zero byte, which no PostgreSQL text can hold.
+    Nul,
+    /// The line is not one JSON object.
+    Json(String),
+    /// A key that no column of the load answers to.
+    UnknownKey(String),
+}
+
+impl FieldError {
+    /// An error of field `field` (0-based).
+    pub fn at(field: usize, kind: FieldErrorKind) -> Self {
+        FieldError {
+            field: Some(field),
+            kind,
+        }
+    }
+
+    /// An error of the whole record.
+    pub fn record(kind: FieldErrorKind) -> Self {
+        FieldError { field: None, kind }
+    }
+
+    /// The SQLSTATE with which the server's COPY refuses the same thing.
+    pub fn sqlstate(&self) -> &'static str {
+        match self.kind {
+            FieldErrorKind::Utf8 | FieldErrorKind::Nul => "22021",
+            FieldErrorKind::Json(_) => "22P02",
+            _ => "22P04",
+        }
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            FieldErrorKind::TooFew { found, expected } => {
+                write!(f, "too few fields: {found}, expected {expected}")
+            }
+            FieldErrorKind::TooMany { found, expected } => {
+                write!(f, "too many fields: {found}, expected {expected}")
+            }
+            FieldErrorKind::StrayQuote => f.write_str(
+                "a quote inside an unquoted field: quote the field and double the quote, or use --quote none",
+            ),
+            FieldErrorKind::CarriageReturn => f.write_str(
+                "a carriage return outside quotes: quote the field or convert the line ends",
+            ),
+            FieldErrorKind::UnclosedQuote => f.write_str("a quoted field is not closed"),
+            FieldErrorKind::Utf8 => {
+                f.write_str("invalid UTF-8: convert the source, for example with iconv -t UTF-8")
+            }
+            FieldErrorKind::Nul => f.write_str("a zero byte, which PostgreSQL cannot store in text"),
+            FieldErrorKind::Json(what) => write!(f, "not a JSON object: {what}"),
+            FieldErrorKind::UnknownKey(key) => {
+                write!(f, "key \"{}\" is no column of this load; --columns names them", key.escape_debug())
+            }
+        }
+    }
+}
+
+impl std::error::Error for FieldError {}

@@ -1,0 +1,253 @@
+//! Sources: opening an input, finding the boundaries of its records, and cutting a record into
+//! fields.
+
+mod compression;
+mod csv;
+mod feed;
+mod fields;
+mod ndjson;
+mod parser;
+mod reader;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use compression::Compression;
+pub use fields::{FieldError, Fields};
+pub use parser::RowParser;
+pub use reader::{Pool, Reader, Shared};
+
+/// Where rows come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// Standard input.
+    Stdin,
+    /// A file, plain or compressed, or a pipe with a name.
+    File(PathBuf),
+}
+
+impl Input {
+    /// The name used in messages.
+    pub fn name(&self) -> Arc<str> {
+        match self {
+            Input::Stdin => Arc::from("stdin"),
+            Input::File(path) => Arc::from(path.display().to_string()),
+        }
+    }
+}
+
+/// How records are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Delimited text.
+    Csv,
+    /// Delimited text with tabs; quotes work as in CSV.
+    Tsv,
+    /// One JSON object a line.
+    Ndjson,
+}
+
+impl Format {
+    /// The word used on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Csv => "csv",
+            Format::Tsv => "tsv",
+            Format::Ndjson => "ndjson",
+        }
+    }
+}
+
+/// How the sources of a load are read, as meant.
+#[derive(Debug, Clone)]
+pub struct ReadOptions {
+    /// `None`: by the name of the file, else by its first byte.
+    pub format: Option<Format>,
+    /// `None`: comma, or tab for TSV.
+    pub delimiter: Option<u8>,
+    /// `None`: no quotes.
+    pub quote: Option<u8>,
+    /// `None`: the quote.
+    pub escape: Option<u8>,
+    /// The unquoted field that means NULL.
+    pub null: String,
+    /// Whether the first record of delimited text names the columns.
+    pub header: bool,
+    /// Columns in the order of the fields, instead of the header's names.
+    pub columns: Option<Vec<String>>,
+    /// `None`: by the first bytes.
+    pub compression: Option<Compression>,
+    /// Longest record in bytes.
+    pub max_record_bytes: usize,
+    /// Records to read at most, over all sources.
+    pub limit: Option<u64>,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        ReadOptions {
+            format: None,
+            delimiter: None,
+            quote: Some(b'"'),
+            escape: None,
+            null: String::new(),
+            header: true,
+            columns: None,
+            compression: None,
+            max_record_bytes: 64 << 20,
+            limit: None,
+        }
+    }
+}
+
+/// A place in the uncompressed bytes of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Bytes before it (0-based).
+    pub byte: u64,
+    /// Number of the record (1-based, the header not counted).
+    pub record: u64,
+    /// Number of the line (1-based, the header counted).
+    pub line: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "record {}, line {}", self.record, self.line)
+    }
+}
+
+/// Why a source cannot be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// The operating system or the decoder refused.
+    #[error("{name}: {}", describe_read(.source))]
+    Read {
+        /// The source.
+        name: Arc<str>,
+        /// What was said.
+        source: io::Error,
+    },
+    /// A packed source ends in mid-stream.
+    #[error("{name}: the {compression} data ends too early: the file is truncated; fetch it again", compression = .compression.name())]
+    Truncated {
+        /// The source.
+        name: Arc<str>,
+        /// How it is packed.
+        compression: Compression,
+    },
+    /// The packed bytes make no sense.
+    #[error("{name}: broken {compression} data: {source}; fetch the file again", compression = .compression.name())]
+    Corrupt {
+        /// The source.
+        name: Arc<str>,
+        /// How it is packed.
+        compression: Compression,
+        /// The decoder's words.
+        source: io::Error,
+    },
+    /// The source ends inside quotes.
+    #[error(
+        "{name}: {position}: the source ends inside a quoted field that opens in this record: the file is cut off or the quote is a stray one (--quote none reads quotes as text)"
+    )]
+    UnclosedQuote {
+        /// The source.
+        name: Arc<str>,
+        /// Where the last record begins.
+        position: Position,
+    },
+    /// A record longer than the cap.
+    #[error(
+        "{name}: {position}: the record is longer than {limit} bytes: look for a stray quote there, or raise --max-record-bytes"
+    )]
+    TooLong {
+        /// The source.
+        name: Arc<str>,
+        /// Where the record begins.
+        position: Position,
+        /// The cap.
+        limit: usize,
+    },
+    /// The source is in an encoding that is not UTF-8.
+    #[error(
+        "{name}: the file is {encoding}, not UTF-8: convert it, for example with iconv -f {encoding} -t UTF-8"
+    )]
+    Encoding {
+        /// The source.
+        name: Arc<str>,
+        /// Its encoding.
+        encoding: &'static str,
+    },
+    /// Delimited text without a single line where a header was due.
+    #[error("{name}: the file is empty: a header line was expected; --no-header if it has none")]
+    NoHeader {
+        /// The source.
+        name: Arc<str>,
+    },
+    /// The header cannot be read.
+    #[error("{name}: header, line {line}: {source}")]
+    Header {
+        /// The source.
+        name: Arc<str>,
+        /// Line of the header (1-based).
+        line: u64,
+        /// What is wrong.
+        source: FieldError,
+    },
+    /// A further source names other columns than the first.
+    #[error(
+        "{name}: the header differs from that of {first}: every file of one load needs the same columns in the same order; load it separately"
+    )]
+    OtherHeader {
+        /// The source.
+        name: Arc<str>,
+        /// The first source.
+        first: Arc<str>,
+    },
+    /// A further source is written in another format than the first.
+    #[error("{name}: is {format}, but the first file of this load is {first}: load it separately, or name the --format", format = .format.name(), first = .first.name())]
+    OtherFormat {
+        /// The source.
+        name: Arc<str>,
+        /// Its format.
+        format: Format,
+        /// The format of the first source.
+        first: Format,
+    },
+}
+
+impl InputError {
+    fn read(name: &Arc<str>, source: io::Error) -> Self {
+        InputError::Read {
+            name: name.clone(),
+            source,
+        }
+    }
+
+    fn unpack(name: &Arc<str>, compression: Compression, source: io::Error) -> Self {
+        let name = name.clone();
+        match source.kind() {
+            _ if compression == Compression::None => InputError::Read { name, source },
+            io::ErrorKind::UnexpectedEof => InputError::Truncated { name, compression },
+            _ if source.raw_os_error().is_some() => InputError::Read { name, source },
+            _ => InputError::Corrupt {
+                name,
+                compression,
+                source,
+            },
+        }
+    }
+}
+
+fn describe_read(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file".to_string(),
+        io::ErrorKind::IsADirectory => {
+            "is a directory: name the files in it, for example 'dir/*.csv'".to_string()
+        }
+        io::ErrorKind::PermissionDenied => "permission denied".to_string(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,283 @@
+//! Reads lines of JSON objects: one object a line, its keys matched to columns.
+//!
+//! A string becomes its text, a number and a boolean their spelling, `null` NULL, an object or an
+//! array its JSON text. For json and jsonb columns a string stays JSON, quotes included. A column
+//! whose key is absent from a line is NULL there; of a key given twice the last one counts.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::fields::{FieldError, FieldErrorKind, Fields};
+
+/// The columns that keys are matched to.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    index: HashMap<String, usize>,
+    /// Whether the column takes JSON as it is written, strings included.
+    json: Vec<bool>,
+}
+
+impl Keys {
+    /// `columns`: names in the order of the load, and whether the column's type is json or jsonb.
+    pub fn new(columns: impl IntoIterator<Item = (String, bool)>) -> Self {
+        let (names, json): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+        Keys {
+            index: names.into_iter().zip(0..).collect(),
+            json,
+        }
+    }
+
+    /// The column that `key` means: the one of that very name, else the only one that differs in
+    /// case.
+    #[inline]
+    fn find(&self, key: &str) -> Option<usize> {
+        self.index.get(key).copied().or_else(|| {
+            let lower = key.to_lowercase();
+            let mut alike = self
+                .index
+                .iter()
+                .filter(|(name, _)| name.to_lowercase() == lower);
+            alike
+                .next()
+                .filter(|_| alike.next().is_none())
+                .map(|(_, index)| *index)
+        })
+    }
+}
+
+/// Length of the record at the start of `bytes`, its line end included; `scanned` bytes are known
+/// to hold none. Blank lines belong to the record behind them.
+pub fn next_end(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
+    loop {
+        match memchr::memchr(b'\n', &bytes[*scanned..]) {
+            None => {
+                *scanned = bytes.len();
+                return None;
+            }
+            Some(found) => {
+                let end = *scanned + found + 1;
+                *scanned = end;
+                if !bytes[..end].trim_ascii().is_empty() {
+                    *scanned = 0;
+                    return Some(end);
+                }
+            }
+        }
+    }
+}
+
+/// Cuts one line into `fields`.
+///
+/// # Errors
+/// When the line is not one JSON object, or has a key that no column answers to.
+pub fn parse(keys: &Keys, record: &[u8], fields: &mut Fields) -> Result<(), FieldError> {
+    fields.reset(keys.json.len());
+    let mut failure = None;
+    let mut input = serde_json::Deserializer::from_slice(record);
+    let seed = Object {
+        keys,
+        record,
+        fields,
+        failure: &mut failure,
+    };
+    let read = seed.deserialize(&mut input).and_then(|()| input.end());
+    match (failure, read) {
+        (Some(failure), _) => Err(failure),
+        (None, Ok(())) => Ok(()),
+        (None, Err(error)) => Err(FieldError::record(FieldErrorKind::Json(describe(&error)))),
+    }
+}
+
+/// The keys of one line, in their order; `None` if it is not a JSON object.
+pub fn keys_of(record: &[u8]) -> Option<Vec<String>> {
+    struct Names(Vec<String>);
+    impl<'de> Deserialize<'de> for Names {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Read;
+            impl<'de> Visitor<'de> for Read {
+                type Value = Names;
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("an object")
+                }
+                fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Names, M::Error> {
+                    let mut names = Vec::new();
+                    while let Some(name) = map.next_key::<String>()? {
+                        map.next_value::<serde::de::IgnoredAny>()?;
+                        names.push(name);
+                    }
+                    Ok(Names(names))
+                }
+            }
+            deserializer.deserialize_map(Read)
+        }
+    }
+    serde_json::from_slice::<Names>(record)
+        .ok()
+        .map(|names| names.0)
+}
+
+/// serde_json's words without the values of the row, which some of them quote.
+fn describe(error: &serde_json::Error) -> String {
+    match error.classify() {
+        serde_json::error::Category::Eof => "the object is not closed".to_string(),
+        serde_json::error::Category::Data => "the line is not an object".to_string(),
+        _ => format!("syntax error at byte {} of the record", error.column()),
+    }
+}
+
+struct Object<'a> {
+    keys: &'a Keys,
+    record: &'a [u8],
+    fields: &'a mut Fields,
+    failure: &'a mut Option<FieldError>,
+}
+
+impl<'de> DeserializeSeed<'de> for Object<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Object<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
+        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
+            let value: &RawValue = map.next_value()?;
+            if self.failure.is_some() {
+                continue;
+            }
+            let Some(index) = self.keys.find(&key) else {
+                let kind = FieldErrorKind::UnknownKey(key.into_owned());
+                *self.failure = Some(FieldError::record(kind));
+                continue;
+            };
+            let text = value.get();
+            // `value` borrows from `record`: the distance of the two is its place in the record.
+            let start = text.as_ptr() as usize - self.record.as_ptr() as usize;
+            let end = start + text.len();
+            if text == "null" {
+                self.fields.set_null(index);
+            } else if !text.starts_with('"') || self.keys.json[index] {
+                self.fields.set_raw(index, start, end);
+            } else if !text.contains('\\') {
+                self.fields.set_raw(index, start + 1, end - 1);
+            } else {
+                let plain: String = serde_json::from_str(text).map_err(M::Error::custom)?;
+                if plain.contains('\0') {
+                    *self.failure = Some(FieldError::at(index, FieldErrorKind::Nul));
+                    continue;
+                }
+                self.fields.set_owned(index, plain.as_bytes());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A key, borrowed where it holds no escapes.
+struct Key<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Key<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(text.to_string())))
+            }
+        }
+        deserializer.deserialize_str(Read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn keys() -> Keys {
+        Keys::new([
+            ("a".to_string(), false),
+            ("b".to_string(), false),
+            ("j".to_string(), true),
+        ])
+    }
+
+    fn row(line: &str) -> Result<Vec<Option<String>>, FieldError> {
+        let mut fields = Fields::default();
+        parse(&keys(), line.as_bytes(), &mut fields)?;
+        Ok((0..fields.len())
+            .map(|index| {
+                let text = fields.get(line.as_bytes(), index)?;
+                Some(String::from_utf8(text.to_vec()).unwrap())
+            })
+            .collect())
+    }
+
+    #[test]
+    fn values_become_text_and_json_columns_keep_their_json() {
+        let some = |text: &str| Some(text.to_string());
+        assert_eq!(
+            row(r#"{"a": 1.50, "b": "x\ny", "j": "s"}"#).unwrap(),
+            [some("1.50"), some("x\ny"), some("\"s\"")]
+        );
+        assert_eq!(
+            row(r#" {"b": {"k": [1, 2]}, "j": null, "a": true} "#).unwrap(),
+            [some("true"), some(r#"{"k": [1, 2]}"#), None]
+        );
+        assert_eq!(
+            row(r#"{"\u0061": "", "a": "last"}"#).unwrap(),
+            [some("last"), None, None]
+        );
+    }
+
+    #[test]
+    fn what_is_no_object_of_this_load_is_refused() {
+        for line in [
+            "[1]",
+            "{\"a\": 1",
+            "{\"a\": 1} 2",
+            "x",
+            "{\"a\": \"\\u0000\"}",
+            "{\"c\": 1}",
+        ] {
+            assert!(row(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn blank_lines_belong_to_the_record_behind_them() {
+        let mut scanned = 0;
+        assert_eq!(next_end(b"\n \r\n{}\n{}", &mut scanned), Some(7));
+        assert_eq!(scanned, 0);
+        assert_eq!(next_end(b"\n", &mut scanned), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_survives_json(a in ".{0,20}", b in "\\PC{0,20}") {
+            let line = serde_json::json!({"b": b, "a": a}).to_string();
+            match row(&line) {
+                Ok(row) => prop_assert_eq!(row, [Some(a), Some(b), None]),
+                Err(error) => prop_assert!(a.contains('\0') && error.kind == FieldErrorKind::Nul),
+            }
+        }
+    }
+}

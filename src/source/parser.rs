@@ -1,0 +1,115 @@
+//! Cuts the records of a batch into fields, whichever the format.
+
+use super::csv::{self, Dialect, Traits};
+use super::fields::{FieldError, FieldErrorKind, Fields};
+use super::ndjson::{self, Keys};
+
+/// Cuts records into the fields of rows; one for each worker.
+#[derive(Debug)]
+pub struct RowParser {
+    format: Layout,
+    columns: usize,
+    fields: Fields,
+    /// Whether all bytes of the batch are known to be UTF-8 without zero bytes.
+    clean: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Layout {
+    Delimited {
+        dialect: Dialect,
+        traits: Option<Traits>,
+    },
+    Ndjson(Keys),
+}
+
+impl Clone for RowParser {
+    fn clone(&self) -> Self {
+        RowParser {
+            format: self.format.clone(),
+            columns: self.columns,
+            fields: Fields::default(),
+            clean: false,
+        }
+    }
+}
+
+impl RowParser {
+    /// A parser of delimited text into exactly `columns` fields.
+    pub fn delimited(dialect: Dialect, columns: usize) -> Self {
+        Self::new(
+            Layout::Delimited {
+                dialect,
+                traits: None,
+            },
+            columns,
+        )
+    }
+
+    /// A parser of JSON lines into the columns of `keys`.
+    pub fn ndjson(keys: Keys, columns: usize) -> Self {
+        Self::new(Layout::Ndjson(keys), columns)
+    }
+
+    fn new(format: Layout, columns: usize) -> Self {
+        RowParser {
+            format,
+            columns,
+            fields: Fields::default(),
+            clean: false,
+        }
+    }
+
+    /// Looks once at all bytes of the batch whose records come next.
+    pub fn begin(&mut self, bytes: &[u8]) {
+        self.clean = is_clean(bytes);
+        if let Layout::Delimited { dialect, traits } = &mut self.format {
+            *traits = Some(Traits::of(dialect, bytes));
+        }
+    }
+
+    /// Cuts one record of the batch.
+    ///
+    /// # Errors
+    /// When the record is no row of this load.
+    #[inline]
+    pub fn parse(&mut self, record: &[u8]) -> Result<&Fields, FieldError> {
+        if !self.clean && !is_clean(record) {
+            return Err(dirt(record));
+        }
+        match &mut self.format {
+            Layout::Delimited { dialect, traits } => {
+                let traits = *traits.get_or_insert_with(|| Traits::of(dialect, record));
+                csv::parse(dialect, traits, record, &mut self.fields)?;
+                let (found, expected) = (self.fields.len(), self.columns);
+                if found != expected {
+                    return Err(FieldError::record(if found < expected {
+                        FieldErrorKind::TooFew { found, expected }
+                    } else {
+                        FieldErrorKind::TooMany { found, expected }
+                    }));
+                }
+            }
+            Layout::Ndjson(keys) => ndjson::parse(keys, record, &mut self.fields)?,
+        }
+        Ok(&self.fields)
+    }
+
+    /// The fields of the record parsed last.
+    #[inline]
+    pub fn fields(&self) -> &Fields {
+        &self.fields
+    }
+}
+
+fn is_clean(bytes: &[u8]) -> bool {
+    memchr::memchr(0, bytes).is_none() && std::str::from_utf8(bytes).is_ok()
+}
+
+fn dirt(record: &[u8]) -> FieldError {
+    FieldError::record(if std::str::from_utf8(record).is_err() {
+        FieldErrorKind::Utf8
+    } else {
+        FieldErrorKind::Nul
+    })
+}

@@ -1,0 +1,101 @@
+//! Rung 2: prepared INSERT ... VALUES of many rows a statement.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio_postgres::{Client, Statement};
+
+use super::insert::values;
+use super::parameters::Parameters;
+use super::{RowSlice, Strategy, WriteError};
+use crate::table::Target;
+
+/// Rows of one statement at most: beyond it the time to plan the statement eats the gain.
+const MOST_ROWS: usize = 1_000;
+
+/// Parameters of one statement at most: the Bind message counts them in 16 bits.
+const MOST_PARAMETERS: usize = 65_535;
+
+/// INSERT ... VALUES of many rows. Two statements are kept prepared: the full shape and the latest
+/// tail shape.
+pub struct MultiInsert {
+    target: Arc<Target>,
+    full: Option<(usize, Statement)>,
+    tail: Option<(usize, Statement)>,
+    parameters: Parameters,
+}
+
+impl MultiInsert {
+    pub(super) fn new(target: Arc<Target>) -> Self {
+        MultiInsert {
+            target,
+            full: None,
+            tail: None,
+            parameters: Parameters::default(),
+        }
+    }
+
+    fn most_rows(&self) -> usize {
+        (MOST_PARAMETERS / self.target.columns.len().max(1)).clamp(1, MOST_ROWS)
+    }
+
+    async fn statement(
+        &mut self,
+        client: &Client,
+        rows: usize,
+    ) -> Result<Statement, tokio_postgres::Error> {
+        let slot = if rows == self.most_rows() {
+            &mut self.full
+        } else {
+            &mut self.tail
+        };
+        if let Some((shape, statement)) = slot
+            && *shape == rows
+        {
+            return Ok(statement.clone());
+        }
+        let sql = format!(
+            "{} VALUES {}",
+            self.target.insert_into(),
+            values(rows, self.target.columns.len())
+        );
+        let statement = client.prepare(&sql).await?;
+        *slot = Some((rows, statement.clone()));
+        Ok(statement)
+    }
+
+    async fn write_rows(&mut self, client: &Client, rows: RowSlice<'_>) -> Result<u64, WriteError> {
+        self.parameters.fill(rows);
+        let most = self.most_rows();
+        let mut count = 0;
+        let mut from = 0;
+        while from < self.parameters.rows() {
+            let to = (from + most).min(self.parameters.rows());
+            let statement = self.statement(client, to - from).await?;
+            count += client
+                .execute_raw(&statement, self.parameters.of(from..to))
+                .await
+                .map_err(|error| WriteError {
+                    error,
+                    record: (to - from == 1).then(|| self.parameters.record(from)),
+                })?;
+            from = to;
+        }
+        Ok(count)
+    }
+}
+
+impl Strategy for MultiInsert {
+    fn name(&self) -> &'static str {
+        "multi-insert"
+    }
+
+    fn write<'a>(
+        &'a mut self,
+        client: &'a Client,
+        rows: RowSlice<'a>,
+    ) -> BoxFuture<'a, Result<u64, WriteError>> {
+        self.write_rows(client, rows).boxed()
+    }
+}

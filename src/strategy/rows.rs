@@ -1,0 +1,162 @@
+//! The rows of a batch as strategies see them: parsed one by one, records that are no rows noted
+//! and passed over.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::batch::Batch;
+use crate::source::{FieldError, Fields, RowParser};
+use crate::table::Target;
+
+/// Some consecutive records of a batch, without those already refused.
+pub struct RowSlice<'a> {
+    batch: &'a Batch,
+    range: Range<usize>,
+    parser: &'a mut RowParser,
+    refused: &'a mut Refused,
+}
+
+impl<'a> RowSlice<'a> {
+    /// The records `range` of `batch`. `parser` has been shown the bytes of the batch.
+    pub fn new(
+        batch: &'a Batch,
+        range: Range<usize>,
+        parser: &'a mut RowParser,
+        refused: &'a mut Refused,
+    ) -> Self {
+        RowSlice {
+            batch,
+            range,
+            parser,
+            refused,
+        }
+    }
+
+    /// Records left, refused ones included: an upper bound of the rows to come.
+    pub fn remaining(&self) -> usize {
+        self.range.len()
+    }
+
+    /// The next row.
+    #[inline]
+    pub fn next_row(&mut self) -> Option<Row<'_>> {
+        loop {
+            let index = self.range.next()?;
+            if self.refused.contains(index) {
+                continue;
+            }
+            let record = self.batch.record(index);
+            match self.parser.parse(record).map(|_| ()) {
+                Ok(()) => {
+                    let fields = self.parser.fields();
+                    return Some(Row {
+                        index,
+                        record,
+                        fields,
+                    });
+                }
+                Err(error) => self.refused.insert(index, error.into()),
+            }
+        }
+    }
+}
+
+/// One row.
+#[derive(Clone, Copy)]
+pub struct Row<'a> {
+    /// Index of the record in its batch (0-based).
+    pub index: usize,
+    record: &'a [u8],
+    fields: &'a Fields,
+}
+
+impl<'a> Row<'a> {
+    /// The fields in the order of the target's columns; `None` is NULL.
+    #[inline]
+    pub fn fields(&self) -> impl Iterator<Item = Option<&'a [u8]>> + use<'a> {
+        let Row { record, fields, .. } = *self;
+        (0..fields.len()).map(move |index| fields.get(record, index))
+    }
+}
+
+/// Records of a batch that are no rows, or rows that the server will not have.
+#[derive(Debug, Default)]
+pub struct Refused(BTreeMap<usize, Refusal>);
+
+/// Why a record was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// SQLSTATE, the server's or the one it would have given.
+    pub sqlstate: String,
+    /// Field at fault (0-based), as the parser knows it.
+    pub field: Option<usize>,
+    /// Column at fault, as the server knows it.
+    pub column: Option<String>,
+    /// Constraint at fault.
+    pub constraint: Option<String>,
+    /// What is wrong, in one line.
+    pub message: String,
+}
+
+impl Refusal {
+    /// The column at fault, from whoever knows it.
+    pub fn column_name<'a>(&'a self, target: &'a Target) -> Option<&'a str> {
+        self.column
+            .as_deref()
+            .or_else(|| Some(target.columns.get(self.field?)?.name.as_str()))
+    }
+}
+
+impl From<FieldError> for Refusal {
+    fn from(error: FieldError) -> Self {
+        Refusal {
+            sqlstate: error.sqlstate().to_string(),
+            field: error.field,
+            column: None,
+            constraint: None,
+            message: error.to_string(),
+        }
+    }
+}
+
+impl Refused {
+    /// Whether record `index` (0-based, within the batch) was refused.
+    #[inline]
+    pub fn contains(&self, index: usize) -> bool {
+        !self.0.is_empty() && self.0.contains_key(&index)
+    }
+
+    /// Notes a refused record.
+    pub fn insert(&mut self, index: usize, refusal: Refusal) {
+        self.0.insert(index, refusal);
+    }
+
+    /// Takes a record back into the rows.
+    pub fn remove(&mut self, index: usize) -> Option<Refusal> {
+        self.0.remove(&index)
+    }
+
+    /// Number of refused records within `range`.
+    pub fn within(&self, range: Range<usize>) -> usize {
+        if self.0.is_empty() {
+            0
+        } else {
+            self.0.range(range).count()
+        }
+    }
+
+    /// Number of refused records.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none was refused.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The refused records in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &Refusal)> {
+        self.0.iter().map(|(index, refusal)| (*index, refusal))
+    }
+}

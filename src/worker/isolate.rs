@@ -1,0 +1,194 @@
+//! Writes a batch of which some rows are bad: finds them by the server's hint, else by halving,
+//! and stores the good ones.
+
+use std::ops::Range;
+
+use super::session::{Session, Written};
+use crate::batch::Batch;
+use crate::retry::{Action, Failure};
+use crate::server_error::{copy_column, one_line};
+use crate::source::RowParser;
+use crate::strategy::{Refusal, Refused};
+
+/// Records tried at once right after a bad row, at least. The piece grows while rows are good, so
+/// that a batch full of bad rows is not sent to the server again and again as a whole.
+const LEAST_PIECE: usize = 16;
+
+/// What to write and how.
+pub struct Isolation<'a> {
+    /// The batch.
+    pub batch: &'a Batch,
+    /// Most records of one statement; fewer after the server ran out of memory or time.
+    pub piece: usize,
+    /// Whether constraints may wait for COMMIT: they are made to speak after each piece.
+    pub deferrable: bool,
+    /// The target, quoted, to read the server's context.
+    pub table: &'a str,
+    /// Whether the first bad row ends it all.
+    pub stop_at_first: bool,
+}
+
+/// Foreign keys: a row may be refused only because the row it points to comes later.
+const FOREIGN_KEY: &str = "23503";
+
+impl Isolation<'_> {
+    /// Writes the batch in the open transaction, each piece behind a savepoint, first records
+    /// first. Bad rows are noted in `refused`. A hint is believed only if the row fails alone.
+    ///
+    /// # Errors
+    /// A failure that is not about a row.
+    pub async fn write(
+        &self,
+        session: &mut Session,
+        parser: &mut RowParser,
+        refused: &mut Refused,
+    ) -> Result<Written, Failure> {
+        let mut total = Written::default();
+        let mut piece = self.piece.max(1);
+        let mut waiting = Vec::from([0..self.batch.len()]);
+        while let Some(mut range) = waiting.pop() {
+            if range.len() > piece {
+                waiting.push(range.start + piece..range.end);
+                range.end = range.start + piece;
+            }
+            if range.len() == refused.within(range.clone()) {
+                continue;
+            }
+            let failure = match self.attempt(session, range.clone(), parser, refused).await {
+                Ok(written) => {
+                    total += written;
+                    piece = piece.saturating_mul(2).min(self.piece.max(1));
+                    continue;
+                }
+                Err(failure) if failure.action() == Action::FindRow => failure,
+                Err(failure) => return Err(failure),
+            };
+            let rows = range.len() - refused.within(range.clone());
+            if rows == 1 {
+                let index = range.clone().find(|index| !refused.contains(*index));
+                refused.insert(index.unwrap_or(range.start), refusal(&failure, self.table));
+                if self.stop_at_first {
+                    break;
+                }
+                continue;
+            }
+            let hint = match failure {
+                Failure::Server { record, .. } => record.filter(|record| range.contains(record)),
+                _ => None,
+            };
+            match hint {
+                Some(record) => {
+                    piece = (2 * (record - range.start))
+                        .clamp(LEAST_PIECE, self.piece.max(LEAST_PIECE));
+                    waiting.extend(non_empty([
+                        record + 1..range.end,
+                        record..record + 1,
+                        range.start..record,
+                    ]));
+                }
+                None => {
+                    let middle = range.start + range.len() / 2;
+                    waiting.extend(non_empty([middle..range.end, range.start..middle]));
+                }
+            }
+        }
+        self.second_chance(session, parser, refused, &mut total)
+            .await?;
+        Ok(total)
+    }
+
+    /// Writes one piece behind a savepoint.
+    async fn attempt(
+        &self,
+        session: &mut Session,
+        range: Range<usize>,
+        parser: &mut RowParser,
+        refused: &mut Refused,
+    ) -> Result<Written, Failure> {
+        session.execute("SAVEPOINT pgrung").await?;
+        let mut result = session.write(self.batch, range, parser, refused).await;
+        if self.deferrable && result.is_ok() {
+            let checked = session
+                .execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
+                .await;
+            if let Err(failure) = checked {
+                result = Err(failure);
+            }
+        }
+        match &result {
+            Ok(_) => session.execute("RELEASE pgrung").await?,
+            Err(failure) if failure.keeps_connection() => {
+                session
+                    .execute("ROLLBACK TO pgrung; RELEASE pgrung")
+                    .await?;
+            }
+            Err(_) => {}
+        }
+        result
+    }
+
+    /// Tries rows again that a foreign key refused, until no more of them get in.
+    async fn second_chance(
+        &self,
+        session: &mut Session,
+        parser: &mut RowParser,
+        refused: &mut Refused,
+        total: &mut Written,
+    ) -> Result<(), Failure> {
+        if self.stop_at_first {
+            return Ok(());
+        }
+        loop {
+            let again: Vec<usize> = refused
+                .iter()
+                .filter(|(_, refusal)| refusal.sqlstate == FOREIGN_KEY)
+                .map(|(index, _)| index)
+                .collect();
+            let before = refused.len();
+            for index in again {
+                let Some(refusal) = refused.remove(index) else {
+                    continue;
+                };
+                match self
+                    .attempt(session, index..index + 1, parser, refused)
+                    .await
+                {
+                    Ok(written) => *total += written,
+                    Err(failure) if failure.action() == Action::FindRow => {
+                        refused.insert(index, refusal);
+                    }
+                    Err(failure) => return Err(failure),
+                }
+            }
+            if refused.len() == before {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// What the server said about a row that failed alone.
+pub fn refusal(failure: &Failure, table: &str) -> Refusal {
+    let mut refusal = Refusal {
+        sqlstate: failure.sqlstate().unwrap_or("XX000").to_string(),
+        field: None,
+        column: None,
+        constraint: None,
+        message: one_line(&failure.to_string()),
+    };
+    if let Failure::Server { error, .. } = failure
+        && let Some(server) = error.as_db_error()
+    {
+        refusal.message = one_line(server.message());
+        refusal.column = server
+            .column()
+            .map(str::to_string)
+            .or_else(|| copy_column(server, table));
+        refusal.constraint = server.constraint().map(str::to_string);
+    }
+    refusal
+}
+
+fn non_empty<const N: usize>(ranges: [Range<usize>; N]) -> impl Iterator<Item = Range<usize>> {
+    ranges.into_iter().filter(|range| !range.is_empty())
+}
