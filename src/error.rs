@@ -50,9 +50,40 @@ pub enum Error {
         /// The last failure.
         failure: Failure,
         /// Why there is no further try.
-        what: &'static str,
+        what: String,
         /// What to do about it.
         advice: Option<&'static str>,
+    },
+    /// The ledger cannot be used.
+    #[error("{0}")]
+    Ledger(String),
+    /// Input, table or options differ from what the ledger knows.
+    #[error("{0}")]
+    Changed(String),
+    /// A newer run of the same import has taken over.
+    #[error(
+        "another run of import {0} has taken over; this one has stopped and commits nothing more"
+    )]
+    TakenOver(String),
+    /// More bad rows than allowed.
+    #[error(
+        "more than {limit} rows are bad (--reject-limit); the first of the batch that passed the limit: {last}"
+    )]
+    RejectLimit {
+        /// How many are allowed.
+        limit: u64,
+        /// A bad row of the batch that was too much.
+        last: Box<Error>,
+    },
+    /// Nothing but bad rows from the start.
+    #[error(
+        "the first {records} rows are all refused for the same reason, so the fault lies with the table or the options, not with the rows: {first}"
+    )]
+    Rail {
+        /// How many.
+        records: usize,
+        /// The first of them.
+        first: Box<Error>,
     },
     /// Stopped by a signal.
     #[error("interrupted")]
@@ -88,7 +119,8 @@ impl Error {
             Error::Input(InputError::OtherHeader { .. } | InputError::OtherFormat { .. }) => {
                 Exit::Usage
             }
-            Error::Input(_) => Exit::Input,
+            Error::Input(_) | Error::Changed(_) => Exit::Input,
+            Error::RejectLimit { .. } => Exit::RejectLimit,
             Error::Delivery {
                 failure: Failure::Connect(error),
                 ..
@@ -102,6 +134,9 @@ impl Error {
             | Error::Row(_)
             | Error::Server { .. }
             | Error::Delivery { .. }
+            | Error::Ledger(_)
+            | Error::TakenOver(_)
+            | Error::Rail { .. }
             | Error::Mismatch(_)
             | Error::Output { .. } => Exit::Failed,
         }

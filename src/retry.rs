@@ -23,6 +23,9 @@ pub enum Failure {
     /// The server did not answer in time.
     #[error("no answer from the server within {0:?}")]
     Timeout(Duration),
+    /// The transaction was no longer alive at its end.
+    #[error("the transaction was aborted before its end without an error")]
+    Vanished,
     /// The server stored another number of rows than it was sent, without an error.
     #[error(
         "the server stored {stored} of {sent} rows without an error, and the table has no trigger or rule that could explain it"
@@ -74,7 +77,7 @@ impl Failure {
     /// What to do about it.
     pub fn action(&self) -> Action {
         match self {
-            Failure::Timeout(_) => Action::Retry(Pace::Backoff),
+            Failure::Timeout(_) | Failure::Vanished => Action::Retry(Pace::Backoff),
             Failure::Connect(error) => match (error.last(), error.sqlstate()) {
                 (_, Some(code)) => action(code.code(), false),
                 (

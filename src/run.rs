@@ -7,13 +7,17 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::{BenchArgs, Cli, Command, ConnectionArgs, LoadArgs};
-use crate::connect::ConnectSettings;
+use crate::cli::{
+    BenchArgs, Cli, Command, ConnectionArgs, LoadArgs, MigrateArgs, ReplayArgs, StatusArgs,
+};
+use crate::connect::{self, ConnectSettings};
 use crate::embedded::{Embedded, EmbeddedOptions};
 use crate::error::Error;
 use crate::exit_code::Exit;
+use crate::ledger;
 use crate::load::load;
-use crate::report::{Console, Summary};
+use crate::rejects::{ReplayPlan, Replayed, replay};
+use crate::report::{Console, Summary, describe_imports};
 use crate::stop::Stop;
 
 impl Cli {
@@ -22,6 +26,7 @@ impl Cli {
         match &self.command {
             Command::Load(args) => Console::new(args.output.quiet, args.output.verbose),
             Command::Bench(args) => Console::new(args.quiet, false),
+            Command::Status(_) | Command::Replay(_) | Command::Migrate(_) => Console::default(),
         }
     }
 }
@@ -33,6 +38,9 @@ pub async fn run(cli: Cli, console: &Console, stop: &Arc<Stop>) -> Exit {
         match cli.command {
             Command::Load(args) => run_load(&args, console, stop).await,
             Command::Bench(args) => run_bench(&args, console, stop).await,
+            Command::Status(args) => run_status(&args, console).await,
+            Command::Replay(args) => run_replay(&args, console).await,
+            Command::Migrate(args) => run_migrate(&args, console).await,
         }
     };
     let result = tokio::select! {
@@ -59,19 +67,69 @@ async fn run_load(args: &LoadArgs, console: &Console, stop: &Arc<Stop>) -> Resul
         }
     }
     match (outcome.error, outcome.summary) {
-        (Some(error), summary) => {
-            let committed = summary.map_or(0, |summary| summary.rows.loaded);
-            console.notice(&format!(
-                "{committed} rows are committed and stay in the table"
-            ));
+        (Some(error), Some(summary)) => {
+            console.notice(&stopped(&summary));
             Err(error)
         }
+        (Some(error), None) => Err(error),
         (None, Some(summary)) if !summary.balanced => Err(Error::Mismatch(format!(
             "the rows do not balance: {:?}",
             summary.rows
         ))),
-        (None, Some(summary)) if summary.rows.suppressed > 0 => Ok(Exit::Rejected),
+        (None, Some(summary)) if summary.rows.incomplete() => Ok(Exit::Rejected),
         (None, _) => Ok(Exit::Loaded),
+    }
+}
+
+/// What is in the table after a load that did not end well, and how to go on.
+fn stopped(summary: &Summary) -> String {
+    let committed = summary.rows.loaded;
+    let mut text = format!("{committed} rows of this run are committed and stay in the table");
+    if let Some(import_id) = &summary.import_id {
+        text.push_str(&format!(
+            "; to go on: {}",
+            resume_command(std::env::args().collect(), import_id)
+        ));
+    }
+    text
+}
+
+/// The command that goes on with the import: the same one, with its id, without `--restart`, and
+/// without a connection string that could hold a password.
+fn resume_command(arguments: Vec<String>, import_id: &str) -> String {
+    let mut words = Vec::new();
+    let mut hide_next = false;
+    let mut names_import = false;
+    for word in arguments {
+        if hide_next || word.starts_with("--dsn=") {
+            words.push(if hide_next {
+                "...".to_string()
+            } else {
+                "--dsn=...".to_string()
+            });
+            hide_next = false;
+            continue;
+        }
+        hide_next = word == "--dsn";
+        names_import |= word == "--import-id" || word.starts_with("--import-id=");
+        if word != "--restart" {
+            words.push(shell_word(&word));
+        }
+    }
+    if !names_import {
+        words.push(format!("--import-id {}", shell_word(import_id)));
+    }
+    words.join(" ")
+}
+
+/// `word` as a shell reads it back.
+fn shell_word(word: &str) -> String {
+    let plain =
+        |character: char| character.is_ascii_alphanumeric() || "-_./=:,@%+".contains(character);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_string()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
     }
 }
 
@@ -89,6 +147,65 @@ async fn run_bench(args: &BenchArgs, console: &Console, stop: &Arc<Stop>) -> Res
         results.markdown()
     } else {
         results.text()
+    })?;
+    Ok(Exit::Loaded)
+}
+
+async fn run_status(args: &StatusArgs, console: &Console) -> Result<Exit, Error> {
+    let (settings, _server) =
+        server(&args.connection, args.connection.embedded_dir(), console).await?;
+    let mut client = connect::connect(&settings).await?;
+    ledger::require(&mut client).await?;
+    let imports = ledger::status(&client, args.import_id.as_deref()).await?;
+    if let (Some(import_id), true) = (&args.import_id, imports.is_empty()) {
+        return Err(Error::Usage(format!(
+            "there is no import {import_id}; `pgrung status` lists them"
+        )));
+    }
+    if args.json {
+        let json = serde_json::to_string_pretty(&imports).map_err(|error| Error::Output {
+            name: "stdout".to_string(),
+            source: error.into(),
+        })?;
+        print(&format!("{json}\n"))?;
+    } else {
+        print(&describe_imports(&imports))?;
+    }
+    Ok(Exit::Loaded)
+}
+
+async fn run_replay(args: &ReplayArgs, console: &Console) -> Result<Exit, Error> {
+    let (settings, _server) =
+        server(&args.connection, args.connection.embedded_dir(), console).await?;
+    let plan = ReplayPlan {
+        settings,
+        import_id: args.import_id.clone(),
+        strategy: args.strategy,
+        answer_timeout: args.answer_timeout,
+    };
+    let Replayed {
+        loaded,
+        still_bad,
+        elapsed,
+    } = replay(&plan).await?;
+    print(&format!(
+        "{loaded} rejects loaded, {still_bad} still bad, in {elapsed:.2?}\n"
+    ))?;
+    Ok(if still_bad > 0 {
+        Exit::Rejected
+    } else {
+        Exit::Loaded
+    })
+}
+
+async fn run_migrate(args: &MigrateArgs, console: &Console) -> Result<Exit, Error> {
+    let (settings, _server) =
+        server(&args.connection, args.connection.embedded_dir(), console).await?;
+    let mut client = connect::connect(&settings).await?;
+    let applied = ledger::migrate(&mut client).await?;
+    print(&match applied.as_slice() {
+        [] => "the ledger is up to date\n".to_string(),
+        applied => format!("applied {}\n", applied.join(", ")),
     })?;
     Ok(Exit::Loaded)
 }
@@ -167,4 +284,31 @@ fn write_summary(path: &Path, summary: &Summary) -> Result<(), Error> {
     let mut file = File::create(path).map_err(fail)?;
     serde_json::to_writer_pretty(&mut file, summary).map_err(|error| fail(error.into()))?;
     file.write_all(b"\n").map_err(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_resume_command_names_the_import_and_hides_the_connection_string() {
+        let arguments = [
+            "pgrung",
+            "load",
+            "a b.csv",
+            "--dsn",
+            "postgres://u:secret@h/d",
+            "--restart",
+            "-t",
+            "t",
+        ];
+        let command = resume_command(arguments.map(str::to_string).to_vec(), "id1");
+        assert_eq!(
+            command,
+            "pgrung load 'a b.csv' --dsn ... -t t --import-id id1"
+        );
+        let joined = ["pgrung", "load", "--dsn=password=x", "--import-id", "mine"];
+        let command = resume_command(joined.map(str::to_string).to_vec(), "mine");
+        assert_eq!(command, "pgrung load --dsn=... --import-id mine");
+    }
 }

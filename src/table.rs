@@ -302,6 +302,19 @@ impl Target {
             .join(", ")
     }
 
+    /// Names of the columns, and whether each takes JSON.
+    pub fn json_columns(&self) -> Vec<(String, bool)> {
+        self.columns
+            .iter()
+            .map(|column| (column.name.clone(), column.is_json()))
+            .collect()
+    }
+
+    /// `COPY table (columns) FROM STDIN`, in text format.
+    pub fn copy_from(&self) -> String {
+        format!("COPY {} ({}) FROM STDIN", self.table, self.column_list())
+    }
+
     /// `INSERT INTO table (columns)`, ready for a source of rows. Identity columns take the
     /// input's values, as COPY lets them.
     pub fn insert_into(&self) -> String {

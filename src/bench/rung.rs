@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::{Arena, BenchPlan, server};
 use crate::error::Error;
-use crate::load::{Durability, LoadPlan, load};
+use crate::load::{Durability, LedgerUse, LoadPlan, load};
 use crate::machine;
 use crate::report::{Console, Latency, ProgressMode};
 use crate::stop::Stop;
 use crate::strategy::StrategyKind;
 use crate::table::Target;
 use crate::window::Window;
-use crate::worker::Commit;
+use crate::worker::{Commit, OnError, Patience};
 
 /// One line of the comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,9 +103,14 @@ impl Rung {
             },
             commit: self.commit,
             durability: Durability::On,
-            answer_timeout: Duration::from_secs(600),
-            delivery_timeout: Duration::from_secs(600),
-            max_retries: 0,
+            patience: Patience {
+                answer_timeout: Duration::from_secs(600),
+                delivery_timeout: Duration::from_secs(600),
+                max_retries: 0,
+            },
+            ledger: LedgerUse::Off,
+            on_error: OnError::Stop,
+            rejects: None,
             progress: ProgressMode::None,
             report_every: Duration::from_secs(10),
         }

@@ -10,12 +10,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::bench::BenchPlan;
 use crate::connect::ConnectSettings;
 use crate::error::Error;
-use crate::load::{Durability, LoadPlan};
+use crate::load::{Durability, LedgerUse, LoadPlan};
 use crate::report::ProgressMode;
 use crate::source::{Compression, Format, Input, ReadOptions};
 use crate::strategy::StrategyKind;
 use crate::window::Window;
-use crate::worker::Commit;
+use crate::worker::{Commit, OnError, Patience};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -43,6 +43,15 @@ pub enum Command {
     /// Load rows from files or stdin into a table
     #[command(after_help = EXIT_CODES)]
     Load(Box<LoadArgs>),
+    /// Show what the ledger knows: imports, progress, gaps, rejects
+    #[command(after_help = EXIT_CODES)]
+    Status(Box<StatusArgs>),
+    /// Load the rejects of an import again, once their cause is mended
+    #[command(after_help = EXIT_CODES)]
+    Replay(Box<ReplayArgs>),
+    /// Create or update the ledger's tables, for roles that may not do so when they load
+    #[command(after_help = EXIT_CODES)]
+    Migrate(Box<MigrateArgs>),
     /// Put the same rows through every strategy and compare them
     #[command(after_help = EXIT_CODES)]
     Bench(Box<BenchArgs>),
@@ -135,6 +144,15 @@ pub struct LoadArgs {
     /// What a commit covers; "row" needs --strategy insert
     #[arg(long, value_enum, default_value = "batch", help_heading = "Strategy")]
     pub commit: Commit,
+    /// Name of this load in the ledger [default: from the table and the content of the files; new for stdin]
+    #[arg(long, value_name = "ID", help_heading = "Safety", value_parser = import_id)]
+    pub import_id: Option<String>,
+    /// Forget what the ledger knows of this load and load again [default: off]
+    #[arg(long, help_heading = "Safety")]
+    pub restart: bool,
+    /// Note nothing in the server: no resume, no rights needed beyond INSERT [default: off]
+    #[arg(long, help_heading = "Safety", conflicts_with_all = ["import_id", "restart"])]
+    pub no_ledger: bool,
     /// What the server waits for at a commit (its synchronous_commit)
     #[arg(long, value_enum, default_value = "on", help_heading = "Safety")]
     pub durability: Durability,
@@ -147,9 +165,26 @@ pub struct LoadArgs {
     /// Longest time to deliver one batch, retries included
     #[arg(long, value_name = "TIME", default_value = "10m", help_heading = "Safety", value_parser = units::time)]
     pub delivery_timeout: Duration,
+    /// What happens to bad rows: put aside, or stop at the first
+    #[arg(long, value_enum, default_value = "reject", help_heading = "Rejects")]
+    pub on_error: OnErrorArg,
+    /// Export bad rows to this file, in the format of the source [default: in the ledger only]
+    #[arg(long, value_name = "FILE", help_heading = "Rejects")]
+    pub rejects: Option<PathBuf>,
+    /// Stop with exit code 4 when more rows than this are bad [default: no limit]
+    #[arg(long, value_name = "N", help_heading = "Rejects")]
+    pub reject_limit: Option<u64>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub output: OutputArgs,
+}
+
+/// `--on-error`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum OnErrorArg {
+    Reject,
+    Stop,
 }
 
 /// What a load shows.
@@ -171,6 +206,43 @@ pub struct OutputArgs {
     /// Errors only: no progress, no notices, no summary on stdout [default: off]
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// Arguments of `pgrung status`.
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// Only this import
+    pub import_id: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub connection: ConnectionArgs,
+    /// Print JSON [default: off]
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `pgrung replay`.
+#[derive(Debug, Clone, Args)]
+pub struct ReplayArgs {
+    /// The import whose rejects are loaded
+    pub import_id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub connection: ConnectionArgs,
+    /// How batches become statements
+    #[arg(long, short, value_enum, default_value = "copy")]
+    pub strategy: StrategyKind,
+    /// Longest wait for one answer of the server
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = units::time)]
+    pub answer_timeout: Duration,
+}
+
+/// Arguments of `pgrung migrate`.
+#[derive(Debug, Clone, Args)]
+pub struct MigrateArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub connection: ConnectionArgs,
 }
 
 /// Arguments of `pgrung bench`.
@@ -273,6 +345,16 @@ fn column_list(text: &str) -> Result<ColumnList, String> {
     match (records.next(), records.next()) {
         (Some(Ok(record)), None) => Ok(ColumnList(record.iter().map(str::to_string).collect())),
         _ => Err("a list of column names separated by commas is needed".to_string()),
+    }
+}
+
+fn import_id(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("an id is needed".to_string()),
+        _ if text.chars().any(char::is_control) => {
+            Err("an id takes no control characters".to_string())
+        }
+        _ => Ok(text.to_string()),
     }
 }
 
@@ -387,9 +469,24 @@ impl LoadArgs {
             },
             commit: self.commit,
             durability: self.durability,
-            answer_timeout: self.answer_timeout,
-            delivery_timeout: self.delivery_timeout,
-            max_retries: self.max_retries,
+            patience: Patience {
+                answer_timeout: self.answer_timeout,
+                delivery_timeout: self.delivery_timeout,
+                max_retries: self.max_retries,
+            },
+            ledger: if self.no_ledger {
+                LedgerUse::Off
+            } else {
+                LedgerUse::On {
+                    import_id: self.import_id.clone(),
+                    restart: self.restart,
+                }
+            },
+            on_error: match self.on_error {
+                OnErrorArg::Reject => OnError::Reject(self.reject_limit),
+                OnErrorArg::Stop => OnError::Stop,
+            },
+            rejects: self.rejects.clone(),
             progress: if self.output.quiet {
                 ProgressMode::None
             } else {

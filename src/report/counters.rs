@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::ledger::{Span, Tally};
 use crate::window::FlushReason;
 
 /// What a load has counted so far. Rows are records of the sources.
@@ -17,6 +18,12 @@ pub struct Counters {
     pub abandoned: AtomicU64,
     /// Rows whose commit is known.
     pub loaded: AtomicU64,
+    /// Rows that an earlier run had loaded.
+    pub already_loaded: AtomicU64,
+    /// Records put aside, by this run or an earlier one.
+    pub rejected: AtomicU64,
+    /// Of them, those that an earlier run had put aside.
+    pub rejected_before: AtomicU64,
     /// Rows that a trigger or a rule of the table kept out.
     pub suppressed: AtomicU64,
     /// Batches whose commit is known.
@@ -34,7 +41,7 @@ pub struct Counters {
 
 impl Counters {
     /// Notes a committed batch.
-    pub fn batch(&self, reason: FlushReason, fill: f64, rows: u64, bytes: u64) {
+    pub fn batch(&self, reason: FlushReason, fill: f64, tally: Tally, bytes: u64) {
         self.batches.fetch_add(1, Ordering::Relaxed);
         let index = FlushReason::ALL
             .iter()
@@ -44,7 +51,27 @@ impl Counters {
         self.fill_ppm
             .fetch_add((fill * 1e6) as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.loaded.fetch_add(rows, Ordering::Relaxed);
+        self.rows(tally);
+    }
+
+    /// Notes committed rows.
+    pub fn rows(&self, tally: Tally) {
+        self.loaded.fetch_add(tally.loaded, Ordering::Relaxed);
+        self.rejected.fetch_add(tally.rejected, Ordering::Relaxed);
+        self.suppressed
+            .fetch_add(tally.suppressed, Ordering::Relaxed);
+    }
+
+    /// Notes a stretch of a source that an earlier run has committed.
+    pub fn known(&self, span: &Span) {
+        self.read.fetch_add(span.records, Ordering::Relaxed);
+        self.already_loaded
+            .fetch_add(span.loaded, Ordering::Relaxed);
+        self.rejected.fetch_add(span.rejected, Ordering::Relaxed);
+        self.rejected_before
+            .fetch_add(span.rejected, Ordering::Relaxed);
+        self.suppressed
+            .fetch_add(span.suppressed, Ordering::Relaxed);
     }
 }
 

@@ -2,10 +2,12 @@
 
 mod console;
 mod counters;
+mod imports;
 mod progress;
 mod summary;
 
 pub use console::Console;
 pub use counters::{Counters, Latency};
+pub use imports::describe_imports;
 pub use progress::{Progress, ProgressMode};
 pub use summary::{Batches, LatencyMillis, Rows, Summary};

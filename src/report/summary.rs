@@ -59,6 +59,11 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// Whether rows of the input are not in the table.
+    pub fn incomplete(&self) -> bool {
+        self.rejected + self.dropped + self.suppressed > 0
+    }
+
     /// Whether every row read is accounted for.
     pub fn balanced(&self) -> bool {
         self.read

@@ -5,6 +5,7 @@ mod compression;
 mod csv;
 mod feed;
 mod fields;
+mod fingerprint;
 mod ndjson;
 mod parser;
 mod reader;
@@ -15,7 +16,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use compression::Compression;
+pub use csv::Dialect;
 pub use fields::{FieldError, Fields};
+pub use fingerprint::{Fingerprint, hash, hash_all};
+pub use ndjson::Keys;
 pub use parser::RowParser;
 pub use reader::{Pool, Reader, Shared};
 
@@ -195,6 +199,16 @@ pub enum InputError {
         line: u64,
         /// What is wrong.
         source: FieldError,
+    },
+    /// The source does not fit what the ledger knows of it.
+    #[error(
+        "{name}: byte {byte}: the source differs from the one loaded before: a committed stretch does not begin or end at a record here; --restart loads it anew"
+    )]
+    Changed {
+        /// The source.
+        name: Arc<str>,
+        /// Where the difference shows, in the uncompressed source.
+        byte: u64,
     },
     /// A further source names other columns than the first.
     #[error(

@@ -1,6 +1,7 @@
 //! Reads one source from start to end: bytes to record boundaries to batches, with a bounded
 //! number of batches under way.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,8 +11,9 @@ use super::csv::{Dialect, Splitter, Traits};
 use super::feed::{CHUNK_BYTES, Feed, Step};
 use super::fields::Fields;
 use super::ndjson::{self, Keys};
-use super::{Format, Input, InputError, Position, ReadOptions, RowParser, csv};
+use super::{Format, Input, InputError, Position, ReadOptions, RowParser, csv, hash_all};
 use crate::batch::Batch;
+use crate::ledger::Span;
 use crate::report::Counters;
 use crate::stop::Stop;
 use crate::window::{Fill, FlushReason, Window};
@@ -72,6 +74,8 @@ pub struct Reader {
     ended: bool,
     max_record_bytes: usize,
     limit: u64,
+    /// Stretches that an earlier run has committed, in their order.
+    known: VecDeque<Span>,
 }
 
 impl Reader {
@@ -106,6 +110,7 @@ impl Reader {
             ended: false,
             max_record_bytes: options.max_record_bytes,
             limit: options.limit.unwrap_or(u64::MAX),
+            known: VecDeque::new(),
         };
         // The first line tells how lines end; a quoted field may hide it for a while.
         while reader.end < CHUNK_BYTES && !reader.ended {
@@ -208,6 +213,31 @@ impl Reader {
         Ok(names)
     }
 
+    /// `names` as a header line of this source's dialect.
+    pub fn header_line(&self, names: &[String]) -> Vec<u8> {
+        let mut line = Vec::new();
+        for (index, name) in names.iter().enumerate() {
+            if index > 0 {
+                line.push(self.dialect.delimiter);
+            }
+            match self.dialect.quote {
+                None => line.extend_from_slice(name.as_bytes()),
+                Some(quote) => {
+                    line.push(quote);
+                    for &byte in name.as_bytes() {
+                        if byte == quote || byte == self.dialect.escape {
+                            line.push(self.dialect.escape);
+                        }
+                        line.push(byte);
+                    }
+                    line.push(quote);
+                }
+            }
+        }
+        line.push(b'\n');
+        line
+    }
+
     /// Keys in the lines of JSON that are at hand, each once, in their order: the whole of a small
     /// source, the beginning of a large one.
     ///
@@ -244,6 +274,27 @@ impl Reader {
         self.splitter = Splitter::new(self.dialect.clone());
     }
 
+    /// Passes over stretches that are committed already, given in their order.
+    pub fn skip(&mut self, known: Vec<Span>) {
+        self.known = known.into();
+    }
+
+    /// The reading options that shape rows, as the ledger keeps them.
+    pub fn reading(&self, header: bool) -> serde_json::Value {
+        if self.format == Format::Ndjson {
+            return serde_json::json!({ "format": self.format.name() });
+        }
+        let text = |byte: u8| char::from(byte).to_string();
+        serde_json::json!({
+            "format": "csv",
+            "delimiter": text(self.dialect.delimiter),
+            "quote": self.dialect.quote.map(text),
+            "escape": text(self.dialect.escape),
+            "null": String::from_utf8_lossy(&self.dialect.null),
+            "header": header,
+        })
+    }
+
     /// Reads to the end of the source, or until the load is stopped. Complete records before a
     /// failure are handed over before it is returned. Returns the number of records.
     ///
@@ -264,12 +315,16 @@ impl Reader {
 
     fn assemble(&mut self, shared: &Shared, assembly: &mut Assembly) -> Result<(), Halt> {
         loop {
+            self.skip_known(shared, assembly)?;
             self.take_records(shared, assembly)?;
+            if self.is_at_known() {
+                continue;
+            }
             if shared.stop.is_set() {
                 return Err(Halt::Stopped);
             }
             if self.ended || self.limit == 0 {
-                return Ok(());
+                return self.check_all_known_seen().map_err(Halt::Failed);
             }
             let stop_check = Instant::now() + STOP_CHECK;
             let due = shared.window.deadline(&assembly.fill);
@@ -321,6 +376,86 @@ impl Reader {
         self.hand_over(&mut run, assembly);
         assembly.ends = run.ends;
         result
+    }
+
+    /// Whether the next byte is the first of a committed stretch.
+    fn is_at_known(&self) -> bool {
+        self.known
+            .front()
+            .is_some_and(|span| span.start <= self.at.byte)
+    }
+
+    /// Passes over the committed stretches that begin here.
+    fn skip_known(&mut self, shared: &Shared, assembly: &mut Assembly) -> Result<(), Halt> {
+        while self.is_at_known() {
+            let Some(span) = self.known.pop_front() else {
+                break;
+            };
+            if span.start != self.at.byte {
+                return Err(Halt::Failed(self.changed()));
+            }
+            if !assembly.close(shared, FlushReason::End) {
+                return Err(Halt::Stopped);
+            }
+            self.pass(&span)?;
+            self.at = Position {
+                byte: span.end,
+                record: self.at.record + span.records,
+                line: self.at.line + span.lines,
+            };
+            self.splitter = Splitter::new(self.dialect.clone());
+            self.scanned = 0;
+            self.limit = self.limit.saturating_sub(span.records);
+            shared.counters.known(&span);
+        }
+        Ok(())
+    }
+
+    /// Moves on to the end of `span`: by seeking where the input can, else by reading its bytes,
+    /// which are then compared with the checksum.
+    fn pass(&mut self, span: &Span) -> Result<(), InputError> {
+        let mut left = span.end - span.start;
+        let mut hash = hash_all();
+        loop {
+            let at_hand = (self.end - self.start).min(usize::try_from(left).unwrap_or(usize::MAX));
+            hash.write(&self.buf[self.start..self.start + at_hand]);
+            self.start += at_hand;
+            left -= at_hand as u64;
+            if left == 0 {
+                break;
+            }
+            let seeks = self.feed.seek(left);
+            if seeks
+                .map_err(|error| InputError::unpack(&self.name, self.feed.compression, error))?
+            {
+                return Ok(());
+            }
+            if self.ended {
+                return Err(self.changed());
+            }
+            self.refill(None)?;
+        }
+        match &span.checksum {
+            Some(checksum) if *checksum != format!("{:032x}", hash.finish_128()) => {
+                Err(self.changed())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_all_known_seen(&self) -> Result<(), InputError> {
+        if self.known.is_empty() || self.limit == 0 {
+            Ok(())
+        } else {
+            Err(self.changed())
+        }
+    }
+
+    fn changed(&self) -> InputError {
+        InputError::Changed {
+            name: self.name.clone(),
+            byte: self.at.byte,
+        }
     }
 
     /// Copies the records of `run` into the open batch.

@@ -43,12 +43,7 @@ impl Copy {
         let statement = match &self.statement {
             Some(statement) => statement,
             None => {
-                let sql = format!(
-                    "COPY {} ({}) FROM STDIN",
-                    self.target.table,
-                    self.target.column_list()
-                );
-                let statement = client.prepare(&sql).await?;
+                let statement = client.prepare(&self.target.copy_from()).await?;
                 self.statement.insert(statement)
             }
         };

@@ -26,6 +26,20 @@ pub struct Isolation<'a> {
     pub table: &'a str,
     /// Whether the first bad row ends it all.
     pub stop_at_first: bool,
+    /// At the beginning of a load: so many bad rows alike at its head end it all.
+    pub rail: Option<usize>,
+}
+
+/// Whether the first `records` of a batch are all refused, with one SQLSTATE.
+pub fn derailed(refused: &Refused, records: usize) -> bool {
+    let mut head = refused.iter().take(records);
+    let Some((0, first)) = head.next() else {
+        return false;
+    };
+    refused.len() >= records
+        && head
+            .zip(1..)
+            .all(|((index, refusal), number)| index == number && refusal.sqlstate == first.sqlstate)
 }
 
 /// Foreign keys: a row may be refused only because the row it points to comes later.
@@ -66,9 +80,12 @@ impl Isolation<'_> {
             let rows = range.len() - refused.within(range.clone());
             if rows == 1 {
                 let index = range.clone().find(|index| !refused.contains(*index));
-                refused.insert(index.unwrap_or(range.start), refusal(&failure, self.table));
-                if self.stop_at_first {
-                    break;
+                let refusal = refusal(&failure, self.table);
+                // A row that waits for another one of the batch may still get in.
+                let stop = self.stop_at_first && refusal.sqlstate != FOREIGN_KEY;
+                refused.insert(index.unwrap_or(range.start), refusal);
+                if stop || self.rail.is_some_and(|rail| derailed(refused, rail)) {
+                    return Ok(total);
                 }
                 continue;
             }
@@ -135,9 +152,6 @@ impl Isolation<'_> {
         refused: &mut Refused,
         total: &mut Written,
     ) -> Result<(), Failure> {
-        if self.stop_at_first {
-            return Ok(());
-        }
         loop {
             let again: Vec<usize> = refused
                 .iter()

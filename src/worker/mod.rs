@@ -2,24 +2,30 @@
 
 mod isolate;
 mod session;
+mod transaction;
+mod trial;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
 
 use deadpool_postgres::Pool;
 
-use self::isolate::Isolation;
-use self::session::{Session, Written};
+use self::trial::{Next, Trial};
 use crate::batch::Batch;
 use crate::error::{Error, RowError};
+use crate::ledger::{Backend, Ledger, Tally};
+use crate::rejects::RejectFile;
 use crate::report::{Console, Counters, Latency};
-use crate::retry::{Action, Failure, Pace, advice, pause};
+use crate::retry::{Failure, advice};
 use crate::source::RowParser;
 use crate::stop::Stop;
-use crate::strategy::{Refusal, Refused, StrategyKind};
+use crate::strategy::{Refusal, StrategyKind};
 use crate::table::Target;
-use crate::window::Window;
+use crate::window::{FlushReason, Window};
+
+pub use isolate::Isolation;
+pub use session::Session;
+pub use trial::Patience;
 
 /// What a commit covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -30,6 +36,15 @@ pub enum Commit {
     Row,
     /// One commit for the whole load: all or nothing, one worker.
     Load,
+}
+
+/// What happens to bad rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// They are put aside, and the good ones go on; the load stops past this many, if limited.
+    Reject(Option<u64>),
+    /// The first one stops the load.
+    Stop,
 }
 
 /// What all workers of a load share.
@@ -44,18 +59,20 @@ pub struct Job {
     pub commit: Commit,
     /// SQL that begins a transaction.
     pub begin: String,
+    /// Where commits are noted; `None`: nowhere.
+    pub ledger: Option<Ledger>,
+    /// What happens to bad rows.
+    pub on_error: OnError,
+    /// Where bad rows go without a ledger.
+    pub reject_file: Option<Mutex<RejectFile>>,
     /// Whether constraints may wait for COMMIT.
     pub deferrable: bool,
     /// Whether triggers or rules may keep rows out.
     pub suppresses: bool,
     /// Limits of a batch, to tell how full one was.
     pub window: Window,
-    /// Longest wait for one answer of the server.
-    pub answer_timeout: Duration,
-    /// Longest time to deliver one batch, retries included.
-    pub delivery_timeout: Duration,
-    /// Most repetitions of one transaction.
-    pub max_retries: u32,
+    /// Limits of the tries of a batch.
+    pub patience: Patience,
     /// Names of the sources.
     pub sources: Vec<Arc<str>>,
     /// Counts of the load.
@@ -73,6 +90,8 @@ pub struct Worker {
     job: Arc<Job>,
     parser: RowParser,
     session: Option<Session>,
+    /// A transaction whose connection broke: it may still hold locks on the server.
+    orphan: Option<Backend>,
     /// Batches of an open transaction that covers the whole load.
     uncommitted: Vec<(Receipt, InFlight)>,
 }
@@ -101,9 +120,9 @@ impl Drop for InFlight {
 /// What a batch became.
 struct Receipt {
     fill: f64,
-    reason: crate::window::FlushReason,
+    reason: FlushReason,
     bytes: u64,
-    written: Written,
+    tally: Tally,
 }
 
 impl Worker {
@@ -113,6 +132,7 @@ impl Worker {
             job,
             parser,
             session: None,
+            orphan: None,
             uncommitted: Vec::new(),
         }
     }
@@ -129,13 +149,13 @@ impl Worker {
     ) -> Result<(), Error> {
         while !self.job.stop.is_set() {
             let Ok(batch) = full.recv().await else { break };
-            if self.job.stop.is_set() {
-                break;
-            }
             let in_flight = InFlight {
                 counters: self.job.counters.clone(),
                 rows: batch.len() as u64,
             };
+            if self.job.stop.is_set() {
+                break;
+            }
             self.parser.begin(batch.bytes());
             self.deliver(&batch, in_flight).await?;
             // The readers may be done; then nobody needs the buffer.
@@ -149,165 +169,92 @@ impl Worker {
 
     /// Repeats the batch's transaction until it is committed or nothing more can be done.
     async fn deliver(&mut self, batch: &Batch, mut in_flight: InFlight) -> Result<(), Error> {
-        let mut trial = Trial::new(batch.len());
+        let mut trial = Trial::new(self.job.patience, batch.len());
         loop {
             let failure = match self.transact(batch, &trial, &mut in_flight).await {
+                Ok(receipt) if self.job.commit == Commit::Load => {
+                    self.uncommitted.push((receipt, in_flight));
+                    return Ok(());
+                }
                 Ok(receipt) => {
-                    self.account(receipt, in_flight);
+                    self.job.count(&receipt, in_flight);
                     return Ok(());
                 }
                 Err(Ended::Stopped(error)) => return Err(error),
                 Err(Ended::Failed(failure)) => failure,
             };
             self.recover(&failure).await;
-            if self.job.commit == Commit::Load && !self.uncommitted.is_empty() {
-                return Err(self.gave_up(failure, "the transaction of the whole load is lost"));
-            }
-            let Some(wait) = trial.next(&failure, &self.job) else {
-                return Err(self.gave_up(failure, "no more retries"));
-            };
-            if let Some((pace, wait)) = wait {
-                self.job.counters.retries.fetch_add(1, Ordering::Relaxed);
-                self.job.console.notice(&format!(
-                    "{failure}; trying again{}",
-                    if pace == Pace::AtOnce {
-                        String::new()
-                    } else {
-                        format!(" in {wait:.1?}")
-                    }
+            if !self.uncommitted.is_empty() {
+                return Err(gave_up(
+                    failure,
+                    "the transaction of the whole load is lost and rolled back",
                 ));
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = self.job.stop.wait() => return Ok(()),
-                }
             }
-        }
-    }
-
-    /// One try: from BEGIN to the answer to COMMIT.
-    async fn transact(
-        &mut self,
-        batch: &Batch,
-        trial: &Trial,
-        in_flight: &mut InFlight,
-    ) -> Result<Receipt, Ended> {
-        let job = self.job.clone();
-        let session = match &mut self.session {
-            Some(session) => session,
-            none => {
-                let strategy = job.strategy.build(job.target.clone());
-                none.insert(Session::open(&job.pool, strategy, job.answer_timeout).await?)
-            }
-        };
-        let mut refused = Refused::default();
-        let written = if job.strategy == StrategyKind::Discard {
-            session
-                .write(batch, 0..batch.len(), &mut self.parser, &mut refused)
-                .await?
-        } else if job.commit == Commit::Row {
-            autocommit(
-                &job,
-                session,
-                batch,
-                &mut self.parser,
-                &mut refused,
-                in_flight,
-            )
-            .await?
-        } else {
-            let begun = Instant::now();
-            if self.uncommitted.is_empty() {
-                session.execute(&job.begin).await?;
-            }
-            let careful = trial.careful || job.commit == Commit::Load;
-            let written = if careful {
-                let isolation = Isolation {
-                    batch,
-                    piece: trial.piece,
-                    deferrable: job.deferrable,
-                    table: &job.target.table,
-                    stop_at_first: true,
-                };
-                isolation
-                    .write(session, &mut self.parser, &mut refused)
-                    .await?
-            } else {
-                session
-                    .write(batch, 0..batch.len(), &mut self.parser, &mut refused)
-                    .await?
+            let wait = match trial.next(&failure) {
+                Next::Again => continue,
+                Next::GiveUp => return Err(gave_up(failure, "not tried again")),
+                Next::Wait(wait) => wait,
             };
-            check_count(&job, written)?;
-            if let Some(error) = first_refusal(&job, batch, &refused) {
-                session.execute("ROLLBACK").await?;
-                return Err(Ended::Stopped(error));
+            self.job.counters.retries.fetch_add(1, Ordering::Relaxed);
+            self.job.console.notice(&format!(
+                "{}: records from {}: {failure}; trying again in {wait:.1?}",
+                self.job.sources[batch.source], batch.first_record,
+            ));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.job.stop.wait() => return Ok(()),
             }
-            if job.commit == Commit::Batch {
-                if job.deferrable {
-                    session.execute("SET CONSTRAINTS ALL IMMEDIATE").await?;
-                }
-                session.execute("COMMIT").await?;
-                job.latency.record(begun.elapsed());
-            }
-            written
-        };
-        if let Some(error) = first_refusal(&job, batch, &refused) {
-            return Err(Ended::Stopped(error));
         }
-        Ok(Receipt {
-            fill: (batch.len() as f64 / job.window.rows as f64)
-                .max(batch.bytes().len() as f64 / job.window.bytes as f64)
-                .min(1.0),
-            reason: batch.reason,
-            bytes: batch.bytes().len() as u64,
-            written,
-        })
     }
 
-    /// After a failed try: rolls back where the connection is good for it, else lets it go.
+    /// After a failed try: rolls back where the connection is good for it, else lets it go and
+    /// remembers the transaction that the server may still hold open.
     async fn recover(&mut self, failure: &Failure) {
         let Some(session) = self.session.take() else {
             return;
         };
-        if failure.keeps_connection() && session.execute("ROLLBACK").await.is_ok() {
+        let reusable = failure.keeps_connection() || crate::faults::sabotaged("discard");
+        if reusable && session.execute("ROLLBACK").await.is_ok() {
             self.session = Some(session);
         } else {
-            session.discard();
-        }
-    }
-
-    fn account(&mut self, receipt: Receipt, in_flight: InFlight) {
-        if self.job.commit == Commit::Load {
-            self.uncommitted.push((receipt, in_flight));
-        } else {
-            self.job.count(&receipt, in_flight);
+            self.orphan = session.discard().or(self.orphan);
         }
     }
 
     /// Commits the transaction that covers the whole load.
     async fn commit_load(&mut self) -> Result<(), Error> {
-        if self.uncommitted.is_empty() {
+        let Some(session) = self
+            .session
+            .as_ref()
+            .filter(|_| !self.uncommitted.is_empty())
+        else {
             return Ok(());
+        };
+        let begun = std::time::Instant::now();
+        if let Err(failure) = session.execute("COMMIT").await {
+            let what = match &self.job.ledger {
+                Some(_) => "run the same command again: the ledger tells whether it was committed",
+                None => {
+                    "without a ledger it is not known whether it was committed: count the rows of the table"
+                }
+            };
+            return Err(gave_up(failure, what));
         }
-        if let Some(session) = &self.session {
-            let begun = Instant::now();
-            if let Err(failure) = session.execute("COMMIT").await {
-                return Err(self.gave_up(failure, "the transaction of the whole load is lost"));
-            }
-            self.job.latency.record(begun.elapsed());
-        }
+        self.job.latency.record(begun.elapsed());
         for (receipt, in_flight) in std::mem::take(&mut self.uncommitted) {
             self.job.count(&receipt, in_flight);
         }
         Ok(())
     }
+}
 
-    fn gave_up(&self, failure: Failure, what: &'static str) -> Error {
-        let advice = failure.sqlstate().and_then(advice);
-        Error::Delivery {
-            failure,
-            what,
-            advice,
-        }
+/// The error of a failure that ends the load.
+fn gave_up(failure: Failure, what: impl Into<String>) -> Error {
+    let advice = failure.sqlstate().and_then(advice);
+    Error::Delivery {
+        failure,
+        what: what.into(),
+        advice,
     }
 }
 
@@ -323,144 +270,31 @@ impl Job {
         )))
     }
 
+    /// Notes a committed batch.
     fn count(&self, receipt: &Receipt, mut in_flight: InFlight) {
         let Receipt {
             fill,
             reason,
             bytes,
-            written,
+            tally,
         } = receipt;
-        in_flight.settle(written.sent);
-        self.counters.batch(*reason, *fill, written.stored, *bytes);
-        let suppressed = written.sent - written.stored;
-        self.counters
-            .suppressed
-            .fetch_add(suppressed, Ordering::Relaxed);
+        in_flight.settle(tally.loaded + tally.rejected + tally.suppressed);
+        self.counters.batch(*reason, *fill, *tally, *bytes);
     }
 }
 
-/// How often and how carefully a batch was tried.
-struct Trial {
-    began: Instant,
-    retries: u32,
-    /// Tries of the latest kind of failure that allows only a few.
-    few: u32,
-    /// Whether to look for bad rows.
-    careful: bool,
-    /// Most records of one statement.
-    piece: usize,
-    records: usize,
-}
-
-impl Trial {
-    fn new(records: usize) -> Self {
-        Trial {
-            began: Instant::now(),
-            retries: 0,
-            few: 0,
-            careful: false,
-            piece: records,
-            records,
-        }
-    }
-
-    /// What to do after `failure`: `None`: give up; else the pause before the next try, if any.
-    fn next(&mut self, failure: &Failure, job: &Job) -> Option<Option<(Pace, Duration)>> {
-        let pace = match failure.action() {
-            Action::Stop => return None,
-            // The careful way sorts bad rows out itself, so a second time means it cannot.
-            Action::FindRow if self.careful => return None,
-            Action::FindRow => {
-                self.careful = true;
-                return Some(None);
-            }
-            Action::RetrySmaller(most) => {
-                self.careful = true;
-                self.piece = (self.records >> (2 * (self.few + 1))).max(1);
-                Pace::Few(most)
-            }
-            Action::Retry(pace) => pace,
-        };
-        self.retries += 1;
-        if let Pace::Few(most) = pace {
-            self.few += 1;
-            if self.few > most {
-                return None;
-            }
-        }
-        let wait = pause(pace, self.retries);
-        let in_time = self.began.elapsed() + wait < job.delivery_timeout;
-        (self.retries <= job.max_retries && in_time).then_some(Some((pace, wait)))
-    }
-}
-
-/// Each row a commit of its own.
-async fn autocommit(
-    job: &Job,
-    session: &mut Session,
-    batch: &Batch,
-    parser: &mut RowParser,
-    refused: &mut Refused,
-    in_flight: &mut InFlight,
-) -> Result<Written, Ended> {
-    let mut total = Written::default();
-    for index in 0..batch.len() {
-        let begun = Instant::now();
-        let written = match session
-            .write(batch, index..index + 1, parser, refused)
-            .await
-        {
-            Ok(written) => written,
-            Err(failure) => {
-                // These rows are committed, whatever becomes of the batch.
-                job.counters
-                    .loaded
-                    .fetch_add(total.stored, Ordering::Relaxed);
-                in_flight.settle(total.sent);
-                return Err(Ended::Stopped(match failure.action() {
-                    Action::FindRow => row_error(job, batch, index, &failure),
-                    _ => Error::Delivery {
-                        advice: failure.sqlstate().and_then(advice),
-                        failure,
-                        what: "rows commit one by one without a ledger, so it is not known whether this one is stored",
-                    },
-                }));
-            }
-        };
-        check_count(job, written)?;
-        job.latency.record(begun.elapsed());
-        total += written;
-        if job.stop.is_set() {
-            break;
-        }
-    }
-    Ok(total)
-}
-
-fn check_count(job: &Job, written: Written) -> Result<(), Failure> {
-    let Written { sent, stored } = written;
-    if stored == sent || (job.suppresses && stored < sent) {
-        Ok(())
-    } else {
-        Err(Failure::Count { sent, stored })
-    }
-}
-
-fn row_error(job: &Job, batch: &Batch, index: usize, failure: &Failure) -> Error {
-    let refusal = isolate::refusal(failure, &job.target.table);
-    job.row_error(batch, index, &refusal)
-}
-
-fn first_refusal(job: &Job, batch: &Batch, refused: &Refused) -> Option<Error> {
-    let (index, refusal) = refused.iter().next()?;
-    Some(job.row_error(batch, index, refusal))
-}
-
+/// How a try ended without a commit.
 enum Ended {
     /// The try failed; another may succeed.
     Failed(Failure),
     /// The load ends.
     Stopped(Error),
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Ended::Stopped(error)
+    }
 }
 
 impl From<Failure> for Ended {

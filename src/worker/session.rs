@@ -7,6 +7,7 @@ use deadpool_postgres::{Object, Pool};
 use tokio_postgres::Client;
 
 use crate::batch::Batch;
+use crate::ledger::{self, Backend, Ledger, Statements, Tally};
 use crate::retry::Failure;
 use crate::source::RowParser;
 use crate::strategy::{Refused, RowSlice, Strategy};
@@ -16,6 +17,9 @@ pub struct Session {
     client: Object,
     strategy: Box<dyn Strategy>,
     answer_timeout: Duration,
+    statements: Statements,
+    /// The transaction that is open here, once the ledger knows it.
+    open: Option<Backend>,
 }
 
 impl Session {
@@ -36,6 +40,8 @@ impl Session {
             client,
             strategy,
             answer_timeout,
+            statements: Statements::default(),
+            open: None,
         })
     }
 
@@ -60,13 +66,7 @@ impl Session {
         &self,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Failure> {
-        match tokio::time::timeout(self.answer_timeout, answer).await {
-            Ok(result) => result.map_err(|error| Failure::Server {
-                error,
-                record: None,
-            }),
-            Err(_) => Err(Failure::Timeout(self.answer_timeout)),
-        }
+        answered(self.answer_timeout, answer).await
     }
 
     /// Writes the rows of `range` that are not refused in the open transaction; returns how many
@@ -94,10 +94,63 @@ impl Session {
         Ok(Written { sent, stored })
     }
 
+    /// Claims the batch's span in the open transaction.
+    ///
+    /// # Errors
+    /// What the server says, or its silence.
+    pub async fn claim(
+        &mut self,
+        ledger: &Ledger,
+        batch: &Batch,
+    ) -> Result<ledger::Claim, Failure> {
+        let claim = ledger.claim(&self.client, &mut self.statements, batch);
+        Ok(match answered(self.answer_timeout, claim).await? {
+            ledger::Claim::Ours(backend) => {
+                self.open = Some(backend);
+                ledger::Claim::Ours(backend)
+            }
+            other => other,
+        })
+    }
+
+    /// Notes in the ledger what became of the batch; false if the transaction is no longer alive.
+    ///
+    /// # Errors
+    /// What the server says, or its silence.
+    pub async fn settle(
+        &mut self,
+        ledger: &Ledger,
+        batch: &Batch,
+        tally: Tally,
+    ) -> Result<bool, Failure> {
+        let settle = ledger.settle(&self.client, &mut self.statements, batch, tally);
+        answered(self.answer_timeout, settle).await
+    }
+
+    /// The transaction has ended for certain.
+    pub fn settled(&mut self) {
+        self.open = None;
+    }
+
     /// Closes the connection instead of giving it back: something is left on it that a rollback
-    /// does not clear.
-    pub fn discard(self) {
+    /// does not clear. Returns the transaction that the server may still have open.
+    pub fn discard(self) -> Option<Backend> {
         drop(Object::take(self.client));
+        self.open
+    }
+}
+
+/// Waits for an answer as long as is allowed.
+async fn answered<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(limit, answer).await {
+        Ok(result) => result.map_err(|error| Failure::Server {
+            error,
+            record: None,
+        }),
+        Err(_) => Err(Failure::Timeout(limit)),
     }
 }
 

@@ -1,0 +1,287 @@
+//! The ledger: which byte ranges of which sources are committed, written in the transaction of the
+//! data, so that a batch is loaded exactly once whatever dies.
+
+mod finish;
+mod migrate;
+mod open;
+mod status;
+
+use std::time::SystemTime;
+
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Statement};
+
+use crate::batch::Batch;
+use crate::retry::Failure;
+use crate::source::hash;
+
+pub use migrate::{migrate, require};
+pub use open::{Known, Request, SourceIdentity, open};
+pub use status::{ImportStatus, status};
+
+/// One run of one import: what its workers write into the ledger.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    /// The import.
+    pub import_id: String,
+    /// This run's number; a newer run has a greater one.
+    pub epoch: i64,
+    /// Number of each source of this run in the ledger.
+    pub sources: Vec<i32>,
+    /// Whether the target, and with it spans and rejects, vanish in a server crash.
+    pub unlogged: bool,
+}
+
+/// A stretch of a source that is committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// First byte in the uncompressed source.
+    pub start: u64,
+    /// Byte behind the last one.
+    pub end: u64,
+    /// Records in it.
+    pub records: u64,
+    /// Line breaks in it.
+    pub lines: u64,
+    /// Records that are rows of the table.
+    pub loaded: u64,
+    /// Records that were put aside.
+    pub rejected: u64,
+    /// Records that a trigger or rule kept out.
+    pub suppressed: u64,
+    /// XXH3-128 of the bytes; unknown for merged spans.
+    pub checksum: Option<String>,
+}
+
+/// What the ledger says of a batch at the start of its transaction.
+#[derive(Debug)]
+pub enum Claim {
+    /// Not loaded yet; now it is ours. The backend and the start of its transaction, by which it
+    /// can be found should the connection break.
+    Ours(Backend),
+    /// Loaded by a transaction whose answer was lost.
+    Loaded(Span),
+    /// A newer run has taken over.
+    TakenOver,
+    /// The ledger has another span at this place.
+    Conflict,
+}
+
+/// One transaction of one server process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backend {
+    pid: i32,
+    transaction_start: SystemTime,
+}
+
+/// What became of the records of a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Rows stored.
+    pub loaded: u64,
+    /// Records put aside.
+    pub rejected: u64,
+    /// Rows that a trigger or rule kept out.
+    pub suppressed: u64,
+}
+
+/// The ledger's statements on one connection, prepared at their first use.
+#[derive(Default)]
+pub struct Statements {
+    claim: Option<Statement>,
+    settle: Option<Statement>,
+}
+
+impl Ledger {
+    fn spans(&self) -> &'static str {
+        if self.unlogged {
+            "pgrung.unlogged_spans"
+        } else {
+            "pgrung.spans"
+        }
+    }
+
+    /// Table of the rejects.
+    pub fn rejects(&self) -> &'static str {
+        if self.unlogged {
+            "pgrung.unlogged_rejects"
+        } else {
+            "pgrung.rejects"
+        }
+    }
+
+    /// Number of the batch's source in the ledger.
+    pub fn source(&self, batch: &Batch) -> i32 {
+        self.sources[batch.source]
+    }
+
+    /// First step of a batch's transaction: checks that no newer run has taken over, and claims
+    /// the batch's span. If another transaction claims it just now, waits for its end.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn claim(
+        &self,
+        client: &Client,
+        statements: &mut Statements,
+        batch: &Batch,
+    ) -> Result<Claim, tokio_postgres::Error> {
+        let statement = match &statements.claim {
+            Some(statement) => statement,
+            None => {
+                let sql = format!(
+                    "WITH fence AS (
+                         SELECT import_id, source FROM pgrung.sources
+                         WHERE import_id = $1 AND source = $2 AND epoch = $3
+                         FOR SHARE
+                     )
+                     INSERT INTO {} (import_id, source, start_byte, end_byte, first_record, records, lines, checksum)
+                     SELECT import_id, source, $4, $5, $6, $7, $8, $9 FROM fence
+                     ON CONFLICT DO NOTHING
+                     RETURNING pg_backend_pid(), now()",
+                    self.spans()
+                );
+                statements.claim.insert(client.prepare(&sql).await?)
+            }
+        };
+        let span = batch.span();
+        let checksum = hash(batch.bytes());
+        let (start, end) = (signed(span.start), signed(span.end));
+        let parameters: [&(dyn ToSql + Sync); 9] = [
+            &self.import_id,
+            &self.source(batch),
+            &self.epoch,
+            &start,
+            &end,
+            &signed(batch.first_record),
+            &signed(batch.len() as u64),
+            &signed(batch.lines),
+            &checksum,
+        ];
+        if let Some(row) = client.query_opt(statement, &parameters).await? {
+            return Ok(Claim::Ours(Backend {
+                pid: row.get(0),
+                transaction_start: row.get(1),
+            }));
+        }
+        self.explain(client, batch, &checksum).await
+    }
+
+    /// Why a claim found no place.
+    async fn explain(
+        &self,
+        client: &Client,
+        batch: &Batch,
+        checksum: &str,
+    ) -> Result<Claim, tokio_postgres::Error> {
+        let sql = format!(
+            "SELECT {SPAN_COLUMNS} FROM pgrung.sources s
+             LEFT JOIN {} p ON p.import_id = s.import_id AND p.source = s.source AND p.start_byte = $4
+             WHERE s.import_id = $1 AND s.source = $2 AND s.epoch = $3",
+            self.spans()
+        );
+        let start = signed(batch.start_byte);
+        let row = client
+            .query_opt(
+                &sql,
+                &[&self.import_id, &self.source(batch), &self.epoch, &start],
+            )
+            .await?;
+        let Some(row) = row else {
+            return Ok(Claim::TakenOver);
+        };
+        Ok(match span_of(&row) {
+            Some(span)
+                if span.end == batch.span().end && span.checksum.as_deref() == Some(checksum) =>
+            {
+                Claim::Loaded(span)
+            }
+            _ => Claim::Conflict,
+        })
+    }
+
+    /// Last step before COMMIT: notes what became of the records. True proves that the transaction
+    /// is alive: in an aborted one nothing is updated.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn settle(
+        &self,
+        client: &Client,
+        statements: &mut Statements,
+        batch: &Batch,
+        tally: Tally,
+    ) -> Result<bool, tokio_postgres::Error> {
+        let statement = match &statements.settle {
+            Some(statement) => statement,
+            None => {
+                let sql = format!(
+                    "UPDATE {} SET loaded = $4, rejected = $5, suppressed = $6
+                     WHERE import_id = $1 AND source = $2 AND start_byte = $3",
+                    self.spans()
+                );
+                statements.settle.insert(client.prepare(&sql).await?)
+            }
+        };
+        let start = signed(batch.start_byte);
+        let parameters: [&(dyn ToSql + Sync); 6] = [
+            &self.import_id,
+            &self.source(batch),
+            &start,
+            &signed(tally.loaded),
+            &signed(tally.rejected),
+            &signed(tally.suppressed),
+        ];
+        Ok(client.execute(statement, &parameters).await? == 1)
+    }
+}
+
+impl Backend {
+    /// Ends this transaction if it is still open: its connection broke and the server may not know
+    /// it yet. Another transaction of the same process is left alone.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn terminate(self, client: &Client) -> Result<(), Failure> {
+        client
+            .execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE pid = $1 AND xact_start = $2 AND pid <> pg_backend_pid()",
+                &[&self.pid, &self.transaction_start],
+            )
+            .await
+            .map(|_| ())
+            .map_err(|error| Failure::Server {
+                error,
+                record: None,
+            })
+    }
+}
+
+/// The columns that [`span_of`] reads, of a table called `p`.
+const SPAN_COLUMNS: &str =
+    "p.start_byte, p.end_byte, p.records, p.lines, p.loaded, p.rejected, p.suppressed, p.checksum";
+
+/// A span from a row that begins with [`SPAN_COLUMNS`]; `None` where the join found none.
+fn span_of(row: &tokio_postgres::Row) -> Option<Span> {
+    let number = |index| row.get::<_, Option<i64>>(index).map(unsigned);
+    Some(Span {
+        start: number(0)?,
+        end: number(1)?,
+        records: number(2)?,
+        lines: number(3)?,
+        loaded: number(4).unwrap_or(0),
+        rejected: number(5).unwrap_or(0),
+        suppressed: number(6).unwrap_or(0),
+        checksum: row.get(7),
+    })
+}
+
+/// Counts and offsets are far below 2^63; the database has no unsigned type.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}

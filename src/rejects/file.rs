@@ -1,0 +1,105 @@
+//! Writes rejects to a file in the source's own format, and the reasons beside it as NDJSON.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+/// Why a record was rejected: one line of the reasons file.
+#[derive(Debug, Clone, Serialize)]
+pub struct Reason<'a> {
+    /// The source.
+    pub source: &'a str,
+    /// Number of the record (1-based).
+    pub record: u64,
+    /// Number of its first line (1-based).
+    pub line: u64,
+    /// First byte in the uncompressed source (0-based).
+    pub start_byte: u64,
+    /// Byte behind the last one.
+    pub end_byte: u64,
+    /// The server's code.
+    pub sqlstate: &'a str,
+    /// The column at fault.
+    pub column: Option<&'a str>,
+    /// The constraint at fault.
+    pub constraint: Option<&'a str>,
+    /// The server's words.
+    pub message: &'a str,
+}
+
+/// A file of rejects. It can be loaded again as it is; the header comes first if the source had
+/// one.
+pub struct RejectFile {
+    records: BufWriter<File>,
+    reasons: BufWriter<File>,
+    path: PathBuf,
+    header: Vec<u8>,
+    count: u64,
+}
+
+impl RejectFile {
+    /// Opens the two files anew, readable by the owner only: rejects are data.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn create(path: &Path, header: Vec<u8>) -> io::Result<Self> {
+        let open = |path: &Path| {
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(true).mode(0o600);
+            options.open(path).map(BufWriter::new)
+        };
+        Ok(RejectFile {
+            records: open(path)?,
+            reasons: open(&reasons_path(path))?,
+            path: path.to_path_buf(),
+            header,
+            count: 0,
+        })
+    }
+
+    /// Where the records go.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Records written so far.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Appends one record, with a line end if it has none.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn push(&mut self, original: &[u8], reason: &Reason<'_>) -> io::Result<()> {
+        if self.count == 0 {
+            self.records.write_all(&self.header)?;
+        }
+        self.count += 1;
+        self.records.write_all(original)?;
+        if !matches!(original.last(), Some(b'\n' | b'\r')) {
+            self.records.write_all(b"\n")?;
+        }
+        serde_json::to_writer(&mut self.reasons, reason)?;
+        self.reasons.write_all(b"\n")
+    }
+
+    /// Hands everything to the operating system.
+    ///
+    /// # Errors
+    /// What it says.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.records.flush()?;
+        self.reasons.flush()
+    }
+}
+
+/// `rejects.csv` -> `rejects.csv.reasons.ndjson`.
+fn reasons_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(".reasons.ndjson");
+    PathBuf::from(name)
+}

@@ -1,0 +1,387 @@
+//! The transaction of a batch: fence and claim, write, rejects, constraints, settle, commit.
+
+use std::ops::RangeInclusive;
+use std::time::Instant;
+
+use super::isolate::{self, Isolation};
+use super::session::{Session, Written};
+use super::trial::Trial;
+use super::{Commit, Ended, InFlight, Job, OnError, Receipt, Worker, gave_up};
+use crate::batch::Batch;
+use crate::error::Error;
+use crate::faults;
+use crate::ledger::{Claim, Ledger, Tally};
+use crate::rejects::{self, Reason};
+use crate::retry::{Action, Failure};
+use crate::source::RowParser;
+use crate::strategy::{Refused, StrategyKind};
+
+/// If the first so many records of a load are all refused alike, the fault lies with the table or
+/// the options, not with the rows.
+const RAIL: usize = 100;
+
+impl Worker {
+    /// One try: from BEGIN to the answer to COMMIT.
+    pub(super) async fn transact(
+        &mut self,
+        batch: &Batch,
+        trial: &Trial,
+        in_flight: &mut InFlight,
+    ) -> Result<Receipt, Ended> {
+        let job = self.job.clone();
+        self.connect().await?;
+        let Worker {
+            session: Some(session),
+            parser,
+            ..
+        } = self
+        else {
+            return Err(Ended::Failed(Failure::Timeout(job.patience.answer_timeout)));
+        };
+        let mut refused = Refused::default();
+        let tally = if job.strategy == StrategyKind::Discard {
+            let written = session
+                .write(batch, 0..batch.len(), parser, &mut refused)
+                .await?;
+            job.check_refused(batch, &refused)?;
+            tally(written, &refused)
+        } else if job.commit == Commit::Row && job.ledger.is_none() {
+            job.autocommit(session, batch, parser, &mut refused, in_flight)
+                .await?
+        } else {
+            let transaction = Transaction {
+                job: &job,
+                batch,
+                trial,
+                opened: self.uncommitted.is_empty(),
+            };
+            transaction.run(session, parser, &mut refused).await?
+        };
+        job.write_reject_file(batch, &refused)?;
+        Ok(Receipt {
+            fill: (batch.len() as f64 / job.window.rows as f64)
+                .max(batch.bytes().len() as f64 / job.window.bytes as f64)
+                .min(1.0),
+            reason: batch.reason,
+            bytes: batch.bytes().len() as u64,
+            tally,
+        })
+    }
+
+    /// Makes sure there is a connection, and that no transaction of a broken one is left over.
+    async fn connect(&mut self) -> Result<(), Failure> {
+        if self.session.is_none() {
+            let job = &self.job;
+            let strategy = job.strategy.build(job.target.clone());
+            let session = Session::open(&job.pool, strategy, job.patience.answer_timeout).await?;
+            if let Some(orphan) = self.orphan {
+                orphan.terminate(session.client()).await?;
+                self.orphan = None;
+            }
+            self.session = Some(session);
+        }
+        Ok(())
+    }
+}
+
+/// One transaction of one batch, or one batch within the transaction of the whole load.
+struct Transaction<'a> {
+    job: &'a Job,
+    batch: &'a Batch,
+    trial: &'a Trial,
+    /// Whether this batch begins the transaction.
+    opened: bool,
+}
+
+impl Transaction<'_> {
+    async fn run(
+        &self,
+        session: &mut Session,
+        parser: &mut RowParser,
+        refused: &mut Refused,
+    ) -> Result<Tally, Ended> {
+        let Transaction { job, batch, .. } = *self;
+        let begun = Instant::now();
+        if self.opened {
+            step("begin", session.execute(&job.begin)).await?;
+        }
+        if let Some(ledger) = &job.ledger
+            && let Some(tally) = self.claim(session, ledger).await?
+        {
+            return Ok(tally);
+        }
+        let written = step("write", self.write(session, parser, refused)).await?;
+        job.check_count(written)?;
+        if let Err(error) = job.check_refused(batch, refused) {
+            session.execute("ROLLBACK").await?;
+            return Err(Ended::Stopped(error));
+        }
+        let tally = tally(written, refused);
+        if let Some(ledger) = &job.ledger {
+            if !refused.is_empty() {
+                let stored = rejects::store(session.client(), ledger, &job.target, batch, refused);
+                step("rejects", session.answered(stored)).await?;
+            }
+            self.constraints(session).await?;
+            let settled = session.settle(ledger, batch, tally);
+            if !step("settle", settled).await? {
+                // The transaction was aborted behind our back; a COMMIT would roll back quietly.
+                return Err(Ended::Failed(Failure::Vanished));
+            }
+        } else {
+            self.constraints(session).await?;
+        }
+        if job.commit != Commit::Load {
+            self.commit(session).await?;
+            job.latency.record(begun.elapsed());
+        }
+        Ok(tally)
+    }
+
+    /// Claims the batch's span; a tally if it turns out to be loaded already.
+    async fn claim(&self, session: &mut Session, ledger: &Ledger) -> Result<Option<Tally>, Ended> {
+        let Transaction { job, batch, .. } = *self;
+        let claim = step("claim", session.claim(ledger, batch)).await?;
+        let error = match claim {
+            Claim::Ours(_) => return Ok(None),
+            Claim::Loaded(_) if faults::sabotaged("claim") => return Ok(None),
+            Claim::Loaded(span) => {
+                if self.opened {
+                    session.execute("ROLLBACK").await?;
+                }
+                let (loaded, rejected, suppressed) = (span.loaded, span.rejected, span.suppressed);
+                return Ok(Some(Tally {
+                    loaded,
+                    rejected,
+                    suppressed,
+                }));
+            }
+            Claim::TakenOver => Error::TakenOver(ledger.import_id.clone()),
+            Claim::Conflict => Error::Changed(format!(
+                "import {}: the ledger has another span at byte {} of {}: the source differs from the one loaded before; --restart loads it anew",
+                ledger.import_id, batch.start_byte, job.sources[batch.source],
+            )),
+        };
+        session.execute("ROLLBACK").await?;
+        Err(Ended::Stopped(error))
+    }
+
+    async fn write(
+        &self,
+        session: &mut Session,
+        parser: &mut RowParser,
+        refused: &mut Refused,
+    ) -> Result<Written, Failure> {
+        let Transaction {
+            job, batch, trial, ..
+        } = *self;
+        // Without a savepoint a bad row would end the transaction of the whole load.
+        if trial.careful || job.commit == Commit::Load {
+            let isolation = Isolation {
+                batch,
+                piece: trial.piece,
+                deferrable: job.deferrable,
+                table: &job.target.table,
+                stop_at_first: job.on_error == OnError::Stop,
+                rail: job.is_at_rail(batch).then_some(RAIL),
+            };
+            return isolation.write(session, parser, refused).await;
+        }
+        session.write(batch, 0..batch.len(), parser, refused).await
+    }
+
+    async fn constraints(&self, session: &Session) -> Result<(), Failure> {
+        if self.job.deferrable {
+            session.execute("SET CONSTRAINTS ALL IMMEDIATE").await?;
+        }
+        Ok(())
+    }
+
+    async fn commit(&self, session: &mut Session) -> Result<(), Ended> {
+        let Transaction { job, batch, .. } = *self;
+        match step("commit", session.execute("COMMIT")).await {
+            Ok(()) => {
+                session.settled();
+                Ok(())
+            }
+            // With a ledger the same transaction tells, run again. Without one, only a refusal
+            // that comes before the commit proves that nothing is stored.
+            Err(failure) if job.ledger.is_none() && !refused_before_commit(&failure) => {
+                let records = records(batch);
+                Err(Ended::Stopped(gave_up(
+                    failure,
+                    format!(
+                        "the answer to COMMIT was lost and there is no ledger: it is not known whether records {} to {} of {} are stored",
+                        records.start(),
+                        records.end(),
+                        job.sources[batch.source],
+                    ),
+                )))
+            }
+            Err(failure) => Err(Ended::Failed(failure)),
+        }
+    }
+}
+
+/// One step of the transaction, with the places where a test may kill the process.
+async fn step<T, E>(name: &str, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    if cfg!(debug_assertions) {
+        faults::point(&format!("before {name}"));
+    }
+    let result = work.await;
+    if cfg!(debug_assertions) {
+        faults::point(&format!("after {name}"));
+    }
+    result
+}
+
+fn records(batch: &Batch) -> RangeInclusive<u64> {
+    batch.first_record..=batch.first_record + batch.len() as u64 - 1
+}
+
+fn tally(written: Written, refused: &Refused) -> Tally {
+    Tally {
+        loaded: written.stored,
+        rejected: refused.len() as u64,
+        suppressed: written.sent.saturating_sub(written.stored),
+    }
+}
+
+/// Whether the answer to COMMIT says that nothing was committed: constraints and serialization
+/// are judged before.
+fn refused_before_commit(failure: &Failure) -> bool {
+    failure
+        .sqlstate()
+        .is_some_and(|code| code.starts_with("23") || code.starts_with("40") && code != "40003")
+}
+
+impl Job {
+    /// Each row a commit of its own.
+    async fn autocommit(
+        &self,
+        session: &mut Session,
+        batch: &Batch,
+        parser: &mut RowParser,
+        refused: &mut Refused,
+        in_flight: &mut InFlight,
+    ) -> Result<Tally, Ended> {
+        let mut total = Written::default();
+        for index in 0..batch.len() {
+            let begun = Instant::now();
+            match session
+                .write(batch, index..index + 1, parser, refused)
+                .await
+            {
+                Ok(written) => {
+                    self.check_count(written)?;
+                    self.latency.record(begun.elapsed());
+                    total += written;
+                }
+                Err(failure) if failure.action() == Action::FindRow => {
+                    refused.insert(index, isolate::refusal(&failure, &self.target.table));
+                }
+                Err(failure) => {
+                    self.committed(total, in_flight);
+                    let record = batch.first_record + index as u64;
+                    return Err(Ended::Stopped(gave_up(
+                        failure,
+                        format!(
+                            "rows commit one by one and there is no ledger: it is not known whether record {record} is stored"
+                        ),
+                    )));
+                }
+            }
+            if let Err(error) = self.check_refused(batch, refused) {
+                self.committed(total, in_flight);
+                return Err(Ended::Stopped(error));
+            }
+            if self.stop.is_set() {
+                break;
+            }
+        }
+        Ok(tally(total, refused))
+    }
+
+    /// Notes rows that are committed although their batch fails.
+    fn committed(&self, written: Written, in_flight: &mut InFlight) {
+        self.counters.rows(tally(written, &Refused::default()));
+        in_flight.settle(written.sent);
+    }
+
+    fn check_count(&self, written: Written) -> Result<(), Failure> {
+        let Written { sent, stored } = written;
+        let explained = self.suppresses && stored < sent;
+        if stored == sent || explained || faults::sabotaged("count") {
+            Ok(())
+        } else {
+            Err(Failure::Count { sent, stored })
+        }
+    }
+
+    /// Whether so many bad rows are allowed.
+    fn check_refused(&self, batch: &Batch, refused: &Refused) -> Result<(), Error> {
+        let Some((index, refusal)) = refused.iter().next() else {
+            return Ok(());
+        };
+        let OnError::Reject(limit) = self.on_error else {
+            return Err(self.row_error(batch, index, refusal));
+        };
+        if self.is_at_rail(batch) && isolate::derailed(refused, RAIL) {
+            return Err(Error::Rail {
+                records: RAIL,
+                first: Box::new(self.row_error(batch, index, refusal)),
+            });
+        }
+        let before = self
+            .counters
+            .rejected
+            .load(std::sync::atomic::Ordering::Relaxed);
+        match limit {
+            Some(limit) if before + refused.len() as u64 > limit => Err(Error::RejectLimit {
+                limit,
+                last: Box::new(self.row_error(batch, index, refusal)),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this batch begins the load and nothing is loaded yet.
+    fn is_at_rail(&self, batch: &Batch) -> bool {
+        batch.first_record == 1
+            && self
+                .counters
+                .loaded
+                .load(std::sync::atomic::Ordering::Relaxed)
+                == 0
+    }
+
+    /// Without a ledger, bad rows go to a file once the good ones are committed.
+    fn write_reject_file(&self, batch: &Batch, refused: &Refused) -> Result<(), Error> {
+        let Some(file) = self.reject_file.as_ref().filter(|_| !refused.is_empty()) else {
+            return Ok(());
+        };
+        let Ok(mut file) = file.lock() else {
+            return Ok(());
+        };
+        for (index, refusal) in refused.iter() {
+            let (position, range) = (batch.position(index), batch.range(index));
+            let reason = Reason {
+                source: &self.sources[batch.source],
+                record: position.record,
+                line: position.line,
+                start_byte: batch.start_byte + range.start as u64,
+                end_byte: batch.start_byte + range.end as u64,
+                sqlstate: &refusal.sqlstate,
+                column: refusal.column_name(&self.target),
+                constraint: refusal.constraint.as_deref(),
+                message: &refusal.message,
+            };
+            let path = file.path().display().to_string();
+            file.push(batch.record(index), &reason)
+                .map_err(|source| Error::Output { name: path, source })?;
+        }
+        let path = file.path().display().to_string();
+        file.flush()
+            .map_err(|source| Error::Output { name: path, source })
+    }
+}
