@@ -19,7 +19,7 @@ pub enum Failure {
     },
     /// No connection could be made.
     #[error("{0}")]
-    Connect(ConnectError),
+    Connect(Box<ConnectError>),
     /// The server did not answer in time.
     #[error("no answer from the server within {0:?}")]
     Timeout(Duration),

@@ -59,7 +59,7 @@ impl Isolation<'_> {
     ) -> Result<Written, Failure> {
         let mut total = Written::default();
         let mut piece = self.piece.max(1);
-        let mut waiting = Vec::from([0..self.batch.len()]);
+        let mut waiting: Vec<Range<usize>> = std::iter::once(0..self.batch.len()).collect();
         while let Some(mut range) = waiting.pop() {
             if range.len() > piece {
                 waiting.push(range.start + piece..range.end);

@@ -35,7 +35,7 @@ impl Session {
         let client = pool
             .get()
             .await
-            .map_err(|error| Failure::Connect(error.into()))?;
+            .map_err(|error| Failure::Connect(Box::new(error.into())))?;
         Ok(Session {
             client,
             strategy,
