@@ -62,10 +62,10 @@ pub fn copy_line(server: &DbError, table: &str) -> Option<usize> {
 /// Column that the CONTEXT of an error during COPY names.
 pub fn copy_column(server: &DbError, table: &str) -> Option<String> {
     let context = copy_context(server.where_()?, table)?;
-    // `COPY t, line 3, column c: "value"` or `COPY t, line 3, column c: null input`
+    // `COPY t, line 3, column c: "value"`, `... column c: null input`; binary: `... column c`
     let (_, rest) = context.split_once(", ")?;
     let (_, column) = rest.split_once(' ')?;
-    let (name, _) = column.split_once(": ")?;
+    let name = column.split_once(": ").map_or(column, |(name, _)| name);
     Some(name.to_string())
 }
 

@@ -1,5 +1,6 @@
 //! Looks up the target table in the catalog and picks the columns a load writes.
 
+use crate::encode::Encoder;
 use tokio_postgres::Client;
 use tokio_postgres::types::Oid;
 
@@ -50,6 +51,16 @@ pub struct Column {
 }
 
 impl Column {
+    /// The encoder of the column's type; `None`: its values go as text.
+    pub fn encoder(&self) -> Option<Encoder> {
+        // The binary form of an enum is its label; its oid is the database's own.
+        if self.is_enum {
+            Some(Encoder::Text)
+        } else {
+            Encoder::for_type(self.base_type)
+        }
+    }
+
     /// Whether the column takes JSON.
     pub fn is_json(&self) -> bool {
         matches!(self.base_type_name.as_str(), "json" | "jsonb")

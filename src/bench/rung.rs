@@ -9,7 +9,7 @@ use crate::load::{Durability, LedgerUse, LoadPlan, load};
 use crate::machine;
 use crate::report::{Console, Latency, ProgressMode};
 use crate::stop::Stop;
-use crate::strategy::StrategyKind;
+use crate::strategy::{CopyFormat, StrategyKind};
 use crate::table::Target;
 use crate::window::Window;
 use crate::worker::{Commit, OnError, Patience};
@@ -93,6 +93,7 @@ impl Rung {
             settings: plan.settings.clone(),
             table: table.to_string(),
             strategy: self.strategy,
+            copy_format: CopyFormat::Auto,
             workers: plan.workers,
             window: Window {
                 rows: plan

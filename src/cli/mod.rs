@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::load::{Durability, LedgerUse, LoadPlan};
 use crate::report::ProgressMode;
 use crate::source::{Compression, Format, Input, ReadOptions};
-use crate::strategy::StrategyKind;
+use crate::strategy::{CopyFormat, StrategyKind};
 use crate::window::Window;
 use crate::worker::{Commit, OnError, Patience};
 
@@ -129,6 +129,9 @@ pub struct LoadArgs {
         help_heading = "Strategy"
     )]
     pub strategy: StrategyKind,
+    /// What copy sends: binary where every column has a binary form, or text
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Strategy")]
+    pub copy_format: CopyFormat,
     /// Connections that write at the same time [default: one a core, at most 4; 1 with --commit load]
     #[arg(long, short = 'j', value_name = "N", help_heading = "Strategy", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: Option<u16>,
@@ -459,6 +462,7 @@ impl LoadArgs {
             settings,
             table: self.table.clone(),
             strategy: self.strategy,
+            copy_format: self.copy_format,
             workers,
             window: Window {
                 rows: self

@@ -134,6 +134,7 @@ async fn run(plan: &LoadPlan, ready: Ready, console: &Console, stop: &Arc<Stop>)
         suppresses: table.suppresses,
         target: target.clone(),
         strategy: plan.strategy,
+        copy_format: plan.copy_format,
         commit: plan.commit,
         on_error: match plan.on_error {
             // Nowhere to put them aside.

@@ -8,7 +8,7 @@ use crate::connect::ConnectSettings;
 use crate::error::Error;
 use crate::report::{Latency, ProgressMode, Summary};
 use crate::source::{Input, ReadOptions};
-use crate::strategy::StrategyKind;
+use crate::strategy::{CopyFormat, StrategyKind};
 use crate::table::Target;
 use crate::window::Window;
 use crate::worker::{Commit, OnError, Patience};
@@ -70,6 +70,8 @@ pub struct LoadPlan {
     pub table: String,
     /// How batches become statements.
     pub strategy: StrategyKind,
+    /// What `copy` sends.
+    pub copy_format: CopyFormat,
     /// Connections that write.
     pub workers: usize,
     /// When a batch closes.

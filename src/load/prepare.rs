@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::ledger::{self, Known, Ledger, SourceIdentity};
 use crate::report::Console;
 use crate::source::{Fingerprint, Format, Input, InputError, Reader};
-use crate::strategy::StrategyKind;
+use crate::strategy::{CopyFormat, StrategyKind};
 use crate::table::{Column, Table, Target};
 
 /// A load that is ready to run.
@@ -72,6 +72,17 @@ pub async fn prepare(plan: &LoadPlan, console: &Console) -> Result<Ready, Error>
         table: table.quoted(),
         columns,
     });
+    if plan.copy_format == CopyFormat::Binary
+        && let Some(column) = target
+            .columns
+            .iter()
+            .find(|column| column.encoder().is_none())
+    {
+        return Err(Error::Usage(format!(
+            "--copy-format binary: column \"{}\" is of type {}, which has no binary encoder; use auto or text",
+            column.name, column.base_type_name
+        )));
+    }
     check_rights(&client, &target, plan.strategy).await?;
     drop(client);
     console.detail(&describe(&first, &target));

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::ledger;
 use crate::retry::Failure;
 use crate::source::{Dialect, Keys, Position, RowParser};
-use crate::strategy::{Refused, StrategyKind};
+use crate::strategy::{CopyFormat, Refused, StrategyKind};
 use crate::table::{Table, Target};
 use crate::worker::{Isolation, Session};
 
@@ -71,7 +71,7 @@ pub async fn replay(plan: &ReplayPlan) -> Result<Replayed, Error> {
     drop(client);
 
     let pool = connect::pool(&plan.settings, 1)?;
-    let strategy = plan.strategy.build(target.clone());
+    let strategy = plan.strategy.build(target.clone(), CopyFormat::Auto);
     let session = Session::open(&pool, strategy, plan.answer_timeout)
         .await
         .map_err(failed)?;

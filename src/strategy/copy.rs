@@ -1,36 +1,68 @@
-//! Rung 3: COPY FROM STDIN in text format, streamed.
+//! Rung 3: COPY FROM STDIN, streamed.
 //!
-//! Line breaks, tabs and backslashes are always escaped, so the server's "line N" is the number of
-//! the row.
+//! Rows go as binary where every column has an encoder and every value is in canonical form. The
+//! other rows follow, unchanged, in a text COPY of the same transaction: the server's own input
+//! functions judge them, so binary never changes what is accepted or stored. In text, line breaks,
+//! tabs and backslashes are always escaped; in either format the server's "line N" is the number
+//! of the row.
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, SinkExt};
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, CopyInSink, Statement};
 
+use super::binary::{HEADER, RowEncoder, TRAILER};
 use super::{RowSlice, Strategy, WriteError};
 use crate::server_error::copy_line;
 use crate::table::Target;
 
-/// Bytes sent in one piece. From 64 KiB to 1 MiB the speed is the same, below it falls.
-pub(super) const PIECE_BYTES: usize = 128 * 1024;
+/// Bytes sent in one piece. From 64 KiB to 1 MiB the speed is the same, below it falls; the
+/// smallest of them stays in the cache and below the allocator's mmap threshold.
+pub(super) const PIECE_BYTES: usize = 64 * 1024;
 
-/// COPY FROM STDIN in text format.
+/// What COPY sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum CopyFormat {
+    /// Binary where every column has a binary form, text else.
+    Auto,
+    /// Binary; an error if a column has no binary form.
+    Binary,
+    /// Text.
+    Text,
+}
+
+/// COPY FROM STDIN.
 pub struct Copy {
     target: Arc<Target>,
-    statement: Option<Statement>,
+    /// `None`: all rows go as text.
+    binary: Option<RowEncoder>,
+    /// Whether to stop trying binary where most rows have no binary form.
+    may_give_up: bool,
+    binary_statement: Option<Statement>,
+    text_statement: Option<Statement>,
     /// Index in the batch of each row sent, so that the server's line number finds the record.
     sent: Vec<usize>,
+    /// Records that have no binary form.
+    declined: Vec<usize>,
+    note: Option<String>,
 }
 
 impl Copy {
-    pub(super) fn new(target: Arc<Target>) -> Self {
+    pub(super) fn new(target: Arc<Target>, format: CopyFormat) -> Self {
         Copy {
+            binary: match format {
+                CopyFormat::Auto | CopyFormat::Binary => RowEncoder::new(&target),
+                CopyFormat::Text => None,
+            },
+            may_give_up: format == CopyFormat::Auto,
             target,
-            statement: None,
+            binary_statement: None,
+            text_statement: None,
             sent: Vec::new(),
+            declined: Vec::new(),
+            note: None,
         }
     }
 
@@ -39,34 +71,88 @@ impl Copy {
         client: &Client,
         mut rows: RowSlice<'_>,
     ) -> Result<u64, WriteError> {
-        self.sent.clear();
-        let statement = match &self.statement {
-            Some(statement) => statement,
-            None => {
-                let statement = client.prepare(&self.target.copy_from()).await?;
-                self.statement.insert(statement)
-            }
+        // Rows of two COPYs would change places, and with them which of two equal keys is first.
+        let Some(encoder) = self.binary.clone().filter(|_| !rows.in_order()) else {
+            return self.write_text(client, rows).await;
         };
-        let mut sink = std::pin::pin!(client.copy_in::<_, Bytes>(statement).await?);
-        let mut piece = BytesMut::with_capacity(PIECE_BYTES + PIECE_BYTES / 8);
-        let mut lost = false;
+        let all = rows.remaining();
+        let mut copy = self.begin(client, true).await?;
+        self.declined.clear();
         while let Some(row) = rows.next_row() {
-            self.sent.push(row.index);
-            encode_row(row.fields(), &mut piece);
-            if piece.len() >= PIECE_BYTES {
-                if sink.send(piece.split().freeze()).await.is_err() {
-                    // The server has ended the COPY; `finish` tells why.
-                    lost = true;
+            if encoder.encode(&row, &mut copy.piece) {
+                self.sent.push(row.index);
+                if !copy.send_if_full().await {
                     break;
                 }
-                piece.reserve(PIECE_BYTES + PIECE_BYTES / 8);
+            } else {
+                self.declined.push(row.index);
             }
         }
-        if !lost && !piece.is_empty() {
-            // As above: the reason comes from `finish`.
-            let _ = sink.send(piece.freeze()).await;
+        copy.piece.extend_from_slice(TRAILER);
+        let mut count = self.finish(copy).await?;
+        if !self.declined.is_empty() {
+            let declined = std::mem::take(&mut self.declined);
+            if self.may_give_up && declined.len() * 2 > all {
+                self.binary = None;
+                self.note = Some(format!(
+                    "{} of {all} rows have no binary form: COPY goes on as text on this connection",
+                    declined.len()
+                ));
+            }
+            rows.restart_with(declined);
+            count += self.write_text(client, rows).await?;
         }
-        sink.finish().await.map_err(|error| {
+        Ok(count)
+    }
+
+    async fn write_text(
+        &mut self,
+        client: &Client,
+        mut rows: RowSlice<'_>,
+    ) -> Result<u64, WriteError> {
+        let mut copy = self.begin(client, false).await?;
+        while let Some(row) = rows.next_row() {
+            self.sent.push(row.index);
+            encode_text(row.fields(), &mut copy.piece);
+            if !copy.send_if_full().await {
+                break;
+            }
+        }
+        self.finish(copy).await
+    }
+
+    async fn begin(&mut self, client: &Client, binary: bool) -> Result<Stream, WriteError> {
+        self.sent.clear();
+        let slot = if binary {
+            &mut self.binary_statement
+        } else {
+            &mut self.text_statement
+        };
+        let statement = match slot {
+            Some(statement) => statement,
+            None => {
+                let mut sql = self.target.copy_from();
+                if binary {
+                    sql.push_str(" (FORMAT binary)");
+                }
+                slot.insert(client.prepare(&sql).await?)
+            }
+        };
+        let sink = Box::pin(client.copy_in::<_, Bytes>(statement).await?);
+        let mut piece = new_piece();
+        if binary {
+            piece.extend_from_slice(HEADER);
+        }
+        Ok(Stream { sink, piece })
+    }
+
+    /// Ends the COPY and finds the record that the server's error names.
+    async fn finish(&self, mut stream: Stream) -> Result<u64, WriteError> {
+        if !stream.piece.is_empty() {
+            // If the server has ended the COPY, `finish` tells why.
+            let _ = stream.sink.send(stream.piece.into()).await;
+        }
+        stream.sink.as_mut().finish().await.map_err(|error| {
             let line = error
                 .as_db_error()
                 .and_then(|server| copy_line(server, &self.target.table));
@@ -88,11 +174,38 @@ impl Strategy for Copy {
     ) -> BoxFuture<'a, Result<u64, WriteError>> {
         self.write_rows(client, rows).boxed()
     }
+
+    fn take_note(&mut self) -> Option<String> {
+        self.note.take()
+    }
+}
+
+/// A COPY under way.
+struct Stream {
+    sink: std::pin::Pin<Box<CopyInSink<Bytes>>>,
+    piece: Vec<u8>,
+}
+
+impl Stream {
+    /// Sends the piece once it is large enough; false if the server has ended the COPY.
+    #[inline]
+    async fn send_if_full(&mut self) -> bool {
+        if self.piece.len() < PIECE_BYTES {
+            return true;
+        }
+        let piece = std::mem::replace(&mut self.piece, new_piece());
+        self.sink.send(piece.into()).await.is_ok()
+    }
+}
+
+/// Room for a piece and most rows that go past its end.
+fn new_piece() -> Vec<u8> {
+    Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 8)
 }
 
 /// Appends one row in COPY's text format.
 #[inline]
-pub(super) fn encode_row<'a>(fields: impl Iterator<Item = Option<&'a [u8]>>, out: &mut BytesMut) {
+pub(super) fn encode_text<'a>(fields: impl Iterator<Item = Option<&'a [u8]>>, out: &mut Vec<u8>) {
     let mut separator: &[u8] = b"";
     for field in fields {
         out.extend_from_slice(separator);
@@ -106,7 +219,7 @@ pub(super) fn encode_row<'a>(fields: impl Iterator<Item = Option<&'a [u8]>>, out
 }
 
 #[inline]
-fn escape(text: &[u8], out: &mut BytesMut) {
+fn escape(text: &[u8], out: &mut Vec<u8>) {
     let special = |byte: &u8| matches!(byte, b'\\' | b'\t' | b'\n' | b'\r');
     let mut rest = text;
     while let Some(at) = rest.iter().position(special) {
@@ -128,14 +241,14 @@ mod tests {
 
     #[test]
     fn a_row_is_one_line_whatever_it_holds() {
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         let fields = [
             None,
             Some(&b""[..]),
             Some(b"a\tb\\N\r\n"),
             Some("é".as_bytes()),
         ];
-        encode_row(fields.into_iter(), &mut out);
+        encode_text(fields.into_iter(), &mut out);
         assert_eq!(out, "\\N\t\ta\\tb\\\\N\\r\\n\té\n".as_bytes());
     }
 }

@@ -1,17 +1,28 @@
 //! The floor: reads, parses and encodes as COPY does, and sends nothing.
 
-use bytes::BytesMut;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_postgres::Client;
 
-use super::copy::{PIECE_BYTES, encode_row};
+use super::binary::RowEncoder;
+use super::copy::{CopyFormat, PIECE_BYTES, encode_text};
 use super::{RowSlice, Strategy, WriteError};
+use crate::table::Target;
 
 /// Encodes and throws away: the client's own cost, which no server can beat.
-#[derive(Default)]
 pub struct Discard {
-    piece: BytesMut,
+    binary: Option<RowEncoder>,
+    piece: Vec<u8>,
+}
+
+impl Discard {
+    pub(super) fn new(target: &Target, format: CopyFormat) -> Self {
+        let binary = RowEncoder::new(target).filter(|_| format != CopyFormat::Text);
+        Discard {
+            binary,
+            piece: Vec::new(),
+        }
+    }
 }
 
 impl Strategy for Discard {
@@ -28,7 +39,13 @@ impl Strategy for Discard {
             let mut count = 0;
             while let Some(row) = rows.next_row() {
                 count += 1;
-                encode_row(row.fields(), &mut self.piece);
+                let encoded = self
+                    .binary
+                    .as_ref()
+                    .is_some_and(|encoder| encoder.encode(&row, &mut self.piece));
+                if !encoded {
+                    encode_text(row.fields(), &mut self.piece);
+                }
                 if self.piece.len() >= PIECE_BYTES {
                     std::hint::black_box(&self.piece);
                     self.piece.clear();

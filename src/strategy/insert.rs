@@ -20,9 +20,9 @@ pub struct Insert {
 impl Insert {
     pub(super) fn new(target: Arc<Target>) -> Self {
         Insert {
+            parameters: Parameters::new(&target),
             target,
             statement: None,
-            parameters: Parameters::default(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Strategies: how a batch becomes statements. One trait, one file a rung.
 
+mod binary;
 mod copy;
 mod discard;
 mod insert;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tokio_postgres::Client;
 
+pub use copy::CopyFormat;
 pub use rows::{Refusal, Refused, RowSlice};
 
 use crate::table::Target;
@@ -36,6 +38,11 @@ pub trait Strategy: Send + Sync {
         client: &'a Client,
         rows: RowSlice<'a>,
     ) -> BoxFuture<'a, Result<u64, WriteError>>;
+
+    /// Something worth knowing about the latest write, once.
+    fn take_note(&mut self) -> Option<String> {
+        None
+    }
 }
 
 /// Why a strategy could not write its rows.
@@ -108,15 +115,16 @@ impl StrategyKind {
         }
     }
 
-    /// A strategy for one connection; it keeps that connection's prepared statements.
-    pub fn build(self, target: Arc<Target>) -> Box<dyn Strategy> {
+    /// A strategy for one connection; it keeps that connection's prepared statements. `format` is
+    /// what `copy` and `discard` write.
+    pub fn build(self, target: Arc<Target>, format: CopyFormat) -> Box<dyn Strategy> {
         match self {
             Self::Insert => Box::new(insert::Insert::new(target)),
             Self::Pipeline => Box::new(pipeline::Pipeline::new(target)),
             Self::MultiInsert => Box::new(multi_insert::MultiInsert::new(target)),
             Self::Unnest => Box::new(unnest::Unnest::new(target)),
-            Self::Copy => Box::new(copy::Copy::new(target)),
-            Self::Discard => Box::new(discard::Discard::default()),
+            Self::Copy => Box::new(copy::Copy::new(target, format)),
+            Self::Discard => Box::new(discard::Discard::new(&target, format)),
         }
     }
 }

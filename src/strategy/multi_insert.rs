@@ -29,10 +29,10 @@ pub struct MultiInsert {
 impl MultiInsert {
     pub(super) fn new(target: Arc<Target>) -> Self {
         MultiInsert {
+            parameters: Parameters::new(&target),
             target,
             full: None,
             tail: None,
-            parameters: Parameters::default(),
         }
     }
 

@@ -25,9 +25,9 @@ pub struct Pipeline {
 impl Pipeline {
     pub(super) fn new(target: Arc<Target>) -> Self {
         Pipeline {
+            parameters: Parameters::new(&target),
             target,
             statement: None,
-            parameters: Parameters::default(),
         }
     }
 

@@ -11,9 +11,16 @@ use crate::table::Target;
 /// Some consecutive records of a batch, without those already refused.
 pub struct RowSlice<'a> {
     batch: &'a Batch,
-    range: Range<usize>,
+    records: Records,
+    in_order: bool,
     parser: &'a mut RowParser,
     refused: &'a mut Refused,
+}
+
+/// Which records are left.
+enum Records {
+    Range(Range<usize>),
+    List(std::vec::IntoIter<usize>),
 }
 
 impl<'a> RowSlice<'a> {
@@ -26,22 +33,45 @@ impl<'a> RowSlice<'a> {
     ) -> Self {
         RowSlice {
             batch,
-            range,
+            records: Records::Range(range),
+            in_order: false,
             parser,
             refused,
         }
     }
 
+    /// The same rows, to be stored one after the other: which of two rows with the same key is
+    /// refused depends on their order.
+    pub fn one_after_the_other(self, in_order: bool) -> Self {
+        RowSlice { in_order, ..self }
+    }
+
+    /// Whether the rows must be stored in their order.
+    pub fn in_order(&self) -> bool {
+        self.in_order
+    }
+
     /// Records left, refused ones included: an upper bound of the rows to come.
     pub fn remaining(&self) -> usize {
-        self.range.len()
+        match &self.records {
+            Records::Range(range) => range.len(),
+            Records::List(list) => list.len(),
+        }
+    }
+
+    /// Begins anew with these records only, given by their indexes in the batch.
+    pub fn restart_with(&mut self, records: Vec<usize>) {
+        self.records = Records::List(records.into_iter());
     }
 
     /// The next row.
     #[inline]
     pub fn next_row(&mut self) -> Option<Row<'_>> {
         loop {
-            let index = self.range.next()?;
+            let index = match &mut self.records {
+                Records::Range(range) => range.next()?,
+                Records::List(list) => list.next()?,
+            };
             if self.refused.contains(index) {
                 continue;
             }

@@ -1,9 +1,10 @@
 //! Rung 2 1/2: one INSERT ... SELECT FROM unnest a batch, with one array a column.
 //!
-//! Each column goes as an array of text in binary form; the server casts every element to the
-//! column's type without its modifiers, through the input function, and the assignment applies the
-//! modifiers as for any INSERT.
+//! A column whose values all have a binary form goes as an array of its own type; any other as an
+//! array of text, of which the server casts every element through the type's input function. Both
+//! leave modifiers such as varchar(n) to the assignment, as any INSERT does.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::sync::Arc;
 
@@ -14,57 +15,58 @@ use tokio_postgres::types::{IsNull, ToSql, Type};
 use tokio_postgres::{Client, Statement};
 
 use super::{RowSlice, Strategy, WriteError};
-use crate::table::Target;
+use crate::encode::Encoder;
+use crate::table::{Column, Target};
+
+/// Statements kept for other sets of text columns; each batch may have its own set.
+const MOST_STATEMENTS: usize = 16;
 
 /// One INSERT a slice, from one array a column.
 pub struct Unnest {
     target: Arc<Target>,
-    statement: Option<Statement>,
-    columns: Vec<TextArray>,
+    /// By which columns go as text.
+    statements: HashMap<Vec<bool>, Statement>,
+    columns: Vec<Array>,
 }
 
 impl Unnest {
     pub(super) fn new(target: Arc<Target>) -> Self {
-        let columns = target
-            .columns
-            .iter()
-            .map(|_| TextArray::default())
-            .collect();
+        let columns = target.columns.iter().map(Array::new).collect();
         Unnest {
             target,
-            statement: None,
+            statements: HashMap::new(),
             columns,
         }
     }
 
     fn sql(&self) -> String {
-        let list = |item: &dyn Fn(usize) -> String| {
-            (1..=self.columns.len())
-                .map(item)
+        let list = |item: &dyn Fn(usize, &str, bool) -> String| {
+            let items = self.columns.iter().zip(&self.target.columns).zip(1..);
+            items
+                .map(|((array, column), number)| {
+                    item(number, &column.base_type_name, array.as_text)
+                })
                 .collect::<Vec<_>>()
                 .join(", ")
         };
-        let casts = list(&|n| format!("c{n}::{}", self.target.columns[n - 1].base_type_name));
-        let arrays = list(&|n| format!("${n}::text[]"));
-        let names = list(&|n| format!("c{n}"));
+        let values = list(&|number, ty, text| match text {
+            true => format!("c{number}::{ty}"),
+            false => format!("c{number}"),
+        });
+        let arrays = list(&|number, ty, text| match text {
+            true => format!("${number}::text[]"),
+            false => format!("${number}::{ty}[]"),
+        });
+        let names = list(&|number, _, _| format!("c{number}"));
         format!(
-            "{} SELECT {casts} FROM unnest({arrays}) AS u ({names})",
+            "{} SELECT {values} FROM unnest({arrays}) AS u ({names})",
             self.target.insert_into()
         )
     }
 
-    async fn write_rows(
-        &mut self,
-        client: &Client,
-        mut rows: RowSlice<'_>,
-    ) -> Result<u64, WriteError> {
-        let statement = match &self.statement {
-            Some(statement) => statement,
-            None => {
-                let statement = client.prepare(&self.sql()).await?;
-                self.statement.insert(statement)
-            }
-        };
+    /// Takes all rows; a column that meets a value without a binary form is taken again as text.
+    /// Returns the number of rows and the first one's record.
+    fn fill(&mut self, rows: &mut RowSlice<'_>) -> (usize, Option<usize>) {
         for column in &mut self.columns {
             column.clear();
         }
@@ -77,11 +79,28 @@ impl Unnest {
                 column.push(field);
             }
         }
+        (count, first)
+    }
+
+    async fn write_rows(
+        &mut self,
+        client: &Client,
+        mut rows: RowSlice<'_>,
+    ) -> Result<u64, WriteError> {
+        let (count, first) = self.fill(&mut rows);
         let Some(first) = first else {
             return Ok(0);
         };
+        let shape: Vec<bool> = self.columns.iter().map(|column| column.as_text).collect();
+        if !self.statements.contains_key(&shape) {
+            let statement = client.prepare(&self.sql()).await?;
+            if self.statements.len() == MOST_STATEMENTS {
+                self.statements.clear();
+            }
+            self.statements.insert(shape.clone(), statement);
+        }
         client
-            .execute_raw(statement, &self.columns)
+            .execute_raw(&self.statements[&shape], &self.columns)
             .await
             .map_err(|error| WriteError {
                 error,
@@ -104,50 +123,89 @@ impl Strategy for Unnest {
     }
 }
 
-/// A one-dimensional text array in the form that array_recv reads.
-#[derive(Debug, Default)]
-struct TextArray {
-    elements: BytesMut,
+/// One column as a one-dimensional array in the form that array_recv reads.
+#[derive(Debug)]
+struct Array {
+    /// Of the column's type; `None`: always text. An array of arrays would be unnested whole.
+    encoder: Option<Encoder>,
+    element_type: u32,
+    as_text: bool,
+    elements: Vec<u8>,
+    /// The texts of the binary elements, so that the column can become text in the middle.
+    texts: Vec<u8>,
     count: i32,
     nulls: bool,
 }
 
-impl TextArray {
+impl Array {
+    fn new(column: &Column) -> Self {
+        let encoder = column
+            .encoder()
+            .filter(|_| !column.is_array && column.array_type != 0);
+        Array {
+            encoder,
+            element_type: column.base_type,
+            as_text: encoder.is_none(),
+            elements: Vec::new(),
+            texts: Vec::new(),
+            count: 0,
+            nulls: false,
+        }
+    }
+
     fn clear(&mut self) {
+        self.as_text = self.encoder.is_none();
         self.elements.clear();
+        self.texts.clear();
         self.count = 0;
         self.nulls = false;
     }
 
     fn push(&mut self, field: Option<&[u8]>) {
         self.count += 1;
-        match field {
-            None => {
-                self.nulls = true;
-                self.elements.put_i32(-1);
+        let Some(text) = field else {
+            self.nulls = true;
+            self.elements.extend_from_slice(&(-1i32).to_be_bytes());
+            if !self.as_text {
+                self.texts.extend_from_slice(&(-1i32).to_be_bytes());
             }
-            Some(text) => {
-                self.elements.put_i32(text.len() as i32);
-                self.elements.extend_from_slice(text);
+            return;
+        };
+        if let Some(encoder) = self.encoder.filter(|_| !self.as_text) {
+            if encoder.encode_with_length(text, &mut self.elements) {
+                push_text(text, &mut self.texts);
+                return;
             }
+            self.as_text = true;
+            std::mem::swap(&mut self.elements, &mut self.texts);
         }
+        push_text(text, &mut self.elements);
     }
 }
 
-impl ToSql for TextArray {
+fn push_text(text: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(text.len() as i32).to_be_bytes());
+    out.extend_from_slice(text);
+}
+
+impl ToSql for Array {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         // Dimensions, flags, element type; then of the one dimension its length and lower bound.
         out.put_i32(1);
         out.put_i32(i32::from(self.nulls));
-        out.put_u32(Type::TEXT.oid());
+        out.put_u32(if self.as_text {
+            Type::TEXT.oid()
+        } else {
+            self.element_type
+        });
         out.put_i32(self.count);
         out.put_i32(1);
         out.extend_from_slice(&self.elements);
         Ok(IsNull::No)
     }
 
-    fn accepts(ty: &Type) -> bool {
-        *ty == Type::TEXT_ARRAY
+    fn accepts(_: &Type) -> bool {
+        true
     }
 
     tokio_postgres::types::to_sql_checked!();

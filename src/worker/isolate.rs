@@ -123,7 +123,9 @@ impl Isolation<'_> {
         refused: &mut Refused,
     ) -> Result<Written, Failure> {
         session.execute("SAVEPOINT pgrung").await?;
-        let mut result = session.write(self.batch, range, parser, refused).await;
+        let mut result = session
+            .write(self.batch, range, true, parser, refused)
+            .await;
         if self.deferrable && result.is_ok() {
             let checked = session
                 .execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")

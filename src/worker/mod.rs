@@ -19,7 +19,7 @@ use crate::report::{Console, Counters, Latency};
 use crate::retry::{Failure, advice};
 use crate::source::RowParser;
 use crate::stop::Stop;
-use crate::strategy::{Refusal, StrategyKind};
+use crate::strategy::{CopyFormat, Refusal, StrategyKind};
 use crate::table::Target;
 use crate::window::{FlushReason, Window};
 
@@ -55,6 +55,8 @@ pub struct Job {
     pub target: Arc<Target>,
     /// How it is written.
     pub strategy: StrategyKind,
+    /// What `copy` sends.
+    pub copy_format: CopyFormat,
     /// What a commit covers.
     pub commit: Commit,
     /// SQL that begins a transaction.

@@ -70,7 +70,7 @@ impl Session {
     }
 
     /// Writes the rows of `range` that are not refused in the open transaction; returns how many
-    /// were sent and how many the server stored.
+    /// were sent and how many the server stored. `in_order`: rows are stored one after the other.
     ///
     /// # Errors
     /// What the server says, or its silence.
@@ -78,10 +78,12 @@ impl Session {
         &mut self,
         batch: &Batch,
         range: std::ops::Range<usize>,
+        in_order: bool,
         parser: &mut RowParser,
         refused: &mut Refused,
     ) -> Result<Written, Failure> {
-        let rows = RowSlice::new(batch, range.clone(), parser, refused);
+        let rows =
+            RowSlice::new(batch, range.clone(), parser, refused).one_after_the_other(in_order);
         let write = self.strategy.write(&self.client, rows);
         let stored = match tokio::time::timeout(self.answer_timeout, write).await {
             Ok(result) => result.map_err(|error| Failure::Server {
@@ -92,6 +94,11 @@ impl Session {
         };
         let sent = (range.len() - refused.within(range)) as u64;
         Ok(Written { sent, stored })
+    }
+
+    /// What the strategy has to say about its latest write, once.
+    pub fn take_note(&mut self) -> Option<String> {
+        self.strategy.take_note()
     }
 
     /// Claims the batch's span in the open transaction.

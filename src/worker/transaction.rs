@@ -41,7 +41,7 @@ impl Worker {
         let mut refused = Refused::default();
         let tally = if job.strategy == StrategyKind::Discard {
             let written = session
-                .write(batch, 0..batch.len(), parser, &mut refused)
+                .write(batch, 0..batch.len(), false, parser, &mut refused)
                 .await?;
             job.check_refused(batch, &refused)?;
             tally(written, &refused)
@@ -58,6 +58,9 @@ impl Worker {
             transaction.run(session, parser, &mut refused).await?
         };
         job.write_reject_file(batch, &refused)?;
+        if let Some(note) = session.take_note() {
+            job.console.detail(&note);
+        }
         Ok(Receipt {
             fill: (batch.len() as f64 / job.window.rows as f64)
                 .max(batch.bytes().len() as f64 / job.window.bytes as f64)
@@ -72,7 +75,7 @@ impl Worker {
     async fn connect(&mut self) -> Result<(), Failure> {
         if self.session.is_none() {
             let job = &self.job;
-            let strategy = job.strategy.build(job.target.clone());
+            let strategy = job.strategy.build(job.target.clone(), job.copy_format);
             let session = Session::open(&job.pool, strategy, job.patience.answer_timeout).await?;
             if let Some(orphan) = self.orphan {
                 orphan.terminate(session.client()).await?;
@@ -187,7 +190,9 @@ impl Transaction<'_> {
             };
             return isolation.write(session, parser, refused).await;
         }
-        session.write(batch, 0..batch.len(), parser, refused).await
+        session
+            .write(batch, 0..batch.len(), false, parser, refused)
+            .await
     }
 
     async fn constraints(&self, session: &Session) -> Result<(), Failure> {
@@ -269,7 +274,7 @@ impl Job {
         for index in 0..batch.len() {
             let begun = Instant::now();
             match session
-                .write(batch, index..index + 1, parser, refused)
+                .write(batch, index..index + 1, false, parser, refused)
                 .await
             {
                 Ok(written) => {
