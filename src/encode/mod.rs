@@ -211,7 +211,7 @@ fn framed<const LENGTH: bool>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use postgres_types::{Kind, Type};
+    use tokio_postgres::types::{Kind, Type};
     use proptest::prelude::*;
 
     /// Every oid below the first one that is not built in (`FirstGenbkiObjectId` of the server).

@@ -11,9 +11,12 @@
 //! * Blank lines are skipped, except in input of one column, where they are an empty field.
 //! * An escape other than the quote works as in COPY: inside quotes, before a quote or an escape.
 
+use std::ops::Range;
+
 use memchr::{memchr, memchr2};
 
 use super::fields::{FieldError, FieldErrorKind, Fields};
+use super::scan::Places;
 
 /// How delimited text is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,52 +208,41 @@ impl Splitter {
     }
 }
 
-/// What one look at all bytes of a batch tells, so that the common case costs nothing a record.
-#[derive(Debug, Clone, Copy)]
-pub struct Traits {
-    quotes: bool,
-    carriage_returns: bool,
-}
-
-impl Traits {
-    /// Looks at `bytes`, any run of whole records.
-    pub fn of(dialect: &Dialect, bytes: &[u8]) -> Self {
-        Traits {
-            quotes: dialect
-                .quote
-                .is_some_and(|quote| memchr(quote, bytes).is_some()),
-            carriage_returns: memchr(b'\r', bytes).is_some(),
-        }
-    }
-}
-
 /// Cuts one record into `fields`. `record` may carry blank lines in front and a line end.
 ///
 /// # Errors
 /// The first thing in the record that has no agreed meaning.
 #[inline]
-pub fn parse(
-    dialect: &Dialect,
-    traits: Traits,
-    record: &[u8],
-    fields: &mut Fields,
-) -> Result<(), FieldError> {
+pub fn parse(dialect: &Dialect, record: &[u8], fields: &mut Fields) -> Result<(), FieldError> {
     fields.clear();
-    let content = content(dialect, traits, record);
-    let line = &record[content.clone()];
-    let odd = |byte| memchr(byte, line).is_some();
-    if (traits.quotes && dialect.quote.is_some_and(odd)) || (traits.carriage_returns && odd(b'\r'))
-    {
-        return parse_quoted(dialect, record, content, fields);
+    let Range { mut start, end } = content(dialect, record);
+    let text = &record[..end];
+    let delimiter = dialect.delimiter;
+    let quote = dialect.quote.unwrap_or(delimiter);
+    let mut places = Places::new(text, [delimiter, quote, b'\r']);
+    places.go_to(start);
+    loop {
+        let Some(place) = places.next_place() else {
+            push_unquoted(dialect, text, start, end, fields);
+            return Ok(());
+        };
+        let stop = if text[place] == delimiter {
+            push_unquoted(dialect, text, start, place, fields);
+            place
+        } else if text[place] == b'\r' {
+            return Err(FieldError::at(fields.len(), FieldErrorKind::CarriageReturn));
+        } else if place == start {
+            let stop = unquote(dialect, text, start + 1, end, fields)?;
+            if stop == end {
+                return Ok(());
+            }
+            places.go_to(stop + 1);
+            stop
+        } else {
+            return Err(FieldError::at(fields.len(), FieldErrorKind::StrayQuote));
+        };
+        start = stop + 1;
     }
-    let mut start = content.start;
-    for found in memchr::memchr_iter(dialect.delimiter, line) {
-        let end = content.start + found;
-        push_unquoted(dialect, record, start, end, fields);
-        start = end + 1;
-    }
-    push_unquoted(dialect, record, start, content.end, fields);
-    Ok(())
 }
 
 #[inline]
@@ -264,7 +256,7 @@ fn push_unquoted(dialect: &Dialect, record: &[u8], start: usize, end: usize, fie
 
 /// The record without blank lines in front and its line end.
 #[inline]
-fn content(dialect: &Dialect, traits: Traits, record: &[u8]) -> std::ops::Range<usize> {
+fn content(dialect: &Dialect, record: &[u8]) -> Range<usize> {
     let mut start = 0;
     if dialect.skip_blank {
         while let Some(blank) = blank_line(dialect, &record[start..]) {
@@ -272,11 +264,10 @@ fn content(dialect: &Dialect, traits: Traits, record: &[u8]) -> std::ops::Range<
         }
     }
     let mut end = record.len();
-    if end > start && record[end - 1] == b'\n' {
-        end -= 1;
-    }
-    if traits.carriage_returns && end > start && record[end - 1] == b'\r' {
-        end -= 1;
+    for line_end in [b'\n', b'\r'] {
+        if end > start && record[end - 1] == line_end {
+            end -= 1;
+        }
     }
     start..end
 }
@@ -289,31 +280,6 @@ fn blank_line(dialect: &Dialect, record: &[u8]) -> Option<usize> {
         [b'\r', b'\n', _, ..] if dialect.line_end == b'\n' => Some(2),
         [b'\r', _, ..] if dialect.line_end == b'\r' => Some(1),
         _ => None,
-    }
-}
-
-fn parse_quoted(
-    dialect: &Dialect,
-    record: &[u8],
-    content: std::ops::Range<usize>,
-    fields: &mut Fields,
-) -> Result<(), FieldError> {
-    let mut at = content.start;
-    loop {
-        let quoted = at < content.end && Some(record[at]) == dialect.quote;
-        let end = if quoted {
-            unquote(dialect, record, at + 1, content.end, fields)?
-        } else {
-            let end = memchr(dialect.delimiter, &record[at..content.end])
-                .map_or(content.end, |found| at + found);
-            check_unquoted(dialect, &record[at..end], fields.len())?;
-            push_unquoted(dialect, record, at, end, fields);
-            end
-        };
-        if end == content.end {
-            return Ok(());
-        }
-        at = end + 1;
     }
 }
 
@@ -356,7 +322,13 @@ fn unquote(
         break found;
     };
     let behind = close + 1;
-    let stop = memchr(dialect.delimiter, &record[behind..end]).map_or(end, |found| behind + found);
+    let at_delimiter = behind < end && record[behind] == dialect.delimiter;
+    let stop = match at_delimiter {
+        true => behind,
+        false => {
+            memchr(dialect.delimiter, &record[behind..end]).map_or(end, |found| behind + found)
+        }
+    };
     if stop == behind && !copied {
         fields.push_raw(start, close);
         return Ok(stop);
@@ -410,7 +382,7 @@ mod tests {
 
     fn cells(dialect: &Dialect, record: &[u8]) -> Result<Cells, FieldError> {
         let mut fields = Fields::default();
-        parse(dialect, Traits::of(dialect, record), record, &mut fields)?;
+        parse(dialect, record, &mut fields)?;
         Ok((0..fields.len())
             .map(|index| fields.get(record, index).map(<[u8]>::to_vec))
             .collect())

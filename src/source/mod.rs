@@ -9,6 +9,7 @@ mod fingerprint;
 mod ndjson;
 mod parser;
 mod reader;
+mod scan;
 
 use std::fmt;
 use std::io;

@@ -1,6 +1,6 @@
 //! Cuts the records of a batch into fields, whichever the format.
 
-use super::csv::{self, Dialect, Traits};
+use super::csv::{self, Dialect};
 use super::fields::{FieldError, FieldErrorKind, Fields};
 use super::ndjson::{self, Keys};
 
@@ -16,10 +16,7 @@ pub struct RowParser {
 
 #[derive(Debug, Clone)]
 enum Layout {
-    Delimited {
-        dialect: Dialect,
-        traits: Option<Traits>,
-    },
+    Delimited(Dialect),
     Ndjson(Keys),
 }
 
@@ -37,13 +34,7 @@ impl Clone for RowParser {
 impl RowParser {
     /// A parser of delimited text into exactly `columns` fields.
     pub fn delimited(dialect: Dialect, columns: usize) -> Self {
-        Self::new(
-            Layout::Delimited {
-                dialect,
-                traits: None,
-            },
-            columns,
-        )
+        Self::new(Layout::Delimited(dialect), columns)
     }
 
     /// A parser of JSON lines into the columns of `keys`.
@@ -63,9 +54,6 @@ impl RowParser {
     /// Looks once at all bytes of the batch whose records come next.
     pub fn begin(&mut self, bytes: &[u8]) {
         self.clean = is_clean(bytes);
-        if let Layout::Delimited { dialect, traits } = &mut self.format {
-            *traits = Some(Traits::of(dialect, bytes));
-        }
     }
 
     /// Cuts one record of the batch.
@@ -77,10 +65,9 @@ impl RowParser {
         if !self.clean && !is_clean(record) {
             return Err(dirt(record));
         }
-        match &mut self.format {
-            Layout::Delimited { dialect, traits } => {
-                let traits = *traits.get_or_insert_with(|| Traits::of(dialect, record));
-                csv::parse(dialect, traits, record, &mut self.fields)?;
+        match &self.format {
+            Layout::Delimited(dialect) => {
+                csv::parse(dialect, record, &mut self.fields)?;
                 let (found, expected) = (self.fields.len(), self.columns);
                 if found != expected {
                     return Err(FieldError::record(if found < expected {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::compression::Compression;
-use super::csv::{Dialect, Splitter, Traits};
+use super::csv::{Dialect, Splitter};
 use super::feed::{CHUNK_BYTES, Feed, Step};
 use super::fields::Fields;
 use super::ndjson::{self, Keys};
@@ -187,15 +187,7 @@ impl Reader {
         };
         let record = &self.buf[self.start..self.start + length];
         let mut fields = Fields::default();
-        let mut parser = RowParser::delimited(self.dialect.clone(), 0);
-        parser.begin(record);
-        csv::parse(
-            &self.dialect,
-            Traits::of(&self.dialect, record),
-            record,
-            &mut fields,
-        )
-        .map_err(|source| InputError::Header {
+        csv::parse(&self.dialect, record, &mut fields).map_err(|source| InputError::Header {
             name: self.name.clone(),
             line: self.at.line,
             source,
