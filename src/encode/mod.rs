@@ -211,8 +211,8 @@ fn framed<const LENGTH: bool>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio_postgres::types::{Kind, Type};
     use proptest::prelude::*;
+    use tokio_postgres::types::{Kind, Type};
 
     /// Every oid below the first one that is not built in (`FirstGenbkiObjectId` of the server).
     fn encoders() -> impl Iterator<Item = (u32, Encoder)> {

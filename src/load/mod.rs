@@ -3,6 +3,7 @@
 mod plan;
 mod prepare;
 mod readers;
+mod sampler;
 
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,13 +14,17 @@ use tokio::task::JoinSet;
 
 use self::prepare::{Ready, prepare};
 use self::readers::{First, Readers, Sources, Waiting};
+use self::sampler::{Backends, sample};
 use crate::batch::Batch;
 use crate::connect;
 use crate::error::Error;
 use crate::ledger::Ledger;
 use crate::machine;
 use crate::rejects::{self, RejectFile};
-use crate::report::{Batches, Console, Counters, Latency, LatencyMillis, Progress, Rows, Summary};
+use crate::report::{
+    Batches, Bottleneck, Console, Counters, Latency, LatencyMillis, Observed, Progress, Rows,
+    Summary,
+};
 use crate::source::{Input, Pool, Shared};
 use crate::stop::Stop;
 use crate::table::Target;
@@ -30,6 +35,9 @@ pub use plan::{Durability, LedgerUse, LoadPlan, Outcome};
 /// Batches that may wait between readers and workers. Two keep the workers busy while a reader
 /// is held up for a moment; more only cost memory.
 const QUEUE: usize = 2;
+
+/// Loads shorter than this say nothing about what bound them.
+const WORTH_A_VERDICT: Duration = Duration::from_secs(2);
 
 /// How long batches under way may take to finish after a signal.
 const GRACE: Duration = Duration::from_secs(10);
@@ -56,6 +64,7 @@ async fn run(plan: &LoadPlan, ready: Ready, console: &Console, stop: &Arc<Stop>)
         target,
         connections,
         ledger,
+        indexes,
     } = ready;
     let counters = Arc::new(Counters::default());
     let latency = Arc::new(Latency::default());
@@ -127,6 +136,7 @@ async fn run(plan: &LoadPlan, ready: Ready, console: &Console, stop: &Arc<Stop>)
         Readers::start(count, first, sources)
     };
 
+    let backends = Backends::default();
     let job = Arc::new(Job {
         pool: connections,
         begin: plan.begin(),
@@ -145,6 +155,7 @@ async fn run(plan: &LoadPlan, ready: Ready, console: &Console, stop: &Arc<Stop>)
         reject_file,
         window: plan.window,
         patience: plan.patience,
+        backends: backends.clone(),
         sources: names,
         counters: counters.clone(),
         latency: latency.clone(),
@@ -164,6 +175,7 @@ async fn run(plan: &LoadPlan, ready: Ready, console: &Console, stop: &Arc<Stop>)
         }
         .run(),
     );
+    let looks = tokio::spawn(sample(plan.settings.clone(), backends, done.clone()));
     let mut workers = JoinSet::new();
     for _ in 0..plan.workers {
         let worker = Worker::new(job.clone(), parser.clone());
@@ -172,6 +184,7 @@ async fn run(plan: &LoadPlan, ready: Ready, console: &Console, stop: &Arc<Stop>)
     drop(buffers);
 
     let mut error = wait_for_workers(workers, stop).await.err();
+    let writing = started.elapsed();
     abandon(&full, &counters);
     if error.is_none() && !stop.is_set() {
         error = readers.finish().await.err();
@@ -192,6 +205,15 @@ async fn run(plan: &LoadPlan, ready: Ready, console: &Console, stop: &Arc<Stop>)
     {
         error = Some(Error::Interrupted(signal));
     }
+    let observed = Observed {
+        input: counters.idle_micros.load(Relaxed) as f64
+            / (writing.as_micros() as f64 * plan.workers as f64).max(1.0),
+        workers: plan.workers,
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        indexes,
+        logged: !table.unlogged,
+        ..looks.await.unwrap_or_default()
+    };
     let import_id = ledger.map(|ledger| ledger.import_id);
     let account = Account {
         plan,
@@ -200,7 +222,8 @@ async fn run(plan: &LoadPlan, ready: Ready, console: &Console, stop: &Arc<Stop>)
         counters: &counters,
         latency: &latency,
     };
-    let summary = account.summary(taken.load(Relaxed), started.elapsed());
+    let bottleneck = observed.verdict().filter(|_| writing > WORTH_A_VERDICT);
+    let summary = account.summary(taken.load(Relaxed), started.elapsed(), bottleneck);
     Outcome {
         summary: Some(summary),
         error,
@@ -296,7 +319,12 @@ struct Account<'a> {
 }
 
 impl Account<'_> {
-    fn summary(self, bytes_read: u64, elapsed: Duration) -> Summary {
+    fn summary(
+        self,
+        bytes_read: u64,
+        elapsed: Duration,
+        bottleneck: Option<Bottleneck>,
+    ) -> Summary {
         let Account { plan, counters, .. } = self;
         let loaded = counters.loaded.load(Relaxed);
         let rows = Rows {
@@ -329,6 +357,7 @@ impl Account<'_> {
             commit_latency_ms: LatencyMillis::from(self.latency),
             retries: counters.retries.load(Relaxed),
             peak_memory_bytes: machine::peak_memory_bytes(),
+            bottleneck,
         }
     }
 }

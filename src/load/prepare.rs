@@ -7,6 +7,7 @@ use deadpool_postgres::Pool as Connections;
 use tokio_postgres::Client;
 
 use super::plan::{LedgerUse, LoadPlan};
+use super::sampler::indexes;
 use crate::connect;
 use crate::error::Error;
 use crate::ledger::{self, Known, Ledger, SourceIdentity};
@@ -39,6 +40,8 @@ pub struct Ready {
     pub connections: Connections,
     /// Where commits are noted.
     pub ledger: Option<Ledger>,
+    /// Indexes of the table.
+    pub indexes: i64,
 }
 
 /// Settles everything.
@@ -84,6 +87,7 @@ pub async fn prepare(plan: &LoadPlan, console: &Console) -> Result<Ready, Error>
         )));
     }
     check_rights(&client, &target, plan.strategy).await?;
+    let indexes = indexes(&client, table.oid).await;
     drop(client);
     console.detail(&describe(&first, &target));
 
@@ -99,6 +103,7 @@ pub async fn prepare(plan: &LoadPlan, console: &Console) -> Result<Ready, Error>
         table,
         target,
         connections,
+        indexes,
     };
     if let LedgerUse::On { import_id, restart } = &plan.ledger
         && plan.strategy != StrategyKind::Discard

@@ -35,6 +35,8 @@ pub struct Counters {
     pub fill_ppm: AtomicU64,
     /// Transactions repeated.
     pub retries: AtomicU64,
+    /// Time that workers waited for batches, in microseconds, all workers together.
+    pub idle_micros: AtomicU64,
     /// Uncompressed bytes committed.
     pub bytes: AtomicU64,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
-use super::{Counters, Latency};
+use super::{Bottleneck, Counters, Latency};
 use crate::window::FlushReason;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -39,6 +39,8 @@ pub struct Summary {
     pub peak_memory_bytes: u64,
     /// Whether every row read is accounted for.
     pub balanced: bool,
+    /// What bound the load; `null` when it was too short to tell.
+    pub bottleneck: Option<Bottleneck>,
 }
 
 /// Where every row read went.
@@ -223,6 +225,9 @@ impl fmt::Display for Summary {
             "  memory   {} at most",
             HumanBytes(self.peak_memory_bytes)
         )?;
+        if let Some(bottleneck) = &self.bottleneck {
+            write!(f, "\n  bound    {bottleneck}")?;
+        }
         if let Some(import_id) = &self.import_id {
             write!(f, "\n  import   {import_id}")?;
         }

@@ -7,6 +7,7 @@ mod trial;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use deadpool_postgres::Pool;
 
@@ -75,6 +76,8 @@ pub struct Job {
     pub window: Window,
     /// Limits of the tries of a batch.
     pub patience: Patience,
+    /// Server processes of the workers.
+    pub backends: Arc<Mutex<Vec<i32>>>,
     /// Names of the sources.
     pub sources: Vec<Arc<str>>,
     /// Counts of the load.
@@ -150,7 +153,13 @@ impl Worker {
         give_back: async_channel::Sender<Batch>,
     ) -> Result<(), Error> {
         while !self.job.stop.is_set() {
+            let waiting = Instant::now();
             let Ok(batch) = full.recv().await else { break };
+            let idle = waiting.elapsed().as_micros() as u64;
+            self.job
+                .counters
+                .idle_micros
+                .fetch_add(idle, Ordering::Relaxed);
             let in_flight = InFlight {
                 counters: self.job.counters.clone(),
                 rows: batch.len() as u64,
@@ -232,7 +241,7 @@ impl Worker {
         else {
             return Ok(());
         };
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         if let Err(failure) = session.execute("COMMIT").await {
             let what = match &self.job.ledger {
                 Some(_) => "run the same command again: the ledger tells whether it was committed",

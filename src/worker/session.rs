@@ -50,6 +50,17 @@ impl Session {
         &self.client
     }
 
+    /// The server process of this connection.
+    ///
+    /// # Errors
+    /// What the server says, or its silence.
+    pub async fn pid(&self) -> Result<i32, Failure> {
+        let row = self
+            .answered(self.client.query_one("SELECT pg_backend_pid()", &[]))
+            .await?;
+        Ok(row.get(0))
+    }
+
     /// Runs SQL without parameters.
     ///
     /// # Errors

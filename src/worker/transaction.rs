@@ -77,6 +77,10 @@ impl Worker {
             let job = &self.job;
             let strategy = job.strategy.build(job.target.clone(), job.copy_format);
             let session = Session::open(&job.pool, strategy, job.patience.answer_timeout).await?;
+            let pid = session.pid().await?;
+            if let Ok(mut backends) = job.backends.lock() {
+                backends.push(pid);
+            }
             if let Some(orphan) = self.orphan {
                 orphan.terminate(session.client()).await?;
                 self.orphan = None;
