@@ -17,15 +17,19 @@ use crate::exit_code::Exit;
 use crate::ledger;
 use crate::load::load;
 use crate::rejects::{ReplayPlan, Replayed, replay};
-use crate::report::{Console, Summary, describe_imports};
+use crate::report::{Console, LogFormat, Summary, describe_imports};
 use crate::stop::Stop;
 
 impl Cli {
     /// Where notices of this command go.
     pub fn console(&self) -> Console {
         match &self.command {
-            Command::Load(args) => Console::new(args.output.quiet, args.output.verbose),
-            Command::Bench(args) => Console::new(args.quiet, false),
+            Command::Load(args) => Console::new(
+                args.output.quiet,
+                args.output.verbose,
+                args.output.log_format,
+            ),
+            Command::Bench(args) => Console::new(args.quiet, false, LogFormat::Text),
             Command::Status(_) | Command::Replay(_) | Command::Migrate(_) => Console::default(),
         }
     }
@@ -57,15 +61,28 @@ async fn run_load(args: &LoadArgs, console: &Console, stop: &Arc<Stop>) -> Resul
     let (settings, _server) =
         server(&args.connection, args.connection.embedded_dir(), console).await?;
     let plan = args.plan(settings)?;
+    let summary_file = args
+        .output
+        .summary
+        .as_deref()
+        .map(SummaryFile::create)
+        .transpose()?;
     let outcome = load(&plan, console, stop).await;
+    let mut written = Ok(());
     if let Some(summary) = &outcome.summary {
         if !args.output.quiet {
-            print(&format!("{summary}\n"))?;
+            written = print(&format!("{summary}\n"));
         }
-        if let Some(path) = &args.output.summary {
-            write_summary(path, summary)?;
+        if let Some(file) = summary_file {
+            written = written.and(file.write(summary));
         }
     }
+    if let (Err(error), Some(_)) = (&written, &outcome.error) {
+        // The load's own error is the one that decides.
+        console.error(&error.chain());
+        written = Ok(());
+    }
+    written?;
     match (outcome.error, outcome.summary) {
         (Some(error), Some(summary)) => {
             console.notice(&stopped(&summary));
@@ -276,14 +293,32 @@ fn print(text: &str) -> Result<(), Error> {
     }
 }
 
-fn write_summary(path: &Path, summary: &Summary) -> Result<(), Error> {
-    let fail = |source| Error::Output {
-        name: path.display().to_string(),
-        source,
-    };
-    let mut file = File::create(path).map_err(fail)?;
-    serde_json::to_writer_pretty(&mut file, summary).map_err(|error| fail(error.into()))?;
-    file.write_all(b"\n").map_err(fail)
+/// The file of `--summary`, made before the load so that a wrong path is found in time.
+struct SummaryFile<'a> {
+    file: File,
+    path: &'a Path,
+}
+
+impl<'a> SummaryFile<'a> {
+    fn create(path: &'a Path) -> Result<Self, Error> {
+        match File::create(path) {
+            Ok(file) => Ok(SummaryFile { file, path }),
+            Err(error) => Err(Error::Usage(format!(
+                "--summary {}: {error}",
+                path.display()
+            ))),
+        }
+    }
+
+    fn write(mut self, summary: &Summary) -> Result<(), Error> {
+        let written = serde_json::to_writer_pretty(&mut self.file, summary)
+            .map_err(io::Error::from)
+            .and_then(|()| self.file.write_all(b"\n"));
+        written.map_err(|source| Error::Output {
+            name: self.path.display().to_string(),
+            source,
+        })
+    }
 }
 
 #[cfg(test)]

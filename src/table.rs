@@ -23,6 +23,8 @@ pub struct Table {
     pub deferrable: bool,
     /// Whether a BEFORE trigger or a rule may quietly keep rows out of the table.
     pub suppresses: bool,
+    /// Whether policies restrict rows; COPY does not take such tables.
+    pub row_security: bool,
     /// All columns in their order, generated ones included.
     pub columns: Vec<Column>,
 }
@@ -121,7 +123,8 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text = 'u
                -- Row (1), before (2), insert (4); see pg_trigger.h.
                WHERE t.tgtype & 7 = 7 AND NOT t.tgisinternal AND t.tgenabled <> 'D'
                  AND t.tgrelid IN (SELECT c.oid UNION ALL SELECT relid FROM pg_partition_tree(c.oid)))
-         OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '3')
+         OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '3'),
+       c.relrowsecurity
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = $1";
 
@@ -174,6 +177,7 @@ impl Table {
             filenode: row.get(5),
             deferrable: row.get(6),
             suppresses: row.get(7),
+            row_security: row.get(8),
             columns: Vec::new(),
         };
         let kind = match row.get::<_, &str>(3) {
@@ -376,6 +380,7 @@ mod tests {
             filenode: None,
             deferrable: false,
             suppresses: false,
+            row_security: false,
             columns: vec![
                 column("id", false),
                 column("Name", false),

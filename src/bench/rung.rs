@@ -7,7 +7,8 @@ use super::{Arena, BenchPlan, server};
 use crate::error::Error;
 use crate::load::{Durability, LedgerUse, LoadPlan, load};
 use crate::machine;
-use crate::report::{Console, Latency, ProgressMode};
+use crate::overflow::Overflow;
+use crate::report::{Console, Latency, LogFormat, ProgressMode};
 use crate::stop::Stop;
 use crate::strategy::{CopyFormat, StrategyKind};
 use crate::table::Target;
@@ -102,6 +103,9 @@ impl Rung {
                 bytes: 4 << 20,
                 wait: None,
             },
+            queue: 2,
+            overflow: Overflow::Block,
+            grace: Duration::from_secs(10),
             commit: self.commit,
             durability: Durability::On,
             patience: Patience {
@@ -174,7 +178,7 @@ impl Rung {
                 }
             }
         });
-        let quiet = Console::new(true, false);
+        let quiet = Console::new(true, false, LogFormat::Text);
         let outcome = load(&self.plan(plan, arena, table), &quiet, &own_stop).await;
         watch.abort();
         if let Some(error) = outcome.error {

@@ -1,6 +1,9 @@
 //! The command line: flags as typed, turned into plans as meant.
 
+mod profile;
 mod units;
+
+use self::profile::{Profile, Settings};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +14,9 @@ use crate::bench::BenchPlan;
 use crate::connect::ConnectSettings;
 use crate::error::Error;
 use crate::load::{Durability, LedgerUse, LoadPlan};
-use crate::report::ProgressMode;
+use crate::machine;
+use crate::overflow::Overflow;
+use crate::report::{LogFormat, ProgressMode};
 use crate::source::{Compression, Format, Input, ReadOptions};
 use crate::strategy::{CopyFormat, StrategyKind};
 use crate::window::Window;
@@ -65,8 +70,8 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "DSN")]
     pub dsn: Option<String>,
     /// Start a private server from installed programs; with DIR its data is kept there [default: off]
-    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with = "dsn")]
-    pub embedded: Option<PathBuf>,
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, conflicts_with = "dsn")]
+    pub embedded: Option<Option<PathBuf>>,
 }
 
 /// How sources are read.
@@ -120,6 +125,9 @@ pub struct LoadArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub input: InputArgs,
+    /// What kind of load this is; sets the flags marked * [default: none]
+    #[arg(long, value_enum, help_heading = "Strategy")]
+    pub profile: Option<Profile>,
     /// How batches become statements
     #[arg(
         long,
@@ -135,18 +143,27 @@ pub struct LoadArgs {
     /// Connections that write at the same time [default: one a core, at most 4; 1 with --commit load]
     #[arg(long, short = 'j', value_name = "N", help_heading = "Strategy", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: Option<u16>,
-    /// Rows that close a batch [default: 1000; copy and discard: no limit]
+    /// Rows that close a batch * [default: 1000; copy and discard: no limit]
     #[arg(long, value_name = "N", help_heading = "Strategy", value_parser = positive)]
     pub batch_rows: Option<usize>,
-    /// Bytes that close a batch
-    #[arg(long, value_name = "SIZE", default_value = "4MiB", help_heading = "Strategy", value_parser = units::bytes)]
-    pub batch_bytes: usize,
-    /// Longest time the first row of a batch waits for more
-    #[arg(long, value_name = "TIME", default_value = "1s", help_heading = "Strategy", value_parser = units::time)]
-    pub max_wait: Duration,
-    /// What a commit covers; "row" needs --strategy insert
-    #[arg(long, value_enum, default_value = "batch", help_heading = "Strategy")]
-    pub commit: Commit,
+    /// Bytes that close a batch * [default: 4MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Strategy", value_parser = units::bytes)]
+    pub batch_bytes: Option<usize>,
+    /// Longest time the first row of a batch waits for more * [default: 1s]
+    #[arg(long, value_name = "TIME", help_heading = "Strategy", value_parser = units::time)]
+    pub max_wait: Option<Duration>,
+    /// Batches that may wait for a worker; memory grows by --batch-bytes for each
+    #[arg(long, value_name = "N", default_value = "2", help_heading = "Strategy", value_parser = positive)]
+    pub queue: usize,
+    /// What happens when the server is slower than the source * [default: block]
+    #[arg(long, value_enum, help_heading = "Stream")]
+    pub overflow: Option<Overflow>,
+    /// Time that batches under way have to finish after Ctrl-C or SIGTERM
+    #[arg(long, value_name = "TIME", default_value = "10s", help_heading = "Stream", value_parser = units::time)]
+    pub grace: Duration,
+    /// What a commit covers; "row" needs --strategy insert * [default: batch]
+    #[arg(long, value_enum, help_heading = "Strategy")]
+    pub commit: Option<Commit>,
     /// Name of this load in the ledger [default: from the table and the content of the files; new for stdin]
     #[arg(long, value_name = "ID", help_heading = "Safety", value_parser = import_id)]
     pub import_id: Option<String>,
@@ -156,9 +173,9 @@ pub struct LoadArgs {
     /// Note nothing in the server: no resume, no rights needed beyond INSERT [default: off]
     #[arg(long, help_heading = "Safety", conflicts_with_all = ["import_id", "restart"])]
     pub no_ledger: bool,
-    /// What the server waits for at a commit (its synchronous_commit)
-    #[arg(long, value_enum, default_value = "on", help_heading = "Safety")]
-    pub durability: Durability,
+    /// What the server waits for at a commit (its synchronous_commit) * [default: on]
+    #[arg(long, value_enum, help_heading = "Safety")]
+    pub durability: Option<Durability>,
     /// Most repetitions of one transaction
     #[arg(long, value_name = "N", default_value = "20", help_heading = "Safety")]
     pub max_retries: u32,
@@ -206,6 +223,9 @@ pub struct OutputArgs {
     /// Say what was decided and why [default: off]
     #[arg(long, short, conflicts_with = "quiet")]
     pub verbose: bool,
+    /// How notices on stderr are written
+    #[arg(long, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
     /// Errors only: no progress, no notices, no summary on stdout [default: off]
     #[arg(long, short)]
     pub quiet: bool,
@@ -381,8 +401,7 @@ impl ConnectionArgs {
     /// The directory of the embedded server: `Some(None)` for a temporary one, `None` if no
     /// embedded server is wanted.
     pub fn embedded_dir(&self) -> Option<Option<PathBuf>> {
-        let dir = self.embedded.clone()?;
-        Some(Some(dir).filter(|dir| !dir.as_os_str().is_empty()))
+        self.embedded.clone()
     }
 
     /// The settings of the named server.
@@ -442,20 +461,22 @@ impl LoadArgs {
     /// When the flags contradict each other or a glob matches nothing.
     pub fn plan(&self, settings: ConnectSettings) -> Result<LoadPlan, Error> {
         let usage = |text: &str| Err(Error::Usage(text.to_string()));
-        if self.commit == Commit::Row && self.strategy != StrategyKind::Insert {
+        let profile = self.profile.map_or(Settings::DEFAULT, Profile::settings);
+        let commit = self.commit.unwrap_or(profile.commit);
+        if commit == Commit::Row && self.strategy != StrategyKind::Insert {
             return usage(
                 "--commit row needs --strategy insert: the other strategies send many rows at once",
             );
         }
-        if self.commit == Commit::Load && self.workers.is_some_and(|workers| workers > 1) {
+        if commit == Commit::Load && self.workers.is_some_and(|workers| workers > 1) {
             return usage("--commit load is one transaction and takes one worker");
         }
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = match self.workers {
             Some(workers) => usize::from(workers),
-            None if self.commit == Commit::Load => 1,
-            None => cores.min(4),
+            None if commit == Commit::Load => 1,
+            None => machine::cores().min(4),
         };
+        let rows = self.batch_rows.or(profile.batch_rows);
         Ok(LoadPlan {
             inputs: inputs(&self.inputs)?,
             read: self.input.options()?,
@@ -465,14 +486,19 @@ impl LoadArgs {
             copy_format: self.copy_format,
             workers,
             window: Window {
-                rows: self
-                    .batch_rows
-                    .unwrap_or(self.strategy.default_batch_rows()),
-                bytes: self.batch_bytes,
-                wait: Some(self.max_wait),
+                rows: match (commit, self.no_ledger) {
+                    // A commit covers one row and its place in the ledger.
+                    (Commit::Row, false) => 1,
+                    _ => rows.unwrap_or(self.strategy.default_batch_rows()),
+                },
+                bytes: self.batch_bytes.unwrap_or(profile.batch_bytes),
+                wait: Some(self.max_wait.unwrap_or(profile.max_wait)),
             },
-            commit: self.commit,
-            durability: self.durability,
+            queue: self.queue,
+            overflow: self.overflow.unwrap_or(profile.overflow),
+            grace: self.grace,
+            commit,
+            durability: self.durability.unwrap_or(profile.durability),
             patience: Patience {
                 answer_timeout: self.answer_timeout,
                 delivery_timeout: self.delivery_timeout,

@@ -33,25 +33,8 @@ impl Ledger {
                     &[&self.import_id, source],
                 )
                 .await?;
-            let spans = self.spans();
-            // Only spans without a gap between them become one.
-            let sql = format!(
-                "WITH old AS (
-                     DELETE FROM {spans} p
-                     WHERE import_id = $1 AND source = $2
-                       AND (SELECT count(*) > 1 AND sum(end_byte - start_byte) = max(end_byte) - min(start_byte)
-                            FROM {spans} WHERE import_id = $1 AND source = $2)
-                     RETURNING *
-                 )
-                 INSERT INTO {spans} (import_id, source, start_byte, end_byte, first_record, records, lines, loaded, rejected, suppressed)
-                 SELECT import_id, source, min(start_byte), max(end_byte), min(first_record), sum(records), sum(lines),
-                        sum(loaded), sum(rejected), sum(suppressed)
-                 FROM old GROUP BY import_id, source"
-            );
-            transaction
-                .execute(&sql, &[&self.import_id, source])
-                .await?;
         }
+        self.merge_in(&transaction).await?;
         transaction.commit().await?;
         Ok(true)
     }

@@ -2,6 +2,7 @@
 //! data, so that a batch is loaded exactly once whatever dies.
 
 mod finish;
+mod merge;
 mod migrate;
 mod open;
 mod status;
@@ -60,7 +61,7 @@ pub enum Claim {
     /// can be found should the connection break.
     Ours(Backend),
     /// Loaded by a transaction whose answer was lost.
-    Loaded(Span),
+    Loaded(Tally),
     /// A newer run has taken over.
     TakenOver,
     /// The ledger has another span at this place.
@@ -88,6 +89,7 @@ pub struct Tally {
 /// The ledger's statements on one connection, prepared at their first use.
 #[derive(Default)]
 pub struct Statements {
+    fence: Option<Statement>,
     claim: Option<Statement>,
     settle: Option<Statement>,
 }
@@ -126,45 +128,50 @@ impl Ledger {
         statements: &mut Statements,
         batch: &Batch,
     ) -> Result<Claim, tokio_postgres::Error> {
-        let statement = match &statements.claim {
-            Some(statement) => statement,
-            None => {
-                let sql = format!(
-                    "WITH fence AS (
-                         SELECT import_id, source FROM pgrung.sources
-                         WHERE import_id = $1 AND source = $2 AND epoch = $3
-                         FOR SHARE
-                     )
-                     INSERT INTO {} (import_id, source, start_byte, end_byte, first_record, records, lines, checksum)
-                     SELECT import_id, source, $4, $5, $6, $7, $8, $9 FROM fence
-                     ON CONFLICT DO NOTHING
-                     RETURNING pg_backend_pid(), now()",
-                    self.spans()
-                );
-                statements.claim.insert(client.prepare(&sql).await?)
-            }
-        };
+        let fence = prepared(&mut statements.fence, client, FENCE).await?;
+        let insert = format!(
+            "INSERT INTO {spans} (import_id, source, start_byte, end_byte, first_record, records, lines, checksum)
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8
+             WHERE NOT EXISTS (SELECT FROM {spans} WHERE import_id = $1 AND source = $2
+                                                     AND start_byte <= $3 AND end_byte > $3)
+             ON CONFLICT DO NOTHING
+             RETURNING pg_backend_pid(), now()",
+            spans = self.spans()
+        );
+        let insert = prepared(&mut statements.claim, client, &insert).await?;
         let span = batch.span();
         let checksum = hash(batch.bytes());
+        let source = self.source(batch);
         let (start, end) = (signed(span.start), signed(span.end));
-        let parameters: [&(dyn ToSql + Sync); 9] = [
+        let (first_record, records) = (signed(batch.first_record), signed(batch.len() as u64));
+        let lines = signed(batch.lines);
+        let fence_parameters: [&(dyn ToSql + Sync); 3] = [&self.import_id, &source, &self.epoch];
+        let parameters: [&(dyn ToSql + Sync); 8] = [
             &self.import_id,
-            &self.source(batch),
-            &self.epoch,
+            &source,
             &start,
             &end,
-            &signed(batch.first_record),
-            &signed(batch.len() as u64),
-            &signed(batch.lines),
+            &first_record,
+            &records,
+            &lines,
             &checksum,
         ];
-        if let Some(row) = client.query_opt(statement, &parameters).await? {
-            return Ok(Claim::Ours(Backend {
+        // Sent together, carried out one after the other: the second sees all that was committed
+        // when the first had its lock, also spans merged meanwhile.
+        let (ours, claimed) = futures::try_join!(
+            client.query_opt(&fence, &fence_parameters),
+            client.query_opt(&insert, &parameters),
+        )?;
+        if ours.is_none() {
+            return Ok(Claim::TakenOver);
+        }
+        match claimed {
+            Some(row) => Ok(Claim::Ours(Backend {
                 pid: row.get(0),
                 transaction_start: row.get(1),
-            }));
+            })),
+            None => self.explain(client, batch, &checksum).await,
         }
-        self.explain(client, batch, &checksum).await
     }
 
     /// Why a claim found no place.
@@ -175,29 +182,47 @@ impl Ledger {
         checksum: &str,
     ) -> Result<Claim, tokio_postgres::Error> {
         let sql = format!(
-            "SELECT {SPAN_COLUMNS} FROM pgrung.sources s
-             LEFT JOIN {} p ON p.import_id = s.import_id AND p.source = s.source AND p.start_byte = $4
-             WHERE s.import_id = $1 AND s.source = $2 AND s.epoch = $3",
+            "SELECT {SPAN_COLUMNS},
+                    (SELECT count(*) FROM {} r WHERE r.import_id = $1 AND r.source = $2
+                                                AND r.start_byte >= $3 AND r.start_byte < $4)
+             FROM {} p WHERE import_id = $1 AND source = $2 AND start_byte <= $3 AND end_byte > $3",
+            self.rejects(),
             self.spans()
         );
-        let start = signed(batch.start_byte);
+        let (start, end) = (signed(batch.start_byte), signed(batch.span().end));
         let row = client
-            .query_opt(
-                &sql,
-                &[&self.import_id, &self.source(batch), &self.epoch, &start],
-            )
+            .query_opt(&sql, &[&self.import_id, &self.source(batch), &start, &end])
             .await?;
-        let Some(row) = row else {
-            return Ok(Claim::TakenOver);
+        let Some((span, rejects)) =
+            row.and_then(|row| Some((span_of(&row)?, unsigned(row.get(8)))))
+        else {
+            return Ok(Claim::Conflict);
         };
-        Ok(match span_of(&row) {
-            Some(span)
-                if span.end == batch.span().end && span.checksum.as_deref() == Some(checksum) =>
+        let same = span.start == batch.start_byte && span.end == batch.span().end;
+        Ok(
+            if same
+                && span
+                    .checksum
+                    .as_deref()
+                    .is_none_or(|known| known == checksum)
             {
-                Claim::Loaded(span)
-            }
-            _ => Claim::Conflict,
-        })
+                Claim::Loaded(Tally {
+                    loaded: span.loaded,
+                    rejected: span.rejected,
+                    suppressed: span.suppressed,
+                })
+            } else if span.checksum.is_none() && span.end >= batch.span().end {
+                // Merged with its neighbours since: only the rejects are still told apart.
+                let records = batch.len() as u64;
+                Claim::Loaded(Tally {
+                    loaded: records.saturating_sub(rejects),
+                    rejected: rejects,
+                    suppressed: 0,
+                })
+            } else {
+                Claim::Conflict
+            },
+        )
     }
 
     /// Last step before COMMIT: notes what became of the records. True proves that the transaction
@@ -212,17 +237,12 @@ impl Ledger {
         batch: &Batch,
         tally: Tally,
     ) -> Result<bool, tokio_postgres::Error> {
-        let statement = match &statements.settle {
-            Some(statement) => statement,
-            None => {
-                let sql = format!(
-                    "UPDATE {} SET loaded = $4, rejected = $5, suppressed = $6
-                     WHERE import_id = $1 AND source = $2 AND start_byte = $3",
-                    self.spans()
-                );
-                statements.settle.insert(client.prepare(&sql).await?)
-            }
-        };
+        let sql = format!(
+            "UPDATE {} SET loaded = $4, rejected = $5, suppressed = $6
+             WHERE import_id = $1 AND source = $2 AND start_byte = $3",
+            self.spans()
+        );
+        let statement = prepared(&mut statements.settle, client, &sql).await?;
         let start = signed(batch.start_byte);
         let parameters: [&(dyn ToSql + Sync); 6] = [
             &self.import_id,
@@ -232,7 +252,7 @@ impl Ledger {
             &signed(tally.rejected),
             &signed(tally.suppressed),
         ];
-        Ok(client.execute(statement, &parameters).await? == 1)
+        Ok(client.execute(&statement, &parameters).await? == 1)
     }
 }
 
@@ -255,6 +275,22 @@ impl Backend {
                 error,
                 record: None,
             })
+    }
+}
+
+/// The fence: a newer run raises the epoch and waits for the locks of older transactions.
+const FENCE: &str = "SELECT 1 FROM pgrung.sources
+                     WHERE import_id = $1 AND source = $2 AND epoch = $3 FOR SHARE";
+
+/// The statement in `slot`, prepared at its first use.
+async fn prepared(
+    slot: &mut Option<Statement>,
+    client: &Client,
+    sql: &str,
+) -> Result<Statement, tokio_postgres::Error> {
+    match slot {
+        Some(statement) => Ok(statement.clone()),
+        None => Ok(slot.insert(client.prepare(sql).await?).clone()),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::connect::ConnectSettings;
 use crate::error::Error;
+use crate::overflow::Overflow;
 use crate::report::{Latency, ProgressMode, Summary};
 use crate::source::{Input, ReadOptions};
 use crate::strategy::{CopyFormat, StrategyKind};
@@ -76,6 +77,12 @@ pub struct LoadPlan {
     pub workers: usize,
     /// When a batch closes.
     pub window: Window,
+    /// Batches that may wait between readers and workers.
+    pub queue: usize,
+    /// What happens when the server is slower than the source.
+    pub overflow: Overflow,
+    /// How long batches under way may take to finish after a signal.
+    pub grace: Duration,
     /// What a commit covers.
     pub commit: Commit,
     /// When a commit counts.

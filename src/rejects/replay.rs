@@ -84,6 +84,7 @@ pub async fn replay(plan: &ReplayPlan) -> Result<Replayed, Error> {
         },
         import_id: &plan.import_id,
         deferrable: table.deferrable,
+        can_copy: !table.row_security,
         session,
         target,
         total: Replayed::default(),
@@ -102,6 +103,7 @@ struct Replay<'a> {
     import_id: &'a str,
     target: Arc<Target>,
     deferrable: bool,
+    can_copy: bool,
     /// Of the rejects and of the spans.
     tables: [&'static str; 2],
     parser: RowParser,
@@ -135,7 +137,8 @@ impl Replay<'_> {
             batch: &batch,
             piece: batch.len(),
             deferrable: self.deferrable,
-            table: &self.target.table,
+            target: &self.target,
+            can_copy: self.can_copy,
             stop_at_first: false,
             rail: None,
         };

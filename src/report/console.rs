@@ -2,25 +2,39 @@
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::ProgressBar;
+use serde_json::json;
 
 use crate::server_error::one_line;
+
+/// How notices are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line: time, level, message.
+    Json,
+}
 
 /// Where notices go. Clones write to the same place.
 #[derive(Debug, Clone, Default)]
 pub struct Console {
     quiet: bool,
     verbose: bool,
+    format: LogFormat,
     bar: Arc<Mutex<Option<ProgressBar>>>,
 }
 
 impl Console {
     /// `quiet`: errors only. `verbose`: details too.
-    pub fn new(quiet: bool, verbose: bool) -> Self {
+    pub fn new(quiet: bool, verbose: bool, format: LogFormat) -> Self {
         Console {
             quiet,
             verbose,
+            format,
             bar: Arc::default(),
         }
     }
@@ -33,20 +47,20 @@ impl Console {
     /// Something worth knowing that did not stop the load.
     pub fn notice(&self, text: &str) {
         if !self.quiet {
-            self.write(text);
+            self.write("notice", text);
         }
     }
 
     /// Something only the curious want.
     pub fn detail(&self, text: &str) {
         if self.is_verbose() {
-            self.write(text);
+            self.write("detail", text);
         }
     }
 
     /// What ended the run.
     pub fn error(&self, text: &str) {
-        self.write(&format!("error: {text}"));
+        self.write("error", text);
     }
 
     /// Draws `bar` below the notices from now on; `None`: no more.
@@ -56,8 +70,18 @@ impl Console {
         }
     }
 
-    fn write(&self, text: &str) {
-        let line = format!("pgrung: {}", one_line(text));
+    fn write(&self, level: &str, text: &str) {
+        let line = match (self.format, level) {
+            (LogFormat::Json, _) => {
+                let time = SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default();
+                json!({ "unix_seconds": time.as_secs_f64(), "level": level, "message": text })
+                    .to_string()
+            }
+            (LogFormat::Text, "error") => format!("pgrung: error: {}", one_line(text)),
+            (LogFormat::Text, _) => format!("pgrung: {}", one_line(text)),
+        };
         // A closed stderr is no reason to stop a load.
         let print = || {
             let _ = writeln!(std::io::stderr(), "{line}");

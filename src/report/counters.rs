@@ -12,10 +12,12 @@ use crate::window::FlushReason;
 /// What a load has counted so far. Rows are records of the sources.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Rows read from the sources.
+    /// Rows read from the sources and taken by a worker, known from an earlier run, or dropped.
     pub read: AtomicU64,
     /// Rows read and given up because the load stopped; they are in no table.
     pub abandoned: AtomicU64,
+    /// Bytes of an unfinished record that was taken from a pipe when the load was stopped.
+    pub cut_bytes: AtomicU64,
     /// Rows whose commit is known.
     pub loaded: AtomicU64,
     /// Rows that an earlier run had loaded.
@@ -24,6 +26,10 @@ pub struct Counters {
     pub rejected: AtomicU64,
     /// Of them, those that an earlier run had put aside.
     pub rejected_before: AtomicU64,
+    /// Rows thrown away because the server was too slow.
+    pub dropped: AtomicU64,
+    /// Their bytes.
+    pub dropped_bytes: AtomicU64,
     /// Rows that a trigger or a rule of the table kept out.
     pub suppressed: AtomicU64,
     /// Batches whose commit is known.
@@ -77,14 +83,25 @@ impl Counters {
     }
 }
 
-/// Commit latency: from BEGIN to the answer to COMMIT (for `--commit row`, of the row's own
-/// statement). Three significant digits, 1 microsecond to 1 hour.
+/// Durations, with three significant digits from 1 microsecond to 1 hour: of all, and of those
+/// since the last look.
 #[derive(Debug)]
-pub struct Latency(Mutex<Histogram<u64>>);
+pub struct Latency(Mutex<Histograms>);
+
+#[derive(Debug)]
+struct Histograms {
+    all: Histogram<u64>,
+    recent: Histogram<u64>,
+    sum_micros: u64,
+}
 
 impl Default for Latency {
     fn default() -> Self {
-        Latency(Mutex::new(empty_histogram()))
+        Latency(Mutex::new(Histograms {
+            all: empty_histogram(),
+            recent: empty_histogram(),
+            sum_micros: 0,
+        }))
     }
 }
 
@@ -94,33 +111,55 @@ fn empty_histogram() -> Histogram<u64> {
 }
 
 impl Latency {
-    /// Notes one transaction.
+    /// Notes one duration.
     pub fn record(&self, elapsed: Duration) {
-        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        if let Ok(mut histogram) = self.0.lock() {
-            histogram.saturating_record(micros.max(1));
+        let micros = u64::try_from(elapsed.as_micros())
+            .unwrap_or(u64::MAX)
+            .max(1);
+        if let Ok(mut histograms) = self.0.lock() {
+            histograms.all.saturating_record(micros);
+            histograms.recent.saturating_record(micros);
+            histograms.sum_micros = histograms.sum_micros.saturating_add(micros);
         }
     }
 
-    /// Adds the transactions of `other`.
+    /// Adds the durations of `other`.
     pub fn add(&self, other: &Latency) {
         if let (Ok(mut mine), Ok(theirs)) = (self.0.lock(), other.0.lock()) {
             // Both have the same bounds.
-            let _ = mine.add(&*theirs);
+            let _ = mine.all.add(&theirs.all);
+            mine.sum_micros = mine.sum_micros.saturating_add(theirs.sum_micros);
         }
     }
 
-    /// The latency in milliseconds below which `quantile` (0 to 1) of the transactions stayed.
+    /// The milliseconds below which `quantile` (0 to 1) of all durations stayed.
     pub fn millis_at(&self, quantile: f64) -> f64 {
-        self.0.lock().map_or(0.0, |histogram| {
-            histogram.value_at_quantile(quantile) as f64 / 1000.0
-        })
+        self.look(|histograms| histograms.all.value_at_quantile(quantile) as f64 / 1000.0)
     }
 
     /// The longest, in milliseconds.
     pub fn max_millis(&self) -> f64 {
+        self.look(|histograms| histograms.all.max() as f64 / 1000.0)
+    }
+
+    /// Number of durations, and their sum in seconds.
+    pub fn count_and_sum(&self) -> (u64, f64) {
+        self.look(|histograms| (histograms.all.len(), histograms.sum_micros as f64 / 1e6))
+    }
+
+    /// Median and 99th percentile in milliseconds since the last call.
+    pub fn take_recent(&self) -> (f64, f64) {
+        self.0.lock().map_or((0.0, 0.0), |mut histograms| {
+            let at = |quantile| histograms.recent.value_at_quantile(quantile) as f64 / 1000.0;
+            let recent = (at(0.5), at(0.99));
+            histograms.recent.reset();
+            recent
+        })
+    }
+
+    fn look<T: Default>(&self, look: impl FnOnce(&Histograms) -> T) -> T {
         self.0
             .lock()
-            .map_or(0.0, |histogram| histogram.max() as f64 / 1000.0)
+            .map_or_else(|_| T::default(), |histograms| look(&histograms))
     }
 }

@@ -8,7 +8,7 @@ mod progress;
 mod summary;
 
 pub use bottleneck::{Bottleneck, Observed};
-pub use console::Console;
+pub use console::{Console, LogFormat};
 pub use counters::{Counters, Latency};
 pub use imports::describe_imports;
 pub use progress::{Progress, ProgressMode};

@@ -9,8 +9,10 @@ use indicatif::{
     HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle,
 };
 
-use super::{Console, Counters};
+use super::{Console, Counters, Latency};
+use crate::batch::Batch;
 use crate::stop::Stop;
+use crate::window::FlushReason;
 
 /// How to show progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -37,6 +39,10 @@ pub struct Progress {
     pub taken: Arc<AtomicU64>,
     /// Counts of the load.
     pub counters: Arc<Counters>,
+    /// From the first row of a batch to its commit.
+    pub wait: Arc<Latency>,
+    /// Batches between readers and workers.
+    pub queue: async_channel::Receiver<Batch>,
     /// Ends with the load.
     pub done: Arc<Stop>,
     /// Where lines go.
@@ -89,23 +95,30 @@ impl Progress {
 
     async fn lines(self) {
         let start = Instant::now();
-        let mut rate = Rate::new();
+        let mut before = Flow::of(&self.counters);
+        let mut looked = start;
         while !self.wait(self.every).await {
-            let rows = self.counters.loaded.load(Ordering::Relaxed);
+            let now = Flow::of(&self.counters);
+            let seconds = looked.elapsed().as_secs_f64();
+            looked = Instant::now();
+            let mut line = now.since(&before, seconds);
+            before = now;
+            let (p50, p99) = self.wait.take_recent();
+            line.push_str(&format!(
+                "; wait p50 {p50:.0} ms p99 {p99:.0} ms; queue {} of {}; retries {}; dropped {}",
+                self.queue.len(),
+                self.queue.capacity().unwrap_or(0),
+                self.counters.retries.load(Ordering::Relaxed),
+                HumanCount(self.counters.dropped.load(Ordering::Relaxed)),
+            ));
             let taken = self.taken.load(Ordering::Relaxed);
-            let mut line = format!(
-                "{} rows loaded, {} rows/s, {} read",
-                HumanCount(rows),
-                HumanCount(rate.recent(rows)),
-                HumanBytes(taken),
-            );
             if let Some(total) = self.total.filter(|total| *total > 0 && taken > 0) {
                 let share = taken as f64 / total as f64;
                 let left = start.elapsed().as_secs_f64() * (1.0 - share) / share;
                 line.push_str(&format!(
-                    " of {} ({:.0} %), ETA {:#}",
-                    HumanBytes(total),
+                    "; {:.0} % of {}, ETA {:#}",
                     share * 100.0,
+                    HumanBytes(total),
                     HumanDuration(Duration::try_from_secs_f64(left.max(0.0)).unwrap_or_default()),
                 ));
             }
@@ -116,6 +129,49 @@ impl Progress {
     /// Waits; true when the load is done.
     async fn wait(&self, time: Duration) -> bool {
         tokio::time::timeout(time, self.done.wait()).await.is_ok()
+    }
+}
+
+/// What has flowed so far, to tell what flowed since the last line.
+struct Flow {
+    rows: u64,
+    batches: u64,
+    flushes: [u64; 4],
+    fill_ppm: u64,
+}
+
+impl Flow {
+    fn of(counters: &Counters) -> Self {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Flow {
+            rows: get(&counters.loaded),
+            batches: get(&counters.batches),
+            flushes: [0, 1, 2, 3].map(|index| get(&counters.flushes[index])),
+            fill_ppm: get(&counters.fill_ppm),
+        }
+    }
+
+    /// In the words of the summary.
+    fn since(&self, before: &Flow, seconds: f64) -> String {
+        let rate = (self.rows - before.rows) as f64 / seconds.max(f64::EPSILON);
+        let mut line = format!(
+            "{} rows loaded, {} rows/s; flush",
+            HumanCount(self.rows),
+            HumanCount(rate as u64)
+        );
+        for (index, reason) in FlushReason::ALL.iter().enumerate() {
+            line.push_str(&format!(
+                " {} {}",
+                reason.name(),
+                self.flushes[index] - before.flushes[index]
+            ));
+        }
+        let batches = self.batches - before.batches;
+        if batches > 0 {
+            let fill = (self.fill_ppm - before.fill_ppm) as f64 / batches as f64 / 1e4;
+            line.push_str(&format!("; fill {fill:.0} %"));
+        }
+        line
     }
 }
 

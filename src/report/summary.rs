@@ -33,6 +33,8 @@ pub struct Summary {
     pub batches: Batches,
     /// From BEGIN to the answer to COMMIT.
     pub commit_latency_ms: LatencyMillis,
+    /// From the first row of a batch to its commit.
+    pub wait_ms: LatencyMillis,
     /// Transactions repeated.
     pub retries: u64,
     /// Most memory that was resident.
@@ -219,6 +221,11 @@ impl fmt::Display for Summary {
             "  commit   p50 {p50:.1} ms, p99 {p99:.1} ms, p99.9 {p999:.1} ms, max {max:.1} ms; {} retr{}",
             self.retries,
             if self.retries == 1 { "y" } else { "ies" },
+        )?;
+        let LatencyMillis { p50, p99, .. } = self.wait_ms;
+        writeln!(
+            f,
+            "  wait     p50 {p50:.1} ms, p99 {p99:.1} ms from the first row of a batch to its commit"
         )?;
         write!(
             f,

@@ -133,6 +133,11 @@ impl Feed {
         Ok(metadata.is_file().then_some(metadata.len()))
     }
 
+    /// Whether what was read cannot be read again.
+    pub fn is_pipe(&self) -> bool {
+        self.size.is_none()
+    }
+
     /// Moves the next bytes into `into`. Waits until `deadline` where a wait is possible at all.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use super::ndjson::{self, Keys};
 use super::{Format, Input, InputError, Position, ReadOptions, RowParser, csv, hash_all};
 use crate::batch::Batch;
 use crate::ledger::Span;
+use crate::overflow::{HandOver, Outlet};
 use crate::report::Counters;
 use crate::stop::Stop;
 use crate::window::{Fill, FlushReason, Window};
@@ -28,11 +29,14 @@ pub struct Shared {
     /// Where empty batches come from; a reader waits here when all are under way.
     pub empty: async_channel::Receiver<Batch>,
     /// Where full batches go.
-    pub full: async_channel::Sender<Batch>,
+    pub outlet: Outlet,
     /// What the load counts.
     pub counters: Arc<Counters>,
-    /// Whether the load is to stop.
+    /// Whether to give up all that is under way.
     pub stop: Arc<Stop>,
+    /// Whether to take nothing more from the sources. What was taken from a pipe is still handed
+    /// over: nobody could read it again.
+    pub close: Arc<Stop>,
 }
 
 /// A fixed number of batch buffers that go round between readers and workers.
@@ -175,7 +179,7 @@ impl Reader {
     /// When there is none or it cannot be cut into fields.
     pub fn take_header(&mut self) -> Result<Vec<String>, InputError> {
         let length = loop {
-            if let Some(length) = self.next_length()? {
+            if let Some(length) = self.next_length().map_err(|()| self.unclosed())? {
                 break length;
             }
             if self.ended {
@@ -312,15 +316,22 @@ impl Reader {
             if self.is_at_known() {
                 continue;
             }
-            if shared.stop.is_set() {
+            let closing = shared.close.is_set();
+            if shared.stop.is_set() || (closing && !self.feed.is_pipe()) {
                 return Err(Halt::Stopped);
             }
             if self.ended || self.limit == 0 {
                 return self.check_all_known_seen().map_err(Halt::Failed);
             }
-            let stop_check = Instant::now() + STOP_CHECK;
+            let now = Instant::now();
+            let stop_check = if closing { now } else { now + STOP_CHECK };
             let due = shared.window.deadline(&assembly.fill);
-            self.refill(Some(due.map_or(stop_check, |due| due.min(stop_check))))?;
+            let more = self.refill(Some(due.map_or(stop_check, |due| due.min(stop_check))))?;
+            if closing && !more {
+                let cut = (self.end - self.start) as u64;
+                shared.counters.cut_bytes.fetch_add(cut, Ordering::Relaxed);
+                return Ok(());
+            }
             if shared.window.is_due(&assembly.fill, Instant::now())
                 && !assembly.close(shared, FlushReason::Wait)
             {
@@ -335,14 +346,26 @@ impl Reader {
             start: self.start,
             ends: std::mem::take(&mut assembly.ends),
         };
+        // Where in `buf` the next committed stretch begins, if it does within reach.
+        let stretch = self.known.front().map_or(usize::MAX, |span| {
+            usize::try_from(span.start.saturating_sub(self.at.byte))
+                .map_or(usize::MAX, |ahead| self.start.saturating_add(ahead))
+        });
         let result = loop {
-            if self.limit == 0 {
+            if self.limit == 0 || self.start >= stretch {
                 break Ok(());
             }
             let length = match self.next_length() {
+                Ok(Some(length)) if length > self.max_record_bytes => {
+                    self.hand_over(&mut run, assembly);
+                    break Err(Halt::Failed(self.too_long()));
+                }
                 Ok(Some(length)) => length,
                 Ok(None) => break Ok(()),
-                Err(error) => break Err(Halt::Failed(error)),
+                Err(()) => {
+                    self.hand_over(&mut run, assembly);
+                    break Err(Halt::Failed(self.unclosed()));
+                }
             };
             if let Some(reason) = shared.window.closes_before(&assembly.fill, length) {
                 self.hand_over(&mut run, assembly);
@@ -372,9 +395,8 @@ impl Reader {
 
     /// Whether the next byte is the first of a committed stretch.
     fn is_at_known(&self) -> bool {
-        self.known
-            .front()
-            .is_some_and(|span| span.start <= self.at.byte)
+        let next = self.known.front();
+        next.is_some_and(|span| span.start <= self.at.byte)
     }
 
     /// Passes over the committed stretches that begin here.
@@ -443,6 +465,21 @@ impl Reader {
         }
     }
 
+    fn too_long(&self) -> InputError {
+        InputError::TooLong {
+            name: self.name.clone(),
+            position: self.at,
+            limit: self.max_record_bytes,
+        }
+    }
+
+    fn unclosed(&self) -> InputError {
+        InputError::UnclosedQuote {
+            name: self.name.clone(),
+            position: self.at,
+        }
+    }
+
     fn changed(&self) -> InputError {
         InputError::Changed {
             name: self.name.clone(),
@@ -465,9 +502,10 @@ impl Reader {
         run.ends.clear();
     }
 
-    /// Length of the record at `start`, if it is at hand as a whole.
+    /// Length of the record at `start`, if it is at hand as a whole; an error if the source ends
+    /// inside quotes.
     #[inline]
-    fn next_length(&mut self) -> Result<Option<usize>, InputError> {
+    fn next_length(&mut self) -> Result<Option<usize>, ()> {
         let bytes = &self.buf[self.start..self.end];
         let delimited = self.format != Format::Ndjson;
         let length = if delimited {
@@ -479,10 +517,7 @@ impl Reader {
             return Ok(length);
         }
         if delimited && self.splitter.ends_quoted(bytes) {
-            return Err(InputError::UnclosedQuote {
-                name: self.name.clone(),
-                position: self.at,
-            });
+            return Err(());
         }
         Ok(if delimited {
             self.splitter.last_end(bytes)
@@ -496,19 +531,15 @@ impl Reader {
         &self.buf[self.start..self.end]
     }
 
-    /// Brings more bytes behind those at hand.
-    fn refill(&mut self, deadline: Option<Instant>) -> Result<(), InputError> {
+    /// Brings more bytes behind those at hand; false if none came until the deadline.
+    fn refill(&mut self, deadline: Option<Instant>) -> Result<bool, InputError> {
         if self.start > 0 {
             self.buf.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
         }
         if self.end > self.max_record_bytes {
-            return Err(InputError::TooLong {
-                name: self.name.clone(),
-                position: self.at,
-                limit: self.max_record_bytes,
-            });
+            return Err(self.too_long());
         }
         if self.buf.len() - self.end < CHUNK_BYTES {
             // A record longer than the buffer: double it, so that the copying stays linear.
@@ -521,13 +552,13 @@ impl Reader {
         let into = &mut self.buf[self.end..][..CHUNK_BYTES];
         match self.feed.step(into, deadline) {
             Ok(Step::Bytes(count)) => self.end += count,
-            Ok(Step::Idle) => {}
+            Ok(Step::Idle) => return Ok(false),
             Ok(Step::End) => self.ended = true,
             Err(error) => {
                 return Err(InputError::unpack(&self.name, self.feed.compression, error));
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn skip_byte_order_mark(&mut self) -> Result<(), InputError> {
@@ -558,6 +589,8 @@ struct Run {
 struct Assembly {
     source: usize,
     batch: Option<Batch>,
+    /// An empty buffer that need not be waited for.
+    spare: Option<Batch>,
     fill: Fill,
     ends: Vec<u32>,
 }
@@ -567,6 +600,7 @@ impl Assembly {
         Assembly {
             source,
             batch: None,
+            spare: None,
             fill: Fill::default(),
             ends: Vec::new(),
         }
@@ -574,7 +608,11 @@ impl Assembly {
 
     /// Takes an empty batch, waiting for one; false if nobody gives any back any more.
     fn begin(&mut self, shared: &Shared, at: &Position, line_end: u8) -> bool {
-        let Ok(mut batch) = shared.empty.recv_blocking() else {
+        let free = self
+            .spare
+            .take()
+            .or_else(|| shared.empty.recv_blocking().ok());
+        let Some(mut batch) = free else {
             return false;
         };
         batch.restart(self.source, at, line_end, shared.window.bytes);
@@ -592,11 +630,14 @@ impl Assembly {
             return true;
         };
         batch.reason = reason;
-        shared
-            .counters
-            .read
-            .fetch_add(batch.len() as u64, Ordering::Relaxed);
-        shared.full.send_blocking(batch).is_ok()
+        match shared.outlet.hand_over(batch) {
+            HandOver::Taken => true,
+            HandOver::Free(batch) => {
+                self.spare = Some(batch);
+                true
+            }
+            HandOver::Gone => false,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! and stores the good ones.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::session::{Session, Written};
 use crate::batch::Batch;
@@ -9,6 +10,7 @@ use crate::retry::{Action, Failure};
 use crate::server_error::{copy_column, one_line};
 use crate::source::RowParser;
 use crate::strategy::{Refusal, Refused};
+use crate::table::Target;
 
 /// Records tried at once right after a bad row, at least. The piece grows while rows are good, so
 /// that a batch full of bad rows is not sent to the server again and again as a whole.
@@ -22,8 +24,10 @@ pub struct Isolation<'a> {
     pub piece: usize,
     /// Whether constraints may wait for COMMIT: they are made to speak after each piece.
     pub deferrable: bool,
-    /// The target, quoted, to read the server's context.
-    pub table: &'a str,
+    /// What is written.
+    pub target: &'a Arc<Target>,
+    /// Whether COPY takes the table, so that it can be asked for a column's name.
+    pub can_copy: bool,
     /// Whether the first bad row ends it all.
     pub stop_at_first: bool,
     /// At the beginning of a load: so many bad rows alike at its head end it all.
@@ -80,10 +84,16 @@ impl Isolation<'_> {
             let rows = range.len() - refused.within(range.clone());
             if rows == 1 {
                 let index = range.clone().find(|index| !refused.contains(*index));
-                let refusal = refusal(&failure, self.table);
+                let index = index.unwrap_or(range.start);
+                let mut refusal = refusal(&failure, &self.target.table);
+                if self.can_copy && refusal.column.is_none() && refusal.sqlstate.starts_with("22") {
+                    refusal.column = session
+                        .column_at_fault(self.target, self.batch, index, parser)
+                        .await?;
+                }
                 // A row that waits for another one of the batch may still get in.
                 let stop = self.stop_at_first && refusal.sqlstate != FOREIGN_KEY;
-                refused.insert(index.unwrap_or(range.start), refusal);
+                refused.insert(index, refusal);
                 if stop || self.rail.is_some_and(|rail| derailed(refused, rail)) {
                     return Ok(total);
                 }

@@ -70,6 +70,8 @@ pub struct Job {
     pub reject_file: Option<Mutex<RejectFile>>,
     /// Whether constraints may wait for COMMIT.
     pub deferrable: bool,
+    /// Whether COPY takes the table, whatever the strategy.
+    pub can_copy: bool,
     /// Whether triggers or rules may keep rows out.
     pub suppresses: bool,
     /// Limits of a batch, to tell how full one was.
@@ -84,6 +86,8 @@ pub struct Job {
     pub counters: Arc<Counters>,
     /// Commit latencies of the load.
     pub latency: Arc<Latency>,
+    /// Time from the first row of a batch to its commit.
+    pub wait: Arc<Latency>,
     /// Whether the load is to stop.
     pub stop: Arc<Stop>,
     /// Where notices go.
@@ -127,6 +131,7 @@ struct Receipt {
     fill: f64,
     reason: FlushReason,
     bytes: u64,
+    opened: Instant,
     tally: Tally,
 }
 
@@ -160,9 +165,11 @@ impl Worker {
                 .counters
                 .idle_micros
                 .fetch_add(idle, Ordering::Relaxed);
+            let rows = batch.len() as u64;
+            self.job.counters.read.fetch_add(rows, Ordering::Relaxed);
             let in_flight = InFlight {
                 counters: self.job.counters.clone(),
-                rows: batch.len() as u64,
+                rows,
             };
             if self.job.stop.is_set() {
                 break;
@@ -287,8 +294,10 @@ impl Job {
             fill,
             reason,
             bytes,
+            opened,
             tally,
         } = receipt;
+        self.wait.record(opened.elapsed());
         in_flight.settle(tally.loaded + tally.rejected + tally.suppressed);
         self.counters.batch(*reason, *fill, *tally, *bytes);
     }

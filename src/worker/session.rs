@@ -1,6 +1,7 @@
 //! One connection with its strategy, every answer awaited for a limited time only.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool};
@@ -9,8 +10,10 @@ use tokio_postgres::Client;
 use crate::batch::Batch;
 use crate::ledger::{self, Backend, Ledger, Statements, Tally};
 use crate::retry::Failure;
+use crate::server_error::copy_column;
 use crate::source::RowParser;
-use crate::strategy::{Refused, RowSlice, Strategy};
+use crate::strategy::{CopyFormat, Refused, RowSlice, Strategy, StrategyKind};
+use crate::table::Target;
 
 /// A connection taken from the pool and the strategy whose statements are prepared on it.
 pub struct Session {
@@ -18,6 +21,8 @@ pub struct Session {
     strategy: Box<dyn Strategy>,
     answer_timeout: Duration,
     statements: Statements,
+    /// A text COPY, whose errors name the column at fault; made when first needed.
+    probe: Option<Box<dyn Strategy>>,
     /// The transaction that is open here, once the ledger knows it.
     open: Option<Backend>,
 }
@@ -41,6 +46,7 @@ impl Session {
             strategy,
             answer_timeout,
             statements: Statements::default(),
+            probe: None,
             open: None,
         })
     }
@@ -105,6 +111,55 @@ impl Session {
         };
         let sent = (range.len() - refused.within(range)) as u64;
         Ok(Written { sent, stored })
+    }
+
+    /// Asks which column of a row that fails alone is at fault: the error of an INSERT does not
+    /// tell, that of a COPY does. The transaction is as before afterwards.
+    ///
+    /// # Errors
+    /// A failure that is not about the row.
+    pub async fn column_at_fault(
+        &mut self,
+        target: &Arc<Target>,
+        batch: &Batch,
+        index: usize,
+        parser: &mut RowParser,
+    ) -> Result<Option<String>, Failure> {
+        self.execute("SAVEPOINT pgrung_probe").await?;
+        let probe = self
+            .probe
+            .get_or_insert_with(|| StrategyKind::Copy.build(target.clone(), CopyFormat::Text));
+        let mut refused = Refused::default();
+        let rows = RowSlice::new(batch, index..index + 1, parser, &mut refused);
+        let written = match tokio::time::timeout(
+            self.answer_timeout,
+            probe.write(&self.client, rows),
+        )
+        .await
+        {
+            Ok(written) => written,
+            Err(_) => return Err(Failure::Timeout(self.answer_timeout)),
+        };
+        let column = match written {
+            Ok(_) => None,
+            Err(error) => {
+                let column = error
+                    .error
+                    .as_db_error()
+                    .and_then(|server| copy_column(server, &target.table));
+                let failure = Failure::Server {
+                    error: error.error,
+                    record: None,
+                };
+                if !failure.keeps_connection() {
+                    return Err(failure);
+                }
+                column
+            }
+        };
+        self.execute("ROLLBACK TO pgrung_probe; RELEASE pgrung_probe")
+            .await?;
+        Ok(column)
     }
 
     /// What the strategy has to say about its latest write, once.

@@ -67,6 +67,7 @@ impl Worker {
                 .min(1.0),
             reason: batch.reason,
             bytes: batch.bytes().len() as u64,
+            opened: batch.opened,
             tally,
         })
     }
@@ -152,16 +153,11 @@ impl Transaction<'_> {
         let error = match claim {
             Claim::Ours(_) => return Ok(None),
             Claim::Loaded(_) if faults::sabotaged("claim") => return Ok(None),
-            Claim::Loaded(span) => {
+            Claim::Loaded(tally) => {
                 if self.opened {
                     session.execute("ROLLBACK").await?;
                 }
-                let (loaded, rejected, suppressed) = (span.loaded, span.rejected, span.suppressed);
-                return Ok(Some(Tally {
-                    loaded,
-                    rejected,
-                    suppressed,
-                }));
+                return Ok(Some(tally));
             }
             Claim::TakenOver => Error::TakenOver(ledger.import_id.clone()),
             Claim::Conflict => Error::Changed(format!(
@@ -188,7 +184,8 @@ impl Transaction<'_> {
                 batch,
                 piece: trial.piece,
                 deferrable: job.deferrable,
-                table: &job.target.table,
+                target: &job.target,
+                can_copy: job.can_copy,
                 stop_at_first: job.on_error == OnError::Stop,
                 rail: job.is_at_rail(batch).then_some(RAIL),
             };
@@ -287,7 +284,18 @@ impl Job {
                     total += written;
                 }
                 Err(failure) if failure.action() == Action::FindRow => {
-                    refused.insert(index, isolate::refusal(&failure, &self.target.table));
+                    let mut refusal = isolate::refusal(&failure, &self.target.table);
+                    if self.can_copy
+                        && refusal.column.is_none()
+                        && refusal.sqlstate.starts_with("22")
+                    {
+                        session.execute("BEGIN").await?;
+                        refusal.column = session
+                            .column_at_fault(&self.target, batch, index, parser)
+                            .await?;
+                        session.execute("ROLLBACK").await?;
+                    }
+                    refused.insert(index, refusal);
                 }
                 Err(failure) => {
                     self.committed(total, in_flight);

@@ -1,0 +1,93 @@
+//! What happens around and after the last batch: keeping the ledger small, closing the import,
+//! exporting rejects.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::plan::{Durability, LoadPlan};
+use super::tallies::Tallies;
+use crate::connect::{self, ConnectSettings};
+use crate::error::Error;
+use crate::ledger::Ledger;
+use crate::rejects;
+use crate::report::Console;
+use crate::stop::Stop;
+
+/// Between two looks whether spans are worth merging.
+const MERGE_EVERY: Duration = Duration::from_secs(30);
+
+/// Batches since the last merge that make another one worth the wait.
+const MERGE_BATCHES: u64 = 500;
+
+/// Merges the spans of a long load now and then. A merge that fails is tried again later: the
+/// spans are right either way.
+pub async fn keep_small(
+    settings: ConnectSettings,
+    ledger: Option<Ledger>,
+    tallies: Tallies,
+    done: Arc<Stop>,
+) {
+    let Some(ledger) = ledger else { return };
+    let mut merged = 0;
+    while tokio::time::timeout(MERGE_EVERY, done.wait())
+        .await
+        .is_err()
+    {
+        let batches = tallies.counters.batches.load(Relaxed);
+        if batches - merged < MERGE_BATCHES {
+            continue;
+        }
+        if let Ok(mut client) = connect::connect(&settings).await
+            && ledger.merge(&mut client).await.is_ok()
+        {
+            merged = batches;
+        }
+    }
+}
+
+/// After the last batch: closes the import and makes the last commits durable.
+///
+/// # Errors
+/// What the server says, or that a newer run has taken over.
+pub async fn close(plan: &LoadPlan, ledger: Option<&Ledger>) -> Result<(), Error> {
+    let refused = |error| Error::Server {
+        doing: "closing the import",
+        error,
+    };
+    // With --limit there may be more to read, so the import stays open.
+    if let Some(ledger) = ledger.filter(|_| plan.read.limit.is_none()) {
+        let mut client = connect::connect(&plan.settings).await?;
+        if !ledger.finish(&mut client).await.map_err(refused)? {
+            return Err(Error::TakenOver(ledger.import_id.clone()));
+        }
+    } else if plan.durability == Durability::End {
+        let client = connect::connect(&plan.settings).await?;
+        // A commit waits for the log up to its own record only if it wrote one; this message is
+        // the smallest.
+        let sql = "BEGIN; SET LOCAL synchronous_commit = on; \
+                   SELECT pg_logical_emit_message(true, 'pgrung', ''); COMMIT";
+        client.batch_execute(sql).await.map_err(refused)?;
+    }
+    Ok(())
+}
+
+/// Exports the rejects of the import to the file that was asked for.
+///
+/// # Errors
+/// What the server or the operating system says.
+pub async fn export(
+    plan: &LoadPlan,
+    ledger: &Ledger,
+    header: Vec<u8>,
+    path: &Path,
+    console: &Console,
+) -> Result<(), Error> {
+    let client = connect::connect(&plan.settings).await?;
+    let records = rejects::export(&client, ledger, header, path).await?;
+    if records > 0 {
+        console.notice(&format!("{records} rejects are in {}", path.display()));
+    }
+    Ok(())
+}

@@ -1,0 +1,458 @@
+//! Loads that go well: sources, tables, strategies, and the account given at the end.
+
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::command::{finish, summary};
+use crate::support::{Database, Files, PASSWORD, STRATEGIES, pgrung, run, run_with_stdin, text};
+use crate::support::{WITHOUT_LEDGER, wait_until};
+
+/// `id,name` with `count` rows, the first one numbered `first`.
+fn people(first: u64, count: u64) -> String {
+    let rows = (first..first + count).map(|id| format!("{id},name {id}\n"));
+    "id,name\n".to_owned() + &rows.collect::<String>()
+}
+
+const PEOPLE: &str = "CREATE TABLE people (id integer, name text)";
+
+/// The sum of the ids shows that the right rows are there, not only as many.
+fn ids(database: &Database) -> String {
+    database
+        .session
+        .one("SELECT count(*), coalesce(sum(id), 0), count(DISTINCT id) FROM people")
+}
+
+#[test]
+fn files_and_globs_and_stdin_are_loaded_together() {
+    let database = Database::with(PEOPLE);
+    let files = Files::new();
+    files.write("part-1.csv", people(1, 10));
+    files.write("part-2.csv", people(11, 10));
+    let other = files.write("other.csv", people(21, 10));
+    let glob = text(&files.path("part-?.csv"));
+    let ran = run_with_stdin(
+        database.load("people").args([&glob, &other, "-"]),
+        people(31, 10),
+    );
+    ran.exits(0);
+    assert_eq!(ids(&database), "40|820|40");
+}
+
+#[test]
+fn without_an_input_stdin_is_read() {
+    let database = Database::with(PEOPLE);
+    run_with_stdin(&mut database.load("people"), people(1, 3)).exits(0);
+    assert_eq!(ids(&database), "3|6|3");
+}
+
+#[test]
+fn a_file_whose_name_looks_like_a_glob_is_that_file() {
+    let database = Database::with(PEOPLE);
+    let files = Files::new();
+    let file = files.write("a[1]*.csv", people(1, 3));
+    run(database.load("people").arg(file)).exits(0);
+    assert_eq!(ids(&database), "3|6|3");
+}
+
+#[test]
+fn a_named_pipe_is_a_source() {
+    let database = Database::with(PEOPLE);
+    let files = Files::new();
+    let pipe = files.path("pipe.csv");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let child = database.load("people").arg(&pipe).spawn().unwrap();
+    fs::write(&pipe, people(1, 3)).unwrap();
+    finish(child).exits(0);
+    assert_eq!(ids(&database), "3|6|3");
+}
+
+#[test]
+fn a_limit_counts_over_all_files() {
+    let database = Database::with(PEOPLE);
+    let files = Files::new();
+    let [one, two] = [1, 11].map(|first| files.write(&format!("{first}.csv"), people(first, 10)));
+    run(database
+        .load("people")
+        .args([&one, &two])
+        .args(["--limit", "13"]))
+    .exits(0);
+    assert_eq!(ids(&database), "13|91|13");
+}
+
+#[test]
+fn the_server_is_named_by_the_environment_too() {
+    let database = Database::with(PEOPLE);
+    let files = Files::new();
+    let file = files.write("people.csv", people(1, 3));
+    let words = |key: &str| {
+        let dsn = database.dsn();
+        let word = dsn.split(' ').find_map(|word| word.strip_prefix(key));
+        word.unwrap().to_owned()
+    };
+    run(pgrung()
+        .args(["load", "--table", "people", &file])
+        .env("PGHOST", words("host="))
+        .env("PGPORT", words("port="))
+        .env("PGUSER", "postgres")
+        .env("PGPASSWORD", PASSWORD)
+        .env("PGDATABASE", &database.name))
+    .exits(0);
+    run(pgrung()
+        .args(["load", "--table", "people"])
+        .arg(files.write("more.csv", people(4, 3)))
+        .env("DATABASE_URL", database.dsn()))
+    .exits(0);
+    assert_eq!(ids(&database), "6|21|6");
+}
+
+#[test]
+fn a_password_and_the_right_to_insert_are_all_that_a_load_needs() {
+    let database = Database::with(PEOPLE);
+    database.session.run("GRANT INSERT ON people TO loader");
+    let files = Files::new();
+    let file = files.write("people.csv", people(1, 10));
+    for strategy in STRATEGIES {
+        run(pgrung()
+            .args(["load", "--table", "people", &file])
+            .args(["--dsn", &database.tcp_dsn(PASSWORD)])
+            .args(strategy)
+            .args(WITHOUT_LEDGER))
+        .exits(0);
+    }
+    assert_eq!(database.count("people"), 60);
+}
+
+#[test]
+fn many_workers_and_small_batches_load_every_row_once() {
+    let files = Files::new();
+    let parts: Vec<String> = (0..3)
+        .map(|part| files.write(&format!("{part}.csv"), people(1 + 700 * part, 700)))
+        .collect();
+    let database = Database::with(PEOPLE);
+    for strategy in STRATEGIES {
+        database.session.run("TRUNCATE people");
+        run(database.load("people").args(&parts).args(strategy).args([
+            "--batch-rows",
+            "50",
+            "-j",
+            "4",
+        ]))
+        .exits(0);
+        assert_eq!(ids(&database), "2100|2206050|2100", "{strategy:?}");
+    }
+}
+
+#[test]
+fn the_summary_tells_what_is_in_the_table() {
+    let database = Database::with("CREATE SCHEMA s; CREATE TABLE s.\"People\" (id int, name text)");
+    let files = Files::new();
+    let content = people(1, 1050);
+    let file = files.write("people.csv", &content);
+    let path = files.path("summary.json");
+    let ran = run(database
+        .load("s.\"People\"")
+        .arg(&file)
+        .args(["--strategy", "multi-insert", "-j", "1"])
+        .args(["--batch-rows", "100", "--summary"])
+        .arg(&path));
+    ran.exits(0);
+    let told = summary(&path);
+    let keys: Vec<&str> = told
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    let mut expected = vec![
+        "balanced",
+        "batches",
+        "bytes_read",
+        "commit_latency_ms",
+        "elapsed_seconds",
+        "import_id",
+        "peak_memory_bytes",
+        "retries",
+        "rows",
+        "rows_per_second",
+        "strategy",
+        "table",
+        "workers",
+    ];
+    for keys in [&keys, &expected] {
+        assert_eq!(keys.len(), 13, "{keys:?}");
+    }
+    expected.retain(|key| !keys.contains(key));
+    assert_eq!(expected, Vec::<&str>::new());
+    assert_eq!(told["rows"]["loaded"], database.count("s.\"People\""));
+    assert_eq!(told["rows"]["read"], 1050);
+    for key in ["rejected", "already_loaded", "dropped", "suppressed"] {
+        assert_eq!(told["rows"][key], 0, "{key}");
+    }
+    assert_eq!(told["table"], "\"s\".\"People\"");
+    assert_eq!(told["strategy"], "multi-insert");
+    assert_eq!(told["workers"], 1);
+    assert_eq!(told["bytes_read"], content.len());
+    assert_eq!(told["batches"]["count"], 11);
+    assert_eq!(told["batches"]["flush"]["rows"], 10);
+    assert_eq!(told["batches"]["flush"]["end"], 1);
+    assert_eq!(told["balanced"], true);
+    let number = |value: &Value| value.as_f64().unwrap();
+    let fill = number(&told["batches"]["fill_mean"]);
+    assert!((0.9..=1.0).contains(&fill), "{fill}");
+    let latency = |key: &str| number(&told["commit_latency_ms"][key]);
+    assert!(latency("p50") > 0.0 && latency("p50") <= latency("max"));
+    assert!(number(&told["elapsed_seconds"]) > 0.0);
+    // The text on stdout is the same account.
+    for word in [
+        "1,050 rows loaded into \"s\".\"People\"",
+        "closed by rows 10",
+    ] {
+        assert!(ran.stdout.contains(word), "{word}: {ran}");
+    }
+}
+
+#[test]
+fn a_batch_is_closed_by_bytes_and_by_waiting_too() {
+    let database = Database::with(PEOPLE);
+    let files = Files::new();
+    let path = files.path("summary.json");
+    let flush = |reason: &str| summary(&path)["batches"]["flush"][reason].as_u64().unwrap();
+    let file = files.write("people.csv", people(1, 1000));
+    run(database
+        .load("people")
+        .arg(&file)
+        .args(["--batch-bytes", "1KiB", "--summary"])
+        .arg(&path))
+    .exits(0);
+    assert!(flush("bytes") >= 10, "{}", flush("bytes"));
+
+    let database = Database::with(PEOPLE);
+    let mut child = database
+        .load("people")
+        .args(["--max-wait", "50ms", "--summary"])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(people(1, 5).as_bytes()).unwrap();
+    wait_until("rows come although the source is not at its end", || {
+        database.count("people") == 5
+    });
+    stdin.write_all(b"6,six\n").unwrap();
+    drop(stdin);
+    finish(child).exits(0);
+    assert_eq!(flush("wait"), 1);
+    assert_eq!(ids(&database), "6|21|6");
+}
+
+#[test]
+fn plain_lines_tell_the_progress_where_stderr_is_no_terminal() {
+    let database = Database::with(PEOPLE);
+    let mut child = database
+        .load("people")
+        .args(["--max-wait", "10ms", "--report-every", "50ms"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(people(1, 5).as_bytes()).unwrap();
+    wait_until("rows come", || database.count("people") == 5);
+    std::thread::sleep(Duration::from_millis(200));
+    drop(stdin);
+    let ran = finish(child);
+    ran.exits(0).says(&["pgrung: 5 rows loaded, ", " rows/s, "]);
+}
+
+#[test]
+fn quiet_says_nothing_and_verbose_says_what_was_decided() {
+    let database = Database::with(PEOPLE);
+    let files = Files::new();
+    let quiet = run(database
+        .load("people")
+        .arg(files.write("1.csv", people(1, 5)))
+        .arg("--quiet"));
+    quiet.exits(0);
+    assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
+    let verbose = run(database
+        .load("people")
+        .arg(files.write("2.csv", people(6, 5)))
+        .arg("--verbose"));
+    verbose.exits(0).says(&[
+        "2.csv: csv, columns \"id\", \"name\"",
+        "memory",
+        "bytes for batches",
+    ]);
+}
+
+#[test]
+fn discard_reads_everything_and_writes_nothing() {
+    let database = Database::with(PEOPLE);
+    let files = Files::new();
+    let file = files.write("people.csv", people(1, 50));
+    let ran = run(database
+        .load("people")
+        .arg(&file)
+        .args(["--strategy", "discard"]));
+    ran.exits(0);
+    assert_eq!(database.count("people"), 0);
+}
+
+#[test]
+fn json_lines_reach_every_type_with_every_strategy() {
+    let database = Database::new();
+    let files = Files::new();
+    let file = files.write(
+        "things.ndjson",
+        concat!(
+            "{\"id\": 1, \"name\": \"a\\nb \\u00e9\", \"price\": 1.50, \"tags\": [\"x\", 1], \"on\": true}\n",
+            "\n",
+            "{\"on\": null, \"id\": 2, \"tags\": {\"k\": null}, \"name\": {\"first\": \"A\"}}\r\n",
+            "{\"id\": 3, \"day\": \"2024-02-29\", \"name\": \"\", \"tags\": \"s\"}",
+        ),
+    );
+    for strategy in STRATEGIES {
+        database.session.run(
+            "DROP TABLE IF EXISTS things;
+             CREATE TABLE things (id int, name text, price numeric(8, 2), tags jsonb, \"on\" boolean,
+                 day date, made text DEFAULT 'by default')",
+        );
+        run(database.load("things").arg(&file).args(strategy)).exits(0);
+        assert_eq!(
+            database.rows("things"),
+            [
+                "1|a\nb é|1.50|[\"x\", 1]|t|~|by default",
+                "2|{\"first\": \"A\"}|~|{\"k\": null}|~|~|by default",
+                "3||~|\"s\"|~|2024-02-29|by default",
+            ],
+            "{strategy:?}"
+        );
+    }
+}
+
+#[test]
+fn partitions_mixed_case_generated_and_identity_columns_are_filled_alike() {
+    let database = Database::new();
+    let files = Files::new();
+    let file = files.write("rows.csv", "Day,a\n2023-05-01,1\n2024-05-01,2\n");
+    for strategy in STRATEGIES {
+        database.session.run(
+            "DROP TABLE IF EXISTS \"Order Lines\";
+             CREATE TABLE \"Order Lines\" (\"No\" bigint GENERATED ALWAYS AS IDENTITY, \"Day\" date,
+                 a int, twice int GENERATED ALWAYS AS (a * 2) STORED, b text DEFAULT 'x')
+                 PARTITION BY RANGE (\"Day\");
+             CREATE TABLE IF NOT EXISTS old PARTITION OF \"Order Lines\" FOR VALUES FROM ('2023-01-01') TO ('2024-01-01');
+             CREATE TABLE IF NOT EXISTS new PARTITION OF \"Order Lines\" FOR VALUES FROM ('2024-01-01') TO ('2025-01-01')",
+        );
+        run(database
+            .load("\"Order Lines\"")
+            .arg(&file)
+            .args(strategy)
+            .args(["-j", "1"]))
+        .exits(0);
+        assert_eq!(
+            database
+                .session
+                .lines("SELECT tableoid::regclass, twice, b, a FROM \"Order Lines\" ORDER BY a"),
+            ["old|2|x|1", "new|4|x|2"],
+            "{strategy:?}"
+        );
+    }
+}
+
+#[test]
+fn rows_wider_than_a_statement_has_parameters_for_are_split() {
+    const COLUMNS: usize = 1500;
+    let list = |of: &dyn Fn(usize) -> String| (0..COLUMNS).map(of).collect::<Vec<_>>().join(",");
+    let database = Database::new();
+    let files = Files::new();
+    let mut content = list(&|column| format!("c{column}")) + "\n";
+    for row in 0..100 {
+        content += &(list(&|column| (row + column).to_string()) + "\n");
+    }
+    let file = files.write("wide.csv", content);
+    // 1,500 x 100 is more than the 65,535 parameters that one statement takes.
+    for strategy in STRATEGIES {
+        database.session.run(&format!(
+            "DROP TABLE IF EXISTS wide; CREATE TABLE wide ({})",
+            list(&|column| format!("c{column} int"))
+        ));
+        run(database.load("wide").arg(&file).args(strategy)).exits(0);
+        assert_eq!(
+            database
+                .session
+                .one("SELECT count(*), sum(c0), sum(c1499) FROM wide"),
+            "100|4950|154850",
+            "{strategy:?}"
+        );
+    }
+}
+
+#[test]
+fn rows_that_a_trigger_keeps_out_are_counted_and_the_exit_code_tells() {
+    let database = Database::new();
+    let files = Files::new();
+    let file = files.write("people.csv", people(1, 10));
+    let path = files.path("summary.json");
+    database.session.run(
+        "CREATE FUNCTION odd_only() RETURNS trigger LANGUAGE plpgsql AS
+         $$BEGIN IF NEW.id % 2 = 0 THEN RETURN NULL; END IF; RETURN NEW; END$$",
+    );
+    for strategy in STRATEGIES {
+        database.session.run(
+            "DROP TABLE IF EXISTS people; CREATE TABLE people (id int, name text);
+             CREATE TRIGGER odd_only BEFORE INSERT ON people FOR EACH ROW EXECUTE FUNCTION odd_only()",
+        );
+        let ran = run(database
+            .load("people")
+            .arg(&file)
+            .args(strategy)
+            .arg("--summary")
+            .arg(&path));
+        ran.exits(3);
+        let account = "10 read = 5 loaded + 5 kept out by a trigger or rule";
+        assert!(ran.stdout.contains(account), "{strategy:?}: {ran}");
+        assert_eq!(ids(&database), "5|25|5", "{strategy:?}");
+        let told = summary(&path);
+        assert_eq!(told["rows"]["suppressed"], 5, "{strategy:?}");
+        assert_eq!(told["balanced"], true, "{strategy:?}");
+    }
+}
+
+#[test]
+fn rows_that_were_there_before_stay() {
+    let database = Database::with(PEOPLE);
+    database
+        .session
+        .run("INSERT INTO people VALUES (1000, 'before')");
+    let files = Files::new();
+    for (number, commit) in ["batch", "load"].into_iter().enumerate() {
+        let first = 1 + 10 * number as u64;
+        let file = files.write(&format!("{commit}.csv"), people(first, 10));
+        run(database
+            .load("people")
+            .arg(&file)
+            .args(["--commit", commit]))
+        .exits(0);
+    }
+    assert_eq!(ids(&database), "21|1210|21");
+}
+
+#[test]
+fn a_load_into_an_embedded_server_keeps_its_rows_in_the_directory_given() {
+    let files = Files::new();
+    let dir = files.path("cluster");
+    let embedded = format!("--embedded={}", dir.display());
+    let load = |table: &str| {
+        run(pgrung()
+            .args(["load", &embedded, "--table", table, "--no-header"])
+            .arg(files.write("empty.csv", "")))
+    };
+    load("no_such_table").exits(2).says(&["no_such_table"]);
+    assert!(dir.join("PG_VERSION").exists());
+    assert!(!dir.join("postmaster.pid").exists(), "it is stopped");
+}

@@ -1,0 +1,16 @@
+//! The command and the library on real servers.
+//!
+//! One binary, so that all tests share one private server. What needs another server (TLS, a stop
+//! in the middle of a load) starts its own.
+
+mod support;
+
+mod bench;
+mod connect;
+mod embedded;
+mod errors;
+mod fixtures;
+mod help;
+mod interrupts;
+mod loads;
+mod memory;
