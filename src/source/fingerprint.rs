@@ -34,11 +34,12 @@ impl Fingerprint {
     /// # Errors
     /// What the operating system says.
     pub fn of(path: &Path) -> io::Result<Option<Self>> {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
+        // Not opened before it is known to be a file: to open a pipe is to wait for its writer.
+        let metadata = path.metadata()?;
         if !metadata.is_file() {
             return Ok(None);
         }
+        let file = File::open(path)?;
         let size = metadata.len();
         let mut between = Vec::new();
         let mut hashes = String::new();

@@ -27,10 +27,10 @@ pub const STRATEGIES: [&[&str]; 6] = [
 
 /// Flags of every load of these tests, which load a file again into a table emptied in between: a
 /// ledger refuses that, so `--restart` once there is one.
-pub const AGAIN: &[&str] = &[];
+pub const AGAIN: &[&str] = &["--restart"];
 
 /// Flags of a load by a role that may do nothing but insert: `--no-ledger` once there is a ledger.
-pub const WITHOUT_LEDGER: &[&str] = &[];
+pub const WITHOUT_LEDGER: &[&str] = &["--no-ledger"];
 
 /// A directory that a server's user can get into, also if that is not us.
 pub fn open_tempdir() -> tempfile::TempDir {
