@@ -142,10 +142,18 @@ impl Replay<'_> {
             stop_at_first: false,
             rail: None,
         };
-        isolation
+        let written = isolation
             .write(&mut self.session, &mut self.parser, &mut refused_rows)
             .await
             .map_err(failed)?;
+        if written.stored != written.sent {
+            // A reject must not vanish: what is not in the table stays one.
+            self.session.execute("ROLLBACK").await.map_err(failed)?;
+            return Err(Error::Mismatch(format!(
+                "the server stored {} of {} rejects without an error: a trigger or rule of {} keeps the others out; these rejects stay as they are",
+                written.stored, written.sent, self.target.table,
+            )));
+        }
 
         let good: Vec<i64> = (0..ids.len())
             .filter(|index| !refused_rows.contains(*index))
