@@ -411,7 +411,8 @@ impl Reader {
             if !assembly.close(shared, FlushReason::End) {
                 return Err(Halt::Stopped);
             }
-            self.pass(&span)?;
+            let last = self.pass(&span)?;
+            self.check_record_ended(last)?;
             self.at = Position {
                 byte: span.end,
                 record: self.at.record + span.records,
@@ -426,34 +427,62 @@ impl Reader {
     }
 
     /// Moves on to the end of `span`: by seeking where the input can, else by reading its bytes,
-    /// which are then compared with the checksum.
-    fn pass(&mut self, span: &Span) -> Result<(), InputError> {
+    /// which are then compared with the checksum. Returns the last byte of it.
+    fn pass(&mut self, span: &Span) -> Result<u8, InputError> {
         let mut left = span.end - span.start;
-        let mut hash = hash_all();
+        let mut hash = Some(hash_all());
+        let mut last = 0;
         loop {
             let at_hand = (self.end - self.start).min(usize::try_from(left).unwrap_or(usize::MAX));
-            hash.write(&self.buf[self.start..self.start + at_hand]);
+            let passed = &self.buf[self.start..self.start + at_hand];
+            last = passed.last().copied().unwrap_or(last);
+            if let Some(hash) = &mut hash {
+                hash.write(passed);
+            }
             self.start += at_hand;
             left -= at_hand as u64;
             if left == 0 {
                 break;
             }
-            let seeks = self.feed.seek(left);
-            if seeks
-                .map_err(|error| InputError::unpack(&self.name, self.feed.compression, error))?
-            {
-                return Ok(());
+            if left > 1 {
+                let seeks = self.feed.seek(left - 1);
+                if seeks
+                    .map_err(|error| InputError::unpack(&self.name, self.feed.compression, error))?
+                {
+                    hash = None;
+                    left = 1;
+                }
             }
             if self.ended {
                 return Err(self.changed());
             }
             self.refill(None)?;
         }
-        match &span.checksum {
-            Some(checksum) if *checksum != format!("{:032x}", hash.finish_128()) => {
+        match (&span.checksum, hash) {
+            (Some(checksum), Some(hash)) if *checksum != format!("{:032x}", hash.finish_128()) => {
                 Err(self.changed())
             }
-            _ => Ok(()),
+            _ => Ok(last),
+        }
+    }
+
+    /// A committed stretch that ends in the middle of a line was the end of its source. If more
+    /// follows now, its last record was only a part of what stands here.
+    fn check_record_ended(&mut self, last: u8) -> Result<(), InputError> {
+        let line_end = match self.format {
+            Format::Ndjson => b'\n',
+            _ => self.dialect.line_end,
+        };
+        if last == line_end {
+            return Ok(());
+        }
+        while self.start == self.end && !self.ended {
+            self.refill(None)?;
+        }
+        if self.start == self.end {
+            Ok(())
+        } else {
+            Err(self.changed())
         }
     }
 
