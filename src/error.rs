@@ -65,6 +65,17 @@ pub enum Error {
         "another run of import {0} has taken over; this one has stopped and commits nothing more"
     )]
     TakenOver(String),
+    /// Commits that the server had answered are gone.
+    #[error(
+        "the server has lost {lost} of {read} records after it had committed them: it crashed, and did not wait for the disk \
+         (--durability, an unlogged table) or for its standby; run the same command again, it loads what is missing"
+    )]
+    Lost {
+        /// Records that are gone.
+        lost: u64,
+        /// Records read.
+        read: u64,
+    },
     /// More bad rows than allowed.
     #[error(
         "more than {limit} rows are bad (--reject-limit); the first of the batch that passed the limit: {last}"
@@ -136,6 +147,7 @@ impl Error {
             | Error::Delivery { .. }
             | Error::Ledger(_)
             | Error::TakenOver(_)
+            | Error::Lost { .. }
             | Error::Rail { .. }
             | Error::Mismatch(_)
             | Error::Output { .. } => Exit::Failed,

@@ -2,15 +2,31 @@
 
 use tokio_postgres::Client;
 
-use super::Ledger;
+use super::{Ledger, unsigned};
+
+/// How the closing of an import ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// It is finished, and durable.
+    Done,
+    /// A newer run has taken over; nothing is changed.
+    TakenOver,
+    /// The ledger has only so many records of those that this run has seen committed: the server
+    /// has crashed and lost the others, with their rows. Nothing is changed.
+    Lost(u64),
+}
 
 impl Ledger {
-    /// Marks the import as finished and merges the spans of each source into one. False if a newer
-    /// run has taken over; then nothing is changed.
+    /// Marks the import as finished, after a look whether all `records` of its sources are still
+    /// committed, and merges the spans of each source into one.
     ///
     /// # Errors
     /// What the server says.
-    pub async fn finish(&self, client: &mut Client) -> Result<bool, tokio_postgres::Error> {
+    pub async fn finish(
+        &self,
+        client: &mut Client,
+        records: u64,
+    ) -> Result<Finish, tokio_postgres::Error> {
         let transaction = client.transaction().await?;
         // Exit code 0 promises that the rows are durable, also after `--durability end`: this
         // commit is flushed, and the log before it with it.
@@ -24,7 +40,20 @@ impl Ledger {
             )
             .await?;
         if ours == 0 {
-            return Ok(false);
+            return Ok(Finish::TakenOver);
+        }
+        // Commits that the server answered can be gone again: those not waited for
+        // (synchronous_commit = off), those of an unlogged table, those a failover left behind.
+        let sql = format!(
+            "SELECT coalesce(sum(records), 0)::bigint FROM {} WHERE import_id = $1 AND source = ANY ($2)",
+            self.spans()
+        );
+        let row = transaction
+            .query_one(&sql, &[&self.import_id, &self.sources])
+            .await?;
+        let found = unsigned(row.get(0));
+        if found < records {
+            return Ok(Finish::Lost(found));
         }
         for source in &self.sources {
             transaction
@@ -36,6 +65,6 @@ impl Ledger {
         }
         self.merge_in(&transaction).await?;
         transaction.commit().await?;
-        Ok(true)
+        Ok(Finish::Done)
     }
 }

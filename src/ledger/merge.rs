@@ -47,7 +47,7 @@ impl Ledger {
                     sum(loaded), sum(rejected), sum(suppressed)
              FROM old GROUP BY run"
         );
-        for source in &self.sources {
+        for source in &self.mergeable {
             let ours = transaction
                 .query_opt(fence, &[&self.import_id, source, &self.epoch])
                 .await?;

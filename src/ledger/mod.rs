@@ -16,6 +16,7 @@ use crate::batch::Batch;
 use crate::retry::Failure;
 use crate::source::hash;
 
+pub use finish::Finish;
 pub use migrate::{migrate, require};
 pub use open::{Known, Request, SourceIdentity, open};
 pub use status::{ImportStatus, status};
@@ -29,6 +30,9 @@ pub struct Ledger {
     pub epoch: i64,
     /// Number of each source of this run in the ledger.
     pub sources: Vec<i32>,
+    /// Those of them whose spans may be merged. Not those of a pipe under a name of the user's:
+    /// their checksums are all that tells whether it brings the same rows again.
+    pub mergeable: Vec<i32>,
     /// Whether the target, and with it spans and rejects, vanish in a server crash.
     pub unlogged: bool,
 }

@@ -90,6 +90,12 @@ pub async fn open(client: &mut Client, request: &Request<'_>) -> Result<Opened, 
     let ledger = Ledger {
         import_id,
         epoch,
+        mergeable: sources
+            .iter()
+            .zip(request.sources)
+            .filter(|(_, source)| request.import_id.is_none() || source.fingerprint.is_some())
+            .map(|((number, _), _)| *number)
+            .collect(),
         sources: sources.iter().map(|(number, _)| *number).collect(),
         unlogged: request.table.unlogged,
     };
@@ -428,7 +434,8 @@ async fn enrol(
             }
         });
         if let Some(row) = known {
-            numbers.push((row.get(0), row.get(3)));
+            // Only its bytes tell whether a pipe brings the same rows again: they are read.
+            numbers.push((row.get(0), row.get::<_, bool>(3) && print.is_some()));
             continue;
         }
         let renamed = rows.iter().any(|row| row.get::<_, &str>(1) == source.name);

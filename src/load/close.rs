@@ -10,7 +10,7 @@ use super::plan::{Durability, LoadPlan};
 use super::tallies::Tallies;
 use crate::connect::{self, ConnectSettings};
 use crate::error::Error;
-use crate::ledger::Ledger;
+use crate::ledger::{Finish, Ledger};
 use crate::rejects;
 use crate::report::Console;
 use crate::stop::Stop;
@@ -47,11 +47,11 @@ pub async fn keep_small(
     }
 }
 
-/// After the last batch: closes the import and makes the last commits durable.
+/// After the last batch: closes the import of `read` records and makes the last commits durable.
 ///
 /// # Errors
 /// What the server says, or that a newer run has taken over.
-pub async fn close(plan: &LoadPlan, ledger: Option<&Ledger>) -> Result<(), Error> {
+pub async fn close(plan: &LoadPlan, ledger: Option<&Ledger>, read: u64) -> Result<(), Error> {
     let refused = |error| Error::Server {
         doing: "closing the import",
         error,
@@ -59,8 +59,15 @@ pub async fn close(plan: &LoadPlan, ledger: Option<&Ledger>) -> Result<(), Error
     // With --limit there may be more to read, so the import stays open.
     if let Some(ledger) = ledger.filter(|_| plan.read.limit.is_none()) {
         let mut client = connect::connect(&plan.settings).await?;
-        if !ledger.finish(&mut client).await.map_err(refused)? {
-            return Err(Error::TakenOver(ledger.import_id.clone()));
+        match ledger.finish(&mut client, read).await.map_err(refused)? {
+            Finish::Done => {}
+            Finish::TakenOver => return Err(Error::TakenOver(ledger.import_id.clone())),
+            Finish::Lost(found) => {
+                return Err(Error::Lost {
+                    lost: read - found,
+                    read,
+                });
+            }
         }
     } else if plan.durability == Durability::End {
         let client = connect::connect(&plan.settings).await?;

@@ -140,7 +140,10 @@ async fn run(plan: &LoadPlan, mut ready: Ready, console: &Console, stop: &Arc<St
     }
     merges.abort();
     if error.is_none() && complete && !finished {
-        error = close(plan, ledger.as_ref()).await.err();
+        // Dropped rows were never to be in the ledger.
+        let counters = &tallies.counters;
+        let read = counters.read.load(Relaxed) - counters.dropped.load(Relaxed);
+        error = close(plan, ledger.as_ref(), read).await.err();
     }
     if let (Some(path), Some(ledger)) = (&plan.rejects, &ledger)
         && let Err(failure) = export(plan, ledger, reject_header, path, console).await
