@@ -107,6 +107,16 @@ impl Batch {
         start..self.ends[index] as usize
     }
 
+    /// Exclusive end of every record in [`Batch::bytes`].
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// Last byte of a line of the source.
+    pub fn line_end(&self) -> u8 {
+        self.line_end
+    }
+
     /// Range of the uncompressed source that the batch covers.
     pub fn span(&self) -> Range<u64> {
         self.start_byte..self.start_byte + self.bytes.len() as u64

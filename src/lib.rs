@@ -37,6 +37,8 @@ mod retry;
 mod run;
 mod server_error;
 mod source;
+#[allow(dead_code, unused_imports)]
+mod spill;
 mod stop;
 mod strategy;
 mod table;
