@@ -30,6 +30,7 @@ mod faults;
 mod ledger;
 mod load;
 mod machine;
+mod metrics;
 mod overflow;
 mod rejects;
 mod report;
@@ -37,7 +38,6 @@ mod retry;
 mod run;
 mod server_error;
 mod source;
-#[allow(dead_code, unused_imports)]
 mod spill;
 mod stop;
 mod strategy;

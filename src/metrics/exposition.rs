@@ -1,0 +1,381 @@
+//! Writes a snapshot in the Prometheus text exposition format 0.0.4.
+
+use std::fmt::{Display, Write};
+
+use super::{Snapshot, Timing};
+use crate::window::FlushReason;
+
+/// Content type of the format, for HTTP.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The snapshot as text; the last line ends with a line feed, as the format demands.
+pub fn render(snapshot: &Snapshot) -> String {
+    let mut text = Exposition::default();
+    let info = &snapshot.info;
+    text.family(
+        "pgrung_load_info",
+        "gauge",
+        "What the load is; always 1.",
+        &[(
+            &[
+                ("version", &info.version),
+                ("import_id", info.import_id.as_deref().unwrap_or_default()),
+                ("table", &info.table),
+                ("strategy", &info.strategy),
+            ],
+            1,
+        )],
+    );
+    let rows = &snapshot.rows;
+    text.counter(
+        "pgrung_rows_read_total",
+        "Rows read from the sources.",
+        rows.read,
+    );
+    text.family(
+        "pgrung_rows_total",
+        "counter",
+        "Rows by what became of them; at the end they add up to the rows read.",
+        &[
+            (&[("outcome", "loaded")], rows.loaded),
+            (&[("outcome", "rejected")], rows.rejected),
+            (&[("outcome", "already_loaded")], rows.already_loaded),
+            (&[("outcome", "dropped")], rows.dropped),
+            (&[("outcome", "suppressed")], rows.suppressed),
+        ],
+    );
+    let batches = FlushReason::ALL.map(|reason| [("flush", reason.name())]);
+    text.family(
+        "pgrung_batches_total",
+        "counter",
+        "Batches committed, by why they were closed.",
+        &[
+            (&batches[0], snapshot.batches[0]),
+            (&batches[1], snapshot.batches[1]),
+            (&batches[2], snapshot.batches[2]),
+            (&batches[3], snapshot.batches[3]),
+        ],
+    );
+    for (name, help, value) in [
+        (
+            "pgrung_read_bytes_total",
+            "Bytes taken from the sources, as stored.",
+            snapshot.bytes_read,
+        ),
+        (
+            "pgrung_committed_bytes_total",
+            "Uncompressed bytes of committed batches.",
+            snapshot.bytes_committed,
+        ),
+        (
+            "pgrung_dropped_bytes_total",
+            "Uncompressed bytes thrown away because the server was too slow.",
+            snapshot.bytes_dropped,
+        ),
+        (
+            "pgrung_spilled_bytes_total",
+            "Compressed bytes ever written to the spill.",
+            snapshot.bytes_spilled,
+        ),
+        (
+            "pgrung_retries_total",
+            "Transactions repeated.",
+            snapshot.retries,
+        ),
+    ] {
+        text.counter(name, help, value);
+    }
+    for (name, help, value) in [
+        (
+            "pgrung_queue_batches",
+            "Batches that wait for a worker.",
+            snapshot.queue_depth,
+        ),
+        (
+            "pgrung_queue_capacity_batches",
+            "Batches that may wait for a worker.",
+            snapshot.queue_capacity,
+        ),
+        (
+            "pgrung_spill_batches",
+            "Batches that wait in the spill.",
+            snapshot.spill_batches,
+        ),
+        (
+            "pgrung_spill_bytes",
+            "Bytes that the files of the spill take.",
+            snapshot.spill_bytes,
+        ),
+    ] {
+        text.family(name, "gauge", help, &[(&[], value)]);
+    }
+    text.family(
+        "pgrung_batch_fill_ratio",
+        "gauge",
+        "Mean fill of the committed batches, 0 to 1 of the nearest limit.",
+        &[(&[], number(snapshot.fill_mean))],
+    );
+    text.summary(
+        "pgrung_commit_duration_seconds",
+        "From BEGIN to the answer to COMMIT.",
+        &snapshot.commit,
+    );
+    text.summary(
+        "pgrung_wait_duration_seconds",
+        "From the first row of a batch to its commit.",
+        &snapshot.wait,
+    );
+    text.0
+}
+
+/// Name and value of each label.
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+#[derive(Default)]
+struct Exposition(String);
+
+impl Exposition {
+    /// A metric with all its samples; the format wants them together, HELP and TYPE first.
+    fn family<V: Display>(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        samples: &[(Labels<'_>, V)],
+    ) {
+        self.describe(name, kind, help);
+        for (labels, value) in samples {
+            self.sample(name, labels, value);
+        }
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, "counter", help, &[(&[], value)]);
+    }
+
+    fn summary(&mut self, name: &str, help: &str, timing: &Timing) {
+        self.describe(name, "summary", help);
+        // A quantile of nothing is not a number, in the format as in truth.
+        let value = |seconds| match timing.count {
+            0 => number(f64::NAN),
+            _ => number(seconds),
+        };
+        self.sample(name, &[("quantile", "0.5")], value(timing.p50_seconds));
+        self.sample(name, &[("quantile", "0.99")], value(timing.p99_seconds));
+        self.sample(&format!("{name}_sum"), &[], number(timing.sum_seconds));
+        self.sample(&format!("{name}_count"), &[], timing.count);
+    }
+
+    fn describe(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: Labels<'_>, value: impl Display) {
+        self.0.push_str(name);
+        for (index, (label, text)) in labels.iter().enumerate() {
+            self.0.push(if index == 0 { '{' } else { ',' });
+            self.0.push_str(label);
+            self.0.push_str("=\"");
+            for character in text.chars() {
+                match character {
+                    '\\' => self.0.push_str("\\\\"),
+                    '"' => self.0.push_str("\\\""),
+                    '\n' => self.0.push_str("\\n"),
+                    other => self.0.push(other),
+                }
+            }
+            self.0.push('"');
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        let _ = writeln!(self.0, " {value}");
+    }
+}
+
+/// A number as the format writes it.
+fn number(value: f64) -> String {
+    if value == f64::INFINITY {
+        "+Inf".to_string()
+    } else if value == f64::NEG_INFINITY {
+        "-Inf".to_string()
+    } else {
+        value.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::metrics::Info;
+    use crate::report::Rows;
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            info: Info {
+                version: "0.1.0".to_string(),
+                import_id: Some("nightly".to_string()),
+                table: "\"public\".\"a\\b\nc\"".to_string(),
+                strategy: "copy".to_string(),
+            },
+            rows: Rows {
+                read: 115,
+                loaded: 100,
+                rejected: 1,
+                already_loaded: 10,
+                dropped: 4,
+                suppressed: 0,
+            },
+            batches: [3, 0, 7, 1],
+            bytes_read: 4096,
+            bytes_committed: 4000,
+            bytes_dropped: 160,
+            bytes_spilled: 512,
+            retries: 2,
+            queue_depth: 1,
+            queue_capacity: 2,
+            spill_batches: 5,
+            spill_bytes: 2048,
+            fill_mean: 0.25,
+            commit: Timing {
+                count: 11,
+                sum_seconds: 0.5,
+                p50_seconds: 0.0125,
+                p99_seconds: 0.2,
+            },
+            wait: Timing::default(),
+        }
+    }
+
+    #[test]
+    fn the_exposition_says_all_there_is() {
+        insta::assert_snapshot!(render(&snapshot()), @r##"
+        # HELP pgrung_load_info What the load is; always 1.
+        # TYPE pgrung_load_info gauge
+        pgrung_load_info{version="0.1.0",import_id="nightly",table="\"public\".\"a\\b\nc\"",strategy="copy"} 1
+        # HELP pgrung_rows_read_total Rows read from the sources.
+        # TYPE pgrung_rows_read_total counter
+        pgrung_rows_read_total 115
+        # HELP pgrung_rows_total Rows by what became of them; at the end they add up to the rows read.
+        # TYPE pgrung_rows_total counter
+        pgrung_rows_total{outcome="loaded"} 100
+        pgrung_rows_total{outcome="rejected"} 1
+        pgrung_rows_total{outcome="already_loaded"} 10
+        pgrung_rows_total{outcome="dropped"} 4
+        pgrung_rows_total{outcome="suppressed"} 0
+        # HELP pgrung_batches_total Batches committed, by why they were closed.
+        # TYPE pgrung_batches_total counter
+        pgrung_batches_total{flush="rows"} 3
+        pgrung_batches_total{flush="bytes"} 0
+        pgrung_batches_total{flush="wait"} 7
+        pgrung_batches_total{flush="end"} 1
+        # HELP pgrung_read_bytes_total Bytes taken from the sources, as stored.
+        # TYPE pgrung_read_bytes_total counter
+        pgrung_read_bytes_total 4096
+        # HELP pgrung_committed_bytes_total Uncompressed bytes of committed batches.
+        # TYPE pgrung_committed_bytes_total counter
+        pgrung_committed_bytes_total 4000
+        # HELP pgrung_dropped_bytes_total Uncompressed bytes thrown away because the server was too slow.
+        # TYPE pgrung_dropped_bytes_total counter
+        pgrung_dropped_bytes_total 160
+        # HELP pgrung_spilled_bytes_total Compressed bytes ever written to the spill.
+        # TYPE pgrung_spilled_bytes_total counter
+        pgrung_spilled_bytes_total 512
+        # HELP pgrung_retries_total Transactions repeated.
+        # TYPE pgrung_retries_total counter
+        pgrung_retries_total 2
+        # HELP pgrung_queue_batches Batches that wait for a worker.
+        # TYPE pgrung_queue_batches gauge
+        pgrung_queue_batches 1
+        # HELP pgrung_queue_capacity_batches Batches that may wait for a worker.
+        # TYPE pgrung_queue_capacity_batches gauge
+        pgrung_queue_capacity_batches 2
+        # HELP pgrung_spill_batches Batches that wait in the spill.
+        # TYPE pgrung_spill_batches gauge
+        pgrung_spill_batches 5
+        # HELP pgrung_spill_bytes Bytes that the files of the spill take.
+        # TYPE pgrung_spill_bytes gauge
+        pgrung_spill_bytes 2048
+        # HELP pgrung_batch_fill_ratio Mean fill of the committed batches, 0 to 1 of the nearest limit.
+        # TYPE pgrung_batch_fill_ratio gauge
+        pgrung_batch_fill_ratio 0.25
+        # HELP pgrung_commit_duration_seconds From BEGIN to the answer to COMMIT.
+        # TYPE pgrung_commit_duration_seconds summary
+        pgrung_commit_duration_seconds{quantile="0.5"} 0.0125
+        pgrung_commit_duration_seconds{quantile="0.99"} 0.2
+        pgrung_commit_duration_seconds_sum 0.5
+        pgrung_commit_duration_seconds_count 11
+        # HELP pgrung_wait_duration_seconds From the first row of a batch to its commit.
+        # TYPE pgrung_wait_duration_seconds summary
+        pgrung_wait_duration_seconds{quantile="0.5"} NaN
+        pgrung_wait_duration_seconds{quantile="0.99"} NaN
+        pgrung_wait_duration_seconds_sum 0
+        pgrung_wait_duration_seconds_count 0
+        "##);
+    }
+
+    /// What of `line` is the name of the metric.
+    fn name(line: &str) -> &str {
+        let end = line.find(['{', ' ']).unwrap_or(line.len());
+        &line[..end]
+    }
+
+    #[test]
+    fn names_and_order_follow_the_conventions() {
+        let text = render(&snapshot());
+        assert!(text.ends_with('\n') && !text.contains("\n\n") && !text.contains('\r'));
+        let mut families = BTreeSet::new();
+        let mut samples = BTreeSet::new();
+        let mut lines = text.lines();
+        let mut family: (&str, &str) = ("", "");
+        while let Some(line) = lines.next() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (help_name, help) = rest.split_once(' ').unwrap();
+                let kind = lines.next().unwrap().strip_prefix("# TYPE ").unwrap();
+                family = kind.split_once(' ').unwrap();
+                assert_eq!(family.0, help_name);
+                assert!(help.ends_with('.') && !help.contains('\\'), "{help}");
+                assert!(families.insert(help_name), "{help_name} twice");
+                continue;
+            }
+            let found = name(line);
+            let plain = |c: char| c.is_ascii_lowercase() || c == '_';
+            assert!(found.starts_with("pgrung_") && found.chars().all(plain));
+            assert!(
+                samples.insert(line.rsplit_once(' ').unwrap().0),
+                "{line} twice"
+            );
+            let (base, kind) = family;
+            match kind {
+                "summary" => assert!(["", "_sum", "_count"].contains(&&found[base.len()..])),
+                _ => assert_eq!(found, base),
+            }
+            assert_eq!(kind == "counter", base.ends_with("_total"), "{base}");
+            // Base units, and the unit last.
+            for other in ["_ms", "milli", "micro", "_kb", "_mb", "percent"] {
+                assert!(!base.contains(other), "{base}");
+            }
+            let bare = base.trim_end_matches("_total");
+            let last = bare.rsplit('_').next().unwrap();
+            for unit in ["seconds", "bytes", "ratio", "info"] {
+                let has = bare.split('_').any(|word| word == unit);
+                assert!(!has || last == unit, "{base}");
+            }
+            let value = line.rsplit_once(' ').unwrap().1;
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+        assert!(families.len() > 10);
+    }
+
+    #[test]
+    fn infinities_are_written_as_the_format_says() {
+        assert_eq!(number(f64::INFINITY), "+Inf");
+        assert_eq!(number(f64::NEG_INFINITY), "-Inf");
+        assert_eq!(number(f64::NAN), "NaN");
+        assert_eq!(number(1.0), "1");
+        assert_eq!(number(0.00001), "0.00001");
+    }
+}
