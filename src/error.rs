@@ -9,9 +9,11 @@ use crate::batch::Batch;
 use crate::connect::ConnectError;
 use crate::embedded::EmbeddedError;
 use crate::exit_code::Exit;
+use crate::metrics::MetricsError;
 use crate::retry::Failure;
 use crate::server_error;
 use crate::source::{InputError, Position};
+use crate::spill::SpillError;
 use crate::strategy::Refusal;
 use crate::table::{TableError, Target};
 
@@ -96,6 +98,12 @@ pub enum Error {
         /// The first of them.
         first: Box<Error>,
     },
+    /// Batches that should be on disk.
+    #[error(transparent)]
+    Spill(#[from] SpillError),
+    /// Figures for machines.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// Stopped by a signal.
     #[error("interrupted")]
     Interrupted(i32),
@@ -149,6 +157,8 @@ impl Error {
             | Error::TakenOver(_)
             | Error::Lost { .. }
             | Error::Rail { .. }
+            | Error::Spill(_)
+            | Error::Metrics(_)
             | Error::Mismatch(_)
             | Error::Output { .. } => Exit::Failed,
         }

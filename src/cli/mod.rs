@@ -5,6 +5,7 @@ mod units;
 
 use self::profile::{Profile, Settings};
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -158,6 +159,12 @@ pub struct LoadArgs {
     /// What happens when the server is slower than the source * [default: block]
     #[arg(long, value_enum, help_heading = "Stream")]
     pub overflow: Option<Overflow>,
+    /// Directory for batches on disk with --overflow spill [default: none]
+    #[arg(long, value_name = "DIR", help_heading = "Stream")]
+    pub spill_dir: Option<PathBuf>,
+    /// Most bytes of the files in --spill-dir; then the source waits
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", help_heading = "Stream", value_parser = units::bytes)]
+    pub spill_limit: usize,
     /// Time that batches under way have to finish after Ctrl-C or SIGTERM
     #[arg(long, value_name = "TIME", default_value = "10s", help_heading = "Stream", value_parser = units::time)]
     pub grace: Duration,
@@ -223,6 +230,12 @@ pub struct OutputArgs {
     /// Say what was decided and why [default: off]
     #[arg(long, short, conflicts_with = "quiet")]
     pub verbose: bool,
+    /// Serve the figures to Prometheus at this address; a port alone means loopback [default: off]
+    #[arg(long, value_name = "ADDR", value_parser = crate::metrics::address)]
+    pub metrics: Option<SocketAddr>,
+    /// Write the figures to this file for node_exporter's textfile collector [default: off]
+    #[arg(long, value_name = "FILE")]
+    pub metrics_file: Option<PathBuf>,
     /// How notices on stderr are written
     #[arg(long, value_enum, default_value = "text")]
     pub log_format: LogFormat,
@@ -477,6 +490,20 @@ impl LoadArgs {
             None => machine::cores().min(4),
         };
         let rows = self.batch_rows.or(profile.batch_rows);
+        let overflow = self.overflow.unwrap_or(profile.overflow);
+        let spill = match (overflow, &self.spill_dir) {
+            (Overflow::Spill, None) => return usage("--overflow spill needs --spill-dir DIR"),
+            (Overflow::Spill, Some(_)) if self.no_ledger => {
+                return usage(
+                    "--overflow spill needs the ledger: it alone tells which batches on disk were committed",
+                );
+            }
+            (Overflow::Spill, Some(_)) if commit != Commit::Batch => {
+                return usage("--overflow spill needs --commit batch");
+            }
+            (Overflow::Spill, Some(dir)) => Some((dir.clone(), self.spill_limit as u64)),
+            _ => None,
+        };
         Ok(LoadPlan {
             inputs: inputs(&self.inputs)?,
             read: self.input.options()?,
@@ -495,7 +522,10 @@ impl LoadArgs {
                 wait: Some(self.max_wait.unwrap_or(profile.max_wait)),
             },
             queue: self.queue,
-            overflow: self.overflow.unwrap_or(profile.overflow),
+            overflow,
+            spill,
+            metrics: self.output.metrics,
+            metrics_file: self.output.metrics_file.clone(),
             grace: self.grace,
             commit,
             durability: self.durability.unwrap_or(profile.durability),

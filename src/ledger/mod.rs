@@ -5,6 +5,7 @@ mod finish;
 mod merge;
 mod migrate;
 mod open;
+mod resume;
 mod status;
 
 use std::time::SystemTime;
@@ -19,6 +20,7 @@ use crate::source::hash;
 pub use finish::Finish;
 pub use migrate::{migrate, require};
 pub use open::{Known, Request, SourceIdentity, open};
+pub use resume::resume;
 pub use status::{ImportStatus, status};
 
 /// One run of one import: what its workers write into the ledger.

@@ -131,7 +131,7 @@ pub async fn open(client: &mut Client, request: &Request<'_>) -> Result<Opened, 
     })
 }
 
-fn refused(error: tokio_postgres::Error) -> Error {
+pub(super) fn refused(error: tokio_postgres::Error) -> Error {
     Error::Server {
         doing: "opening the import in the ledger",
         error,

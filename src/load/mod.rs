@@ -1,6 +1,8 @@
 //! One load from end to end: prepare, read, write, close, account. It reads top to bottom.
 
 mod close;
+mod figures;
+mod leftovers;
 mod plan;
 mod prepare;
 mod readers;
@@ -16,12 +18,15 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use self::close::{close, export, keep_small};
+use self::figures::Figures;
+use self::leftovers::load_leftovers;
 use self::prepare::{Ready, prepare};
 use self::sampler::sample;
 use self::switches::Switches;
 use self::tallies::{Measured, Tallies};
 use crate::error::Error;
 use crate::machine;
+use crate::metrics::Info;
 use crate::overflow::{Outlet, Overflow};
 use crate::report::{Console, Observed, Progress};
 use crate::source::{Pool, Shared};
@@ -36,7 +41,12 @@ const WORTH_A_VERDICT: Duration = Duration::from_secs(2);
 /// Loads. Committed rows stay committed whatever happens later; the outcome says how many.
 pub async fn load(plan: &LoadPlan, console: &Console, stop: &Arc<Stop>) -> Outcome {
     let ready = tokio::select! {
-        ready = prepare(plan, console) => ready,
+        ready = async {
+            if let Some((dir, _)) = &plan.spill {
+                load_leftovers(plan, dir, console, stop).await?;
+            }
+            prepare(plan, console).await
+        } => ready,
         () = stop.wait() => Err(Error::Interrupted(stop.signal().unwrap_or_default())),
     };
     match ready {
@@ -69,9 +79,10 @@ async fn run(plan: &LoadPlan, mut ready: Ready, console: &Console, stop: &Arc<St
     let is_pipe = total.is_none();
 
     let (full_in, full) = async_channel::bounded(plan.queue);
-    let job = Arc::new(ready.job(plan, reject_file, &tallies, &switches, console));
     let count = ready.readers(plan);
-    let buffers = Pool::new(count + plan.queue + plan.workers);
+    // One more goes between disk and workers.
+    let spare = usize::from(plan.spill.is_some());
+    let buffers = Pool::new(count + plan.queue + plan.workers + spare);
     console.detail(&format!(
         "{} workers (default: one a core, at most 4), {count} readers; memory for batches: {} x {} bytes",
         plan.workers,
@@ -79,8 +90,32 @@ async fn run(plan: &LoadPlan, mut ready: Ready, console: &Console, stop: &Arc<St
         plan.window.bytes,
     ));
     let parser = ready.parser();
-    let outlet = match plan.overflow {
-        Overflow::Drop => Outlet::drop_newest(full_in, tallies.counters.clone(), console.clone()),
+    let stage = match ready.stage(plan, &tallies, console) {
+        Ok(stage) => stage,
+        Err(error) => return error.into(),
+    };
+    let job = ready.destination().job(
+        plan,
+        reject_file,
+        stage.clone(),
+        &tallies,
+        &switches,
+        console,
+    );
+    let job = Arc::new(job);
+    let outlet = match (plan.overflow, &stage) {
+        (_, Some(stage)) => {
+            stage.start(full_in.clone(), buffers.empty.clone());
+            Outlet::spill(
+                full_in,
+                stage.clone(),
+                tallies.counters.clone(),
+                console.clone(),
+            )
+        }
+        (Overflow::Drop, None) => {
+            Outlet::drop_newest(full_in, tallies.counters.clone(), console.clone())
+        }
         _ => Outlet::block(full_in, tallies.counters.clone(), console.clone()),
     };
     let readers = ready.start_readers(
@@ -110,6 +145,22 @@ async fn run(plan: &LoadPlan, mut ready: Ready, console: &Console, stop: &Arc<St
         }
         .run(),
     );
+    let figures = Figures {
+        info: Info {
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            import_id: ledger.as_ref().map(|ledger| ledger.import_id.clone()),
+            table: target.table.clone(),
+            strategy: plan.strategy.name().to_string(),
+        },
+        tallies: tallies.clone(),
+        taken: taken.clone(),
+        queue: full.clone(),
+        stage: stage.clone(),
+    };
+    let publishing = match figures.publish(plan, &switches, console).await {
+        Ok(publishing) => publishing,
+        Err(error) => return error.into(),
+    };
     let looks = tokio::spawn(sample(
         plan.settings.clone(),
         job.backends.clone(),
@@ -139,6 +190,17 @@ async fn run(plan: &LoadPlan, mut ready: Ready, console: &Console, stop: &Arc<St
         error = readers.finish().await.err();
     }
     merges.abort();
+    if let Some(stage) = &stage {
+        if let Some(failure) = stage.take_failure() {
+            error.get_or_insert(failure.into());
+        }
+        let rows = stage.on_disk().rows;
+        if rows > 0 {
+            console.notice(&format!(
+                "{rows} rows wait on disk; the next run with the same --spill-dir loads them"
+            ));
+        }
+    }
     if error.is_none() && complete && !finished {
         // Dropped rows were never to be in the ledger.
         let counters = &tallies.counters;
@@ -151,8 +213,11 @@ async fn run(plan: &LoadPlan, mut ready: Ready, console: &Console, stop: &Arc<St
         error.get_or_insert(failure);
     }
     switches.done.set();
-    // The display only reads; if it died there is nothing to report.
+    // Displays only read; if one died there is nothing to report.
     let _ = display.await;
+    if let Some(publishing) = publishing {
+        let _ = publishing.await;
+    }
     if error.is_none()
         && let Some(signal) = stop.signal()
     {

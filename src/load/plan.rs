@@ -1,5 +1,6 @@
 //! A load as meant, and how it ended.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +82,12 @@ pub struct LoadPlan {
     pub queue: usize,
     /// What happens when the server is slower than the source.
     pub overflow: Overflow,
+    /// Where batches go with `--overflow spill`, and the most bytes of the files.
+    pub spill: Option<(PathBuf, u64)>,
+    /// Where the figures are served over HTTP.
+    pub metrics: Option<SocketAddr>,
+    /// Where the figures are written as a file.
+    pub metrics_file: Option<PathBuf>,
     /// How long batches under way may take to finish after a signal.
     pub grace: Duration,
     /// What a commit covers.

@@ -2,15 +2,21 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::plan::LoadPlan;
+use deadpool_postgres::Pool;
+
+use super::plan::{Durability, LoadPlan};
 use super::prepare::Ready;
 use super::readers::{First, Readers, Sources, Waiting};
 use super::switches::Switches;
 use super::tallies::Tallies;
 use crate::error::Error;
+use crate::ledger::Ledger;
+use crate::overflow::Stage;
 use crate::rejects::RejectFile;
 use crate::report::Console;
 use crate::source::{Input, RowParser, Shared};
+use crate::spill::{Identity, Spill, SpilledSource};
+use crate::table::{Table, Target};
 use crate::worker::{Job, OnError};
 
 impl Ready {
@@ -56,43 +62,52 @@ impl Ready {
         }
     }
 
-    /// What the workers share.
-    pub fn job(
+    /// The stage of `--overflow spill`, if that is wanted.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or written to.
+    pub fn stage(
         &self,
         plan: &LoadPlan,
-        reject_file: Option<Mutex<RejectFile>>,
         tallies: &Tallies,
-        switches: &Switches,
         console: &Console,
-    ) -> Job {
-        Job {
-            pool: self.connections.clone(),
-            begin: plan.begin(),
-            deferrable: self.table.deferrable,
-            can_copy: !self.table.row_security,
-            suppresses: self.table.suppresses,
+    ) -> Result<Option<Stage>, Error> {
+        let (Some((dir, limit)), Some(ledger)) = (&plan.spill, &self.ledger) else {
+            return Ok(None);
+        };
+        let numbers = ledger.sources.iter().map(|number| Some(*number));
+        let identity = Identity {
+            import_id: ledger.import_id.clone(),
+            table: self.target.table.clone(),
+            sources: self
+                .inputs
+                .iter()
+                .zip(numbers)
+                .map(|(input, ledger_source)| SpilledSource {
+                    name: input.name().to_string(),
+                    ledger_source,
+                })
+                .collect(),
+            reading: self.first.reading(self.header.is_some()),
+        };
+        // Where commits need not wait for the disk, neither need batches.
+        let sync = !matches!(plan.durability, Durability::Off | Durability::End);
+        let spill = Spill::create(dir, *limit, identity)?.sync_segments(sync);
+        Ok(Some(Stage::new(
+            spill,
+            tallies.counters.clone(),
+            console.clone(),
+        )))
+    }
+
+    /// Where the rows go.
+    pub fn destination(&self) -> Destination {
+        Destination {
+            table: self.table.clone(),
             target: self.target.clone(),
-            strategy: plan.strategy,
-            copy_format: plan.copy_format,
-            commit: plan.commit,
-            on_error: match plan.on_error {
-                // Nowhere to put them aside.
-                OnError::Reject(_) if self.ledger.is_none() && reject_file.is_none() => {
-                    OnError::Stop
-                }
-                on_error => on_error,
-            },
+            connections: self.connections.clone(),
             ledger: self.ledger.clone(),
-            reject_file,
-            window: plan.window,
-            patience: plan.patience,
-            backends: Arc::default(),
-            sources: self.inputs.iter().map(Input::name).collect(),
-            counters: tallies.counters.clone(),
-            latency: tallies.latency.clone(),
-            wait: tallies.wait.clone(),
-            stop: switches.halt.clone(),
-            console: console.clone(),
+            names: self.inputs.iter().map(Input::name).collect(),
         }
     }
 
@@ -127,5 +142,63 @@ impl Ready {
             shared,
         };
         Readers::start(count, self.first, sources)
+    }
+}
+
+/// Where rows go.
+pub struct Destination {
+    /// The table.
+    pub table: Table,
+    /// What is written of it.
+    pub target: Arc<Target>,
+    /// Connections for the workers.
+    pub connections: Pool,
+    /// Where commits are noted.
+    pub ledger: Option<Ledger>,
+    /// Names of the sources.
+    pub names: Vec<Arc<str>>,
+}
+
+impl Destination {
+    /// What the workers share.
+    pub fn job(
+        &self,
+        plan: &LoadPlan,
+        reject_file: Option<Mutex<RejectFile>>,
+        stage: Option<Stage>,
+        tallies: &Tallies,
+        switches: &Switches,
+        console: &Console,
+    ) -> Job {
+        Job {
+            pool: self.connections.clone(),
+            begin: plan.begin(),
+            deferrable: self.table.deferrable,
+            can_copy: !self.table.row_security,
+            suppresses: self.table.suppresses,
+            target: self.target.clone(),
+            strategy: plan.strategy,
+            copy_format: plan.copy_format,
+            commit: plan.commit,
+            on_error: match plan.on_error {
+                // Nowhere to put them aside.
+                OnError::Reject(_) if self.ledger.is_none() && reject_file.is_none() => {
+                    OnError::Stop
+                }
+                on_error => on_error,
+            },
+            ledger: self.ledger.clone(),
+            reject_file,
+            stage,
+            window: plan.window,
+            patience: plan.patience,
+            backends: Arc::default(),
+            sources: self.names.clone(),
+            counters: tallies.counters.clone(),
+            latency: tallies.latency.clone(),
+            wait: tallies.wait.clone(),
+            stop: switches.halt.clone(),
+            console: console.clone(),
+        }
     }
 }

@@ -40,18 +40,7 @@ impl Tallies {
             latency,
             wait,
         } = self;
-        let loaded = counters.loaded.load(Relaxed);
-        let rows = Rows {
-            read: counters
-                .read
-                .load(Relaxed)
-                .saturating_sub(counters.abandoned.load(Relaxed)),
-            loaded,
-            rejected: counters.rejected.load(Relaxed),
-            already_loaded: counters.already_loaded.load(Relaxed),
-            dropped: counters.dropped.load(Relaxed),
-            suppressed: counters.suppressed.load(Relaxed),
-        };
+        let rows = Rows::of(counters);
         let seconds = measured.elapsed.as_secs_f64();
         Summary {
             import_id: measured.import_id,
@@ -63,7 +52,7 @@ impl Tallies {
             bytes_read: measured.bytes_read,
             elapsed_seconds: seconds,
             rows_per_second: if seconds > 0.0 {
-                loaded as f64 / seconds
+                rows.loaded as f64 / seconds
             } else {
                 0.0
             },

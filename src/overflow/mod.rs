@@ -1,5 +1,7 @@
 //! What happens to a closed batch when the server is slower than the source.
 
+mod stage;
+
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
@@ -9,6 +11,8 @@ use async_channel::TrySendError;
 
 use crate::batch::Batch;
 use crate::report::{Console, Counters};
+
+pub use stage::Stage;
 
 /// What to do when all buffers are full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -35,6 +39,7 @@ pub struct Outlet {
 enum Policy {
     Block,
     Drop(Mutex<Option<Instant>>),
+    Spill(Stage),
 }
 
 /// What became of a batch that was handed over.
@@ -76,6 +81,21 @@ impl Outlet {
         }
     }
 
+    /// Hands batches to `full`; writes them to disk when it is full.
+    pub fn spill(
+        full: async_channel::Sender<Batch>,
+        stage: Stage,
+        counters: Arc<Counters>,
+        console: Console,
+    ) -> Self {
+        Outlet {
+            full,
+            policy: Policy::Spill(stage),
+            counters,
+            console,
+        }
+    }
+
     /// Hands a closed batch over.
     pub fn hand_over(&self, batch: Batch) -> HandOver {
         match &self.policy {
@@ -83,6 +103,7 @@ impl Outlet {
                 Ok(()) => HandOver::Taken,
                 Err(_) => HandOver::Gone,
             },
+            Policy::Spill(stage) => stage.hand_over(batch, &self.full),
             Policy::Drop(noticed) => match self.full.try_send(batch) {
                 Ok(()) => HandOver::Taken,
                 Err(TrySendError::Closed(_)) => HandOver::Gone,
@@ -115,6 +136,14 @@ impl Outlet {
             self.console.notice(&format!(
                 "the server is slower than the source: {rows} rows dropped so far (--overflow drop)"
             ));
+        }
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        if let Policy::Spill(stage) = &self.policy {
+            stage.end();
         }
     }
 }

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -13,7 +12,7 @@ use crate::connect::{self, ConnectSettings};
 use crate::error::Error;
 use crate::ledger;
 use crate::retry::Failure;
-use crate::source::{Dialect, Keys, Position, RowParser};
+use crate::source::{Position, RowParser};
 use crate::strategy::{CopyFormat, Refused, StrategyKind};
 use crate::table::{Table, Target};
 use crate::worker::{Isolation, Session};
@@ -76,7 +75,7 @@ pub async fn replay(plan: &ReplayPlan) -> Result<Replayed, Error> {
         .await
         .map_err(failed)?;
     let mut replay = Replay {
-        parser: parser(&import.get(2), &target),
+        parser: RowParser::from_reading(&import.get(2), target.json_columns()),
         tables: if import.get(3) {
             ["pgrung.unlogged_rejects", "pgrung.unlogged_spans"]
         } else {
@@ -236,28 +235,6 @@ fn batch(rows: &[Row]) -> Batch {
         batch.push_run(original, &[original.len() as u32]);
     }
     batch
-}
-
-/// A parser that reads records as the import read them.
-fn parser(reading: &Value, target: &Target) -> RowParser {
-    let columns = target.columns.len();
-    if reading["format"] == "ndjson" {
-        return RowParser::ndjson(Keys::new(target.json_columns()), columns);
-    }
-    let byte = |key: &str| reading[key].as_str().and_then(|text| text.bytes().next());
-    let dialect = Dialect {
-        delimiter: byte("delimiter").unwrap_or(b','),
-        quote: byte("quote"),
-        escape: byte("escape").unwrap_or(b'"'),
-        null: reading["null"]
-            .as_str()
-            .unwrap_or_default()
-            .as_bytes()
-            .to_vec(),
-        line_end: b'\n',
-        skip_blank: columns != 1,
-    };
-    RowParser::delimited(dialect, columns)
 }
 
 fn failed(failure: Failure) -> Error {

@@ -30,6 +30,8 @@ pub struct Counters {
     pub dropped: AtomicU64,
     /// Their bytes.
     pub dropped_bytes: AtomicU64,
+    /// Rows that went to disk on their way.
+    pub spilled: AtomicU64,
     /// Rows that a trigger or a rule of the table kept out.
     pub suppressed: AtomicU64,
     /// Batches whose commit is known.

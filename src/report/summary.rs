@@ -63,6 +63,21 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// Reads the counts of a load.
+    pub fn of(counters: &Counters) -> Self {
+        Rows {
+            read: counters
+                .read
+                .load(Relaxed)
+                .saturating_sub(counters.abandoned.load(Relaxed)),
+            loaded: counters.loaded.load(Relaxed),
+            rejected: counters.rejected.load(Relaxed),
+            already_loaded: counters.already_loaded.load(Relaxed),
+            dropped: counters.dropped.load(Relaxed),
+            suppressed: counters.suppressed.load(Relaxed),
+        }
+    }
+
     /// Whether rows of the input are not in the table.
     pub fn incomplete(&self) -> bool {
         self.rejected + self.dropped + self.suppressed > 0

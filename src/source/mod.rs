@@ -17,10 +17,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use compression::Compression;
-pub use csv::Dialect;
 pub use fields::{FieldError, Fields};
 pub use fingerprint::{Fingerprint, hash, hash_all};
-pub use ndjson::Keys;
 pub use parser::RowParser;
 pub use reader::{Pool, Reader, Shared};
 

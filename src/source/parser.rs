@@ -1,5 +1,7 @@
 //! Cuts the records of a batch into fields, whichever the format.
 
+use serde_json::Value;
+
 use super::csv::{self, Dialect};
 use super::fields::{FieldError, FieldErrorKind, Fields};
 use super::ndjson::{self, Keys};
@@ -40,6 +42,29 @@ impl RowParser {
     /// A parser of JSON lines into the columns of `keys`.
     pub fn ndjson(keys: Keys, columns: usize) -> Self {
         Self::new(Layout::Ndjson(keys), columns)
+    }
+
+    /// A parser that reads records as an import read them: its reading options as the ledger keeps
+    /// them, and its columns with whether each takes JSON.
+    pub fn from_reading(reading: &Value, columns: Vec<(String, bool)>) -> Self {
+        let count = columns.len();
+        if reading["format"] == "ndjson" {
+            return Self::ndjson(Keys::new(columns), count);
+        }
+        let byte = |key: &str| reading[key].as_str().and_then(|text| text.bytes().next());
+        let dialect = Dialect {
+            delimiter: byte("delimiter").unwrap_or(b','),
+            quote: byte("quote"),
+            escape: byte("escape").unwrap_or(b'"'),
+            null: reading["null"]
+                .as_str()
+                .unwrap_or_default()
+                .as_bytes()
+                .to_vec(),
+            line_end: b'\n',
+            skip_blank: count != 1,
+        };
+        Self::delimited(dialect, count)
     }
 
     fn new(format: Layout, columns: usize) -> Self {

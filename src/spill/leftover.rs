@@ -126,6 +126,7 @@ impl Leftover {
     }
 
     /// Bytes of all segments.
+    #[cfg(test)]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

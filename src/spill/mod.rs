@@ -44,7 +44,7 @@ use self::lock::Lock;
 use self::segment::{Header, Next, Segment};
 use crate::batch::Batch;
 
-pub use leftover::{Leftover, Loss, leftovers};
+pub use leftover::{Leftover, leftovers};
 
 /// Size at which a segment is closed: small enough that disk comes back soon, large enough that
 /// creating and removing files costs nothing beside writing them.
@@ -371,6 +371,7 @@ impl Spill {
     }
 
     /// Batches that wait on disk.
+    #[cfg(test)]
     pub fn len_batches(&self) -> u64 {
         self.waiting.batches
     }
@@ -381,11 +382,13 @@ impl Spill {
     }
 
     /// Batches popped whose commit is not known yet.
+    #[cfg(test)]
     pub fn unsettled(&self) -> usize {
         self.unsettled.len()
     }
 
     /// Rows that wait on disk.
+    #[cfg(test)]
     pub fn rows(&self) -> u64 {
         self.waiting.rows
     }
@@ -407,6 +410,7 @@ impl Spill {
     }
 
     /// Name of the run in the names of its files.
+    #[cfg(test)]
     pub fn run(&self) -> &str {
         &self.run
     }
@@ -416,6 +420,7 @@ impl Spill {
     ///
     /// # Errors
     /// What the operating system says.
+    #[cfg(test)]
     pub fn close(mut self) -> Result<(), SpillError> {
         self.end_segment()
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
+use super::leftover::Loss;
 use super::*;
 use crate::source::Position;
 use crate::window::FlushReason;

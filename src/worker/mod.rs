@@ -15,6 +15,7 @@ use self::trial::{Next, Trial};
 use crate::batch::Batch;
 use crate::error::{Error, RowError};
 use crate::ledger::{Backend, Ledger, Tally};
+use crate::overflow::Stage;
 use crate::rejects::RejectFile;
 use crate::report::{Console, Counters, Latency};
 use crate::retry::{Failure, advice};
@@ -68,6 +69,8 @@ pub struct Job {
     pub on_error: OnError,
     /// Where bad rows go without a ledger.
     pub reject_file: Option<Mutex<RejectFile>>,
+    /// Batches on disk; a committed batch goes from there.
+    pub stage: Option<Stage>,
     /// Whether constraints may wait for COMMIT.
     pub deferrable: bool,
     /// Whether COPY takes the table, whatever the strategy.
@@ -196,6 +199,9 @@ impl Worker {
                 }
                 Ok(receipt) => {
                     self.job.count(&receipt, in_flight);
+                    if let Some(stage) = &self.job.stage {
+                        stage.settle(batch);
+                    }
                     return Ok(());
                 }
                 Err(Ended::Stopped(error)) => return Err(error),
