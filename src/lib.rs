@@ -32,6 +32,7 @@ mod load;
 mod machine;
 mod metrics;
 mod overflow;
+mod plan;
 mod rejects;
 mod report;
 mod retry;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{
-    BenchArgs, Cli, Command, ConnectionArgs, LoadArgs, MigrateArgs, ReplayArgs, StatusArgs,
+    BenchArgs, Cli, Command, ConnectionArgs, LoadArgs, MigrateArgs, PlanArgs, ReplayArgs,
+    StatusArgs,
 };
 use crate::connect::{self, ConnectSettings};
 use crate::embedded::{Embedded, EmbeddedOptions};
@@ -16,6 +17,7 @@ use crate::error::Error;
 use crate::exit_code::Exit;
 use crate::ledger;
 use crate::load::load;
+use crate::plan::{Measured, plan};
 use crate::rejects::{ReplayPlan, Replayed, replay};
 use crate::report::{Console, LogFormat, Summary, describe_imports};
 use crate::stop::Stop;
@@ -30,7 +32,9 @@ impl Cli {
                 args.output.log_format,
             ),
             Command::Bench(args) => Console::new(args.quiet, false, LogFormat::Text),
-            Command::Status(_) | Command::Replay(_) | Command::Migrate(_) => Console::default(),
+            Command::Plan(_) | Command::Status(_) | Command::Replay(_) | Command::Migrate(_) => {
+                Console::default()
+            }
         }
     }
 }
@@ -42,6 +46,7 @@ pub async fn run(cli: Cli, console: &Console, stop: &Arc<Stop>) -> Exit {
         match cli.command {
             Command::Load(args) => run_load(&args, console, stop).await,
             Command::Bench(args) => run_bench(&args, console, stop).await,
+            Command::Plan(args) => run_plan(&args).await,
             Command::Status(args) => run_status(&args, console).await,
             Command::Replay(args) => run_replay(&args, console).await,
             Command::Migrate(args) => run_migrate(&args, console).await,
@@ -168,6 +173,27 @@ async fn run_bench(args: &BenchArgs, console: &Console, stop: &Arc<Stop>) -> Res
     Ok(Exit::Loaded)
 }
 
+async fn run_plan(args: &PlanArgs) -> Result<Exit, Error> {
+    let given = args.round_trip.is_some() && args.commit_time.is_some();
+    let measured = if args.connection.names_a_server() && !given {
+        let client = connect::connect(&args.connection.settings()?).await?;
+        let measured = Measured::on(&client).await;
+        Some(measured.map_err(|error| Error::Server {
+            doing: "measuring round trip and commit",
+            error,
+        })?)
+    } else {
+        None
+    };
+    let plan = plan(&args.request(measured)).map_err(|error| Error::Usage(error.to_string()))?;
+    if args.json {
+        print_json(&plan)?;
+    } else {
+        print(&format!("{plan}\n"))?;
+    }
+    Ok(Exit::Loaded)
+}
+
 async fn run_status(args: &StatusArgs, console: &Console) -> Result<Exit, Error> {
     let (settings, _server) =
         server(&args.connection, args.connection.embedded_dir(), console).await?;
@@ -180,11 +206,7 @@ async fn run_status(args: &StatusArgs, console: &Console) -> Result<Exit, Error>
         )));
     }
     if args.json {
-        let json = serde_json::to_string_pretty(&imports).map_err(|error| Error::Output {
-            name: "stdout".to_string(),
-            source: error.into(),
-        })?;
-        print(&format!("{json}\n"))?;
+        print_json(&imports)?;
     } else {
         print(&describe_imports(&imports))?;
     }
@@ -276,6 +298,15 @@ fn watch_signals(stop: Arc<Stop>, console: Console) -> impl Future<Output = i32>
             stop.set_by(kind.as_raw_value());
         }
     }
+}
+
+/// Writes a value to stdout as JSON.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
+    let json = serde_json::to_string_pretty(value).map_err(|error| Error::Output {
+        name: "stdout".to_string(),
+        source: error.into(),
+    })?;
+    print(&format!("{json}\n"))
 }
 
 /// Writes to stdout; a reader that went away is no failure.

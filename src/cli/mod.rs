@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::load::{Durability, LedgerUse, LoadPlan};
 use crate::machine;
 use crate::overflow::Overflow;
+use crate::plan::{Costs, Measured, Request};
 use crate::report::{LogFormat, ProgressMode};
 use crate::source::{Compression, Format, Input, ReadOptions};
 use crate::strategy::{CopyFormat, StrategyKind};
@@ -49,6 +50,9 @@ pub enum Command {
     /// Load rows from files or stdin into a table
     #[command(after_help = EXIT_CODES)]
     Load(Box<LoadArgs>),
+    /// Compute which window, strategy and durability fit a stream, before it runs
+    #[command(after_help = EXIT_CODES)]
+    Plan(Box<PlanArgs>),
     /// Show what the ledger knows: imports, progress, gaps, rejects
     #[command(after_help = EXIT_CODES)]
     Status(Box<StatusArgs>),
@@ -242,6 +246,80 @@ pub struct OutputArgs {
     /// Errors only: no progress, no notices, no summary on stdout [default: off]
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// Arguments of `pgrung plan`.
+#[derive(Debug, Clone, Args)]
+pub struct PlanArgs {
+    /// Rows that arrive in a second
+    #[arg(long, value_name = "N")]
+    pub rows_per_second: f64,
+    /// Bytes of a row in the source, its line end included
+    #[arg(long, value_name = "N")]
+    pub row_bytes: f64,
+    /// Longest time from a row's arrival to its commit [default: none to keep]
+    #[arg(long, value_name = "TIME", value_parser = units::time)]
+    pub latency: Option<Duration>,
+    /// Time from a message to its answer [default: measured where a server is named, else 0.1ms]
+    #[arg(long, value_name = "TIME", value_parser = units::time)]
+    pub round_trip: Option<Duration>,
+    /// Time that the server needs for COMMIT [default: measured where a server is named, else 2ms]
+    #[arg(long, value_name = "TIME", value_parser = units::time)]
+    pub commit_time: Option<Duration>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub connection: ConnectionArgs,
+    /// How batches become statements
+    #[arg(long, short, value_enum, default_value = "copy")]
+    pub strategy: StrategyKind,
+    /// Connections that write at the same time
+    #[arg(long, short = 'j', value_name = "N", default_value = "2", value_parser = positive)]
+    pub workers: usize,
+    /// Rows that close a batch [default: 1000; copy: no limit]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub batch_rows: Option<usize>,
+    /// Bytes that close a batch
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = units::bytes)]
+    pub batch_bytes: usize,
+    /// Longest time the first row of a batch waits for more
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::time)]
+    pub max_wait: Duration,
+    /// Batches that may wait for a worker
+    #[arg(long, value_name = "N", default_value = "2", value_parser = positive)]
+    pub queue: usize,
+    /// As of load: two round trips a batch fewer [default: off]
+    #[arg(long)]
+    pub no_ledger: bool,
+    /// Print JSON [default: off]
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl PlanArgs {
+    /// The request, with times that are given or were `measured`.
+    pub fn request(&self, measured: Option<Measured>) -> Request {
+        let measured = measured.unwrap_or_default();
+        Request {
+            rows_per_second: self.rows_per_second,
+            row_bytes: self.row_bytes,
+            latency: self.latency,
+            round_trip: self.round_trip.unwrap_or(measured.round_trip),
+            commit: self.commit_time.unwrap_or(measured.commit),
+            window: Window {
+                rows: self
+                    .batch_rows
+                    .unwrap_or(self.strategy.default_batch_rows()),
+                bytes: self.batch_bytes,
+                wait: Some(self.max_wait),
+            },
+            strategy: self.strategy,
+            workers: self.workers,
+            queue: self.queue,
+            ledger: !self.no_ledger,
+            wal_writer_delay: measured.wal_writer_delay,
+            costs: Costs::default(),
+        }
+    }
 }
 
 /// Arguments of `pgrung status`.

@@ -28,6 +28,7 @@ use crate::error::Error;
 use crate::machine;
 use crate::metrics::Info;
 use crate::overflow::{Outlet, Overflow};
+use crate::plan::verdict;
 use crate::report::{Console, Observed, Progress};
 use crate::source::{Pool, Shared};
 use crate::stop::Stop;
@@ -232,6 +233,7 @@ async fn run(plan: &LoadPlan, mut ready: Ready, console: &Console, stop: &Arc<St
         logged,
         ..looks.await.unwrap_or_default()
     };
+    console.detail(&verdict(&tallies.flow(plan, count, writing)).to_string());
     let cut = tallies.counters.cut_bytes.load(Relaxed);
     if cut > 0 {
         console.notice(&format!(

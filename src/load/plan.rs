@@ -33,6 +33,28 @@ pub enum Durability {
 }
 
 impl Durability {
+    /// Every kind, from the least durable.
+    pub const ALL: [Durability; 6] = [
+        Self::Off,
+        Self::End,
+        Self::Local,
+        Self::On,
+        Self::RemoteWrite,
+        Self::RemoteApply,
+    ];
+
+    /// The word used on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Durability::Off => "off",
+            Durability::End => "end",
+            Durability::Local => "local",
+            Durability::On => "on",
+            Durability::RemoteWrite => "remote-write",
+            Durability::RemoteApply => "remote-apply",
+        }
+    }
+
     /// The value of synchronous_commit for a batch.
     fn setting(self) -> &'static str {
         match self {

@@ -1,11 +1,13 @@
 //! The counts and durations of a load, and the account drawn from them.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::plan::LoadPlan;
 use crate::machine;
+use crate::plan::Observed as Flow;
 use crate::report::{Batches, Bottleneck, Counters, Latency, LatencyMillis, Rows, Summary};
 use crate::table::Target;
 
@@ -33,6 +35,24 @@ pub struct Measured {
 }
 
 impl Tallies {
+    /// What the load's `readers` and workers say about what held it up.
+    pub fn flow(&self, plan: &LoadPlan, readers: usize, elapsed: Duration) -> Flow {
+        let get = |counter: &AtomicU64| counter.load(Relaxed);
+        let counters = &self.counters;
+        Flow {
+            flush: [0, 1, 2, 3].map(|index| get(&counters.flushes[index])),
+            fill_mean: Batches::of(counters).fill_mean,
+            queue_mean: get(&counters.queue_depths) as f64
+                / get(&counters.hand_overs).max(1) as f64,
+            queue_capacity: plan.queue,
+            readers,
+            workers: plan.workers,
+            elapsed,
+            readers_waited: Duration::from_micros(get(&counters.reader_wait_micros)),
+            workers_waited: Duration::from_micros(get(&counters.idle_micros)),
+        }
+    }
+
     /// The account of the load.
     pub fn summary(&self, plan: &LoadPlan, target: &Target, measured: Measured) -> Summary {
         let Tallies {

@@ -98,6 +98,7 @@ impl Outlet {
 
     /// Hands a closed batch over.
     pub fn hand_over(&self, batch: Batch) -> HandOver {
+        self.counters.queue_depth(self.full.len());
         match &self.policy {
             Policy::Block => match self.full.send_blocking(batch) {
                 Ok(()) => HandOver::Taken,

@@ -45,6 +45,13 @@ pub struct Counters {
     pub retries: AtomicU64,
     /// Time that workers waited for batches, in microseconds, all workers together.
     pub idle_micros: AtomicU64,
+    /// Time that readers waited for a buffer or for room in the queue, in microseconds, all
+    /// readers together.
+    pub reader_wait_micros: AtomicU64,
+    /// Batches in the queue, added up over all hand-overs, and the number of these.
+    pub queue_depths: AtomicU64,
+    /// Hand-overs.
+    pub hand_overs: AtomicU64,
     /// Uncompressed bytes committed.
     pub bytes: AtomicU64,
 }
@@ -62,6 +69,19 @@ impl Counters {
             .fetch_add((fill * 1e6) as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.rows(tally);
+    }
+
+    /// Notes that a reader waited for the workers.
+    pub fn reader_waited(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.reader_wait_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// Notes how many batches wait for a worker as another one is handed over.
+    pub fn queue_depth(&self, batches: usize) {
+        self.queue_depths
+            .fetch_add(batches as u64, Ordering::Relaxed);
+        self.hand_overs.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes committed rows.

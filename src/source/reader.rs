@@ -637,10 +637,12 @@ impl Assembly {
 
     /// Takes an empty batch, waiting for one; false if nobody gives any back any more.
     fn begin(&mut self, shared: &Shared, at: &Position, line_end: u8) -> bool {
+        let waiting = Instant::now();
         let free = self
             .spare
             .take()
             .or_else(|| shared.empty.recv_blocking().ok());
+        shared.counters.reader_waited(waiting.elapsed());
         let Some(mut batch) = free else {
             return false;
         };
@@ -659,7 +661,10 @@ impl Assembly {
             return true;
         };
         batch.reason = reason;
-        match shared.outlet.hand_over(batch) {
+        let waiting = Instant::now();
+        let handed_over = shared.outlet.hand_over(batch);
+        shared.counters.reader_waited(waiting.elapsed());
+        match handed_over {
             HandOver::Taken => true,
             HandOver::Free(batch) => {
                 self.spare = Some(batch);
