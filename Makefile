@@ -3,7 +3,7 @@
 # Set-up messages of the package manager go to a log: a demo should show the demo.
 SETUP_LOG := target/setup.log
 
-.PHONY: demo test bench torture server-programs
+.PHONY: demo test bench bench-peers torture server-programs
 
 demo: server-programs ## Build, start a private server, load, compare the strategies
 	cargo build --release
@@ -14,8 +14,12 @@ test: server-programs ## Formatting, lints, and all tests on a real server
 	cargo clippy --all-targets -- -D warnings
 	cargo test
 
-bench: server-programs ## Splitting, parsing and encoding without a server
-	cargo bench
+bench: server-programs ## Splitting, parsing and encoding without a server, the rungs with one
+	cargo bench --bench encode --bench records --bench rungs
+
+bench-peers: server-programs ## pgrung beside psql, server-side COPY, pgloader, pgbench (ROWS=6000000 ROUNDS=3)
+	cargo build --release
+	@benches/peers.sh
 
 # Installs PostgreSQL's server programs and psql where they are missing (Debian, as root or sudo).
 server-programs:

@@ -47,7 +47,7 @@ mod window;
 mod worker;
 
 pub use batch::Batch;
-pub use bench::BenchPlan;
+pub use bench::{BenchPlan, LINEITEM, write_lineitem};
 pub use cli::{Cli, Command};
 pub use connect::{ConnectError, ConnectSettings, connect, pool};
 pub use embedded::{Embedded, EmbeddedError, EmbeddedOptions, Places, find_programs};
@@ -58,7 +58,10 @@ pub use load::{Durability, LedgerUse, LoadPlan, Outcome, load};
 pub use overflow::Overflow;
 pub use report::{Console, ProgressMode, Rows, Summary};
 pub use run::run;
-pub use source::{Format, Input, InputError, Position, ReadOptions};
+pub use source::{
+    Dialect, Format, Input, InputError, Keys, Position, ReadOptions, RowParser, Splitter,
+    next_json_end,
+};
 pub use stop::Stop;
 pub use strategy::{CopyFormat, StrategyKind};
 pub use window::{Fill, FlushReason, Window};

@@ -27,15 +27,22 @@ pub fn lineitem(rows: usize) -> io::Result<NamedTempFile> {
         .prefix("pgrung-lineitem-")
         .suffix(".csv")
         .tempfile()?;
+    write_lineitem(rows, file.as_file())?;
+    Ok(file)
+}
+
+/// Writes `rows` rows of TPC-H lineitem as CSV with a header, the same rows each time.
+///
+/// # Errors
+/// What `out` says.
+pub fn write_lineitem(rows: usize, out: impl Write) -> io::Result<()> {
     let scale = rows.div_ceil(ROWS_AT_SCALE_1).max(1) as f64;
-    let mut out = BufWriter::with_capacity(1 << 20, file.as_file());
+    let mut out = BufWriter::with_capacity(1 << 20, out);
     writeln!(out, "{}", LineItemCsv::header())?;
     for line in LineItemGenerator::new(scale, 1, 1).iter().take(rows) {
         writeln!(out, "{}", LineItemCsv::new(line))?;
     }
-    out.flush()?;
-    drop(out);
-    Ok(file)
+    out.flush()
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::stop::Stop;
 use crate::strategy::StrategyKind;
 use crate::table::{Table, quote_name};
 
+pub use data::{LINEITEM, write_lineitem};
 pub use results::Results;
 
 /// A bench as meant.

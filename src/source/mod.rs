@@ -17,8 +17,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use compression::Compression;
+pub use csv::{Dialect, Splitter};
 pub use fields::{FieldError, Fields};
 pub use fingerprint::{Fingerprint, hash, hash_all};
+pub use ndjson::{Keys, next_end as next_json_end};
 pub use parser::RowParser;
 pub use reader::{Pool, Reader, Shared};
 
