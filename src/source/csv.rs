@@ -103,29 +103,39 @@ impl Splitter {
         let Some(quote) = self.dialect.quote else {
             return self.unquoted_end(bytes);
         };
-        let mut at = self.scanned;
-        loop {
+        let Dialect {
+            delimiter,
+            escape,
+            line_end,
+            ..
+        } = self.dialect;
+        let mut places = Places::new(bytes, [quote, line_end, escape]);
+        places.go_to(self.scanned);
+        while let Some(found) = places.next() {
+            let byte = bytes[found];
             if self.quoted {
-                match self.closing_quote(bytes, at, quote) {
-                    Ok(next) => at = next,
-                    Err(stopped) => {
-                        self.scanned = stopped;
-                        return None;
+                if byte == escape {
+                    match bytes.get(found + 1) {
+                        None => {
+                            self.scanned = found;
+                            return None;
+                        }
+                        Some(&next) if next == quote || next == escape => {
+                            places.go_to(found + 2);
+                            continue;
+                        }
+                        Some(_) => {}
                     }
                 }
-            } else {
-                let Some(found) = memchr2(quote, self.dialect.line_end, &bytes[at..]) else {
-                    self.scanned = bytes.len();
-                    return None;
-                };
-                let found = at + found;
-                if bytes[found] != quote {
-                    return Some(self.finish(found + 1));
-                }
-                self.quoted = found == self.blank || bytes[found - 1] == self.dialect.delimiter;
-                at = found + 1;
+                self.quoted = byte != quote;
+            } else if byte == line_end {
+                return Some(self.finish(found + 1));
+            } else if byte == quote {
+                self.quoted = found == self.blank || bytes[found - 1] == delimiter;
             }
         }
+        self.scanned = bytes.len();
+        None
     }
 
     /// Length of the last record of a source, which has no line end; `None` if only blank lines
@@ -182,24 +192,6 @@ impl Splitter {
         true
     }
 
-    /// Inside quotes at `at`: the place behind the next quote or escaped pair, leaving the quoted
-    /// state at a closing quote; `Err`: where to go on when more bytes are there.
-    #[inline]
-    fn closing_quote(&mut self, bytes: &[u8], at: usize, quote: u8) -> Result<usize, usize> {
-        let escape = self.dialect.escape;
-        let found = at + memchr2(quote, escape, &bytes[at..]).ok_or(bytes.len())?;
-        if bytes[found] == escape {
-            match bytes.get(found + 1) {
-                None => return Err(found),
-                Some(&next) if next == quote || next == escape => return Ok(found + 2),
-                Some(_) if escape != quote => return Ok(found + 1),
-                Some(_) => {}
-            }
-        }
-        self.quoted = false;
-        Ok(found + 1)
-    }
-
     /// Whether the last record of a source, which `bytes` holds whole, has an open quote.
     pub fn ends_quoted(&self, bytes: &[u8]) -> bool {
         // A quote as the very last byte was left unread, to see whether a second one follows.
@@ -222,7 +214,7 @@ pub fn parse(dialect: &Dialect, record: &[u8], fields: &mut Fields) -> Result<()
     let mut places = Places::new(text, [delimiter, quote, b'\r']);
     places.go_to(start);
     loop {
-        let Some(place) = places.next_place() else {
+        let Some(place) = places.next() else {
             push_unquoted(dialect, text, start, end, fields);
             return Ok(());
         };
@@ -232,6 +224,22 @@ pub fn parse(dialect: &Dialect, record: &[u8], fields: &mut Fields) -> Result<()
         } else if text[place] == b'\r' {
             return Err(FieldError::at(fields.len(), FieldErrorKind::CarriageReturn));
         } else if place == start {
+            // The next quote ends the field, unless it is one of a pair or text follows it.
+            let close = places.find(|&place| text[place] == quote).unwrap_or(end);
+            let behind = close + 1;
+            if dialect.escape == quote && behind <= end {
+                if behind == end {
+                    fields.push_raw(start + 1, close);
+                    return Ok(());
+                }
+                if text[behind] == delimiter {
+                    fields.push_raw(start + 1, close);
+                    // The delimiter is a place of its own.
+                    places.next();
+                    start = behind + 1;
+                    continue;
+                }
+            }
             let stop = unquote(dialect, text, start + 1, end, fields)?;
             if stop == end {
                 return Ok(());

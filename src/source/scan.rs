@@ -29,21 +29,6 @@ impl<'a> Places<'a> {
         places
     }
 
-    /// The next place.
-    #[inline]
-    pub fn next_place(&mut self) -> Option<usize> {
-        while self.hits == 0 {
-            self.block += BLOCK;
-            if self.block >= self.text.len() {
-                return None;
-            }
-            self.hits = self.look();
-        }
-        let place = self.block + self.hits.trailing_zeros() as usize;
-        self.hits &= self.hits - 1;
-        Some(place)
-    }
-
     /// Goes on at `place`, which is not before the latest one.
     #[inline]
     pub fn go_to(&mut self, place: usize) {
@@ -72,6 +57,24 @@ impl<'a> Places<'a> {
         let mut block = [0; BLOCK];
         block[..rest.len()].copy_from_slice(rest);
         hits(&block, self.wanted) & ((1 << rest.len()) - 1)
+    }
+}
+
+impl Iterator for Places<'_> {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        while self.hits == 0 {
+            self.block += BLOCK;
+            if self.block >= self.text.len() {
+                return None;
+            }
+            self.hits = self.look();
+        }
+        let place = self.block + self.hits.trailing_zeros() as usize;
+        self.hits &= self.hits - 1;
+        Some(place)
     }
 }
 
@@ -118,8 +121,7 @@ mod tests {
             text in prop::collection::vec(prop::sample::select(b"ab,\"\r\0x".to_vec()), 0..300),
             wanted in prop::array::uniform3(prop::sample::select(b",\"\r\0".to_vec())),
         ) {
-            let mut places = Places::new(&text, wanted);
-            let found: Vec<usize> = std::iter::from_fn(|| places.next_place()).collect();
+            let found: Vec<usize> = Places::new(&text, wanted).collect();
             let expected: Vec<usize> =
                 (0..text.len()).filter(|index| wanted.contains(&text[*index])).collect();
             prop_assert_eq!(found, expected);
@@ -133,7 +135,7 @@ mod tests {
             let mut places = Places::new(&text, [b','; 3]);
             places.go_to(place);
             let expected = (place..text.len()).find(|index| text[*index] == b',');
-            prop_assert_eq!(places.next_place(), expected);
+            prop_assert_eq!(places.next(), expected);
         }
     }
 }
