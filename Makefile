@@ -19,6 +19,7 @@ bench: server-programs ## Splitting, parsing and encoding without a server, the 
 
 bench-peers: server-programs ## pgrung beside psql, server-side COPY, pgloader, pgbench (ROWS=6000000 ROUNDS=3)
 	cargo build --release
+	cargo bench -q --no-run --bench lineitem
 	@benches/peers.sh
 
 # Installs PostgreSQL's server programs and psql where they are missing (Debian, as root or sudo).
