@@ -85,7 +85,7 @@ impl Arena {
                 // CHECKPOINT may not share a transaction with others.
                 self.client.batch_execute(statement).await.expect(statement);
             }
-            let outcome = load(plan, &Console::new(true, false), &Arc::new(Stop::default())).await;
+            let outcome = load(plan, &Console::default(), &Arc::new(Stop::default())).await;
             if let Some(error) = outcome.error {
                 panic!("{error}");
             }

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::recommend::Obstacle;
 use super::*;
 use crate::window::FlushReason;
 

@@ -125,12 +125,6 @@ impl Leftover {
         &self.run
     }
 
-    /// Bytes of all segments.
-    #[cfg(test)]
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     fn import_id(&self) -> String {
         self.identity
             .as_ref()

@@ -387,12 +387,6 @@ impl Spill {
         self.unsettled.len()
     }
 
-    /// Rows that wait on disk.
-    #[cfg(test)]
-    pub fn rows(&self) -> u64 {
-        self.waiting.rows
-    }
-
     /// Bytes that the files take, batches that are popped or settled included as long as their
     /// segment is there.
     pub fn bytes_on_disk(&self) -> u64 {
