@@ -1,6 +1,7 @@
 //! Puts the same rows through every strategy, each into a fresh table, and compares them.
 
 mod data;
+mod delay;
 mod results;
 mod rung;
 
@@ -11,7 +12,8 @@ use std::time::Duration;
 use tempfile::TempPath;
 use tokio_postgres::Client;
 
-use self::results::{Machine, Measured};
+use self::delay::Delay;
+use self::results::{Far, Machine, Measured};
 use self::rung::{Reference, Rung};
 use crate::connect::{self, ConnectSettings};
 use crate::error::Error;
@@ -45,6 +47,8 @@ pub struct BenchPlan {
     pub batch_rows: Option<usize>,
     /// Connections that write.
     pub workers: usize,
+    /// Round trips to put between client and server, besides the one there is.
+    pub round_trips: Vec<Duration>,
 }
 
 /// Where a bench works: a schema of its own, with a table that every run's table is made like.
@@ -103,16 +107,60 @@ async fn compare(
                 plan.rounds,
                 rung.name()
             ));
-            let run = rung.run(plan, arena, Some(&reference), stop).await?;
+            let run = rung
+                .run(plan, arena, &plan.settings, Some(&reference), stop)
+                .await?;
             measured.add(run);
         }
     }
+    let mut far = Vec::new();
+    for round_trip in &plan.round_trips {
+        far.push(compare_far(plan, arena, &reference, *round_trip, console, stop).await?);
+    }
     Ok(Results {
         machine,
+        far,
         what: arena.what.clone(),
         rows: reference.rows,
         rounds: plan.rounds,
         workers: plan.workers,
+        measured,
+    })
+}
+
+/// The same rungs with the server `round_trip` away; one round, because the delay drowns the
+/// noise.
+async fn compare_far(
+    plan: &BenchPlan,
+    arena: &Arena,
+    reference: &Reference,
+    round_trip: Duration,
+    console: &Console,
+    stop: &Arc<Stop>,
+) -> Result<Far, Error> {
+    let delay = Delay::start(&plan.settings, round_trip)
+        .await
+        .map_err(|source| Error::Output {
+            name: "the delayed connection".to_string(),
+            source,
+        })?;
+    let mut measured = Vec::new();
+    // What sends nothing has no round trips.
+    let rungs = Rung::ladder(&plan.strategies);
+    for rung in rungs
+        .into_iter()
+        .filter(|rung| rung.strategy != StrategyKind::Discard)
+    {
+        console.notice(&format!("round trip {round_trip:?}: {}", rung.name()));
+        let run = rung
+            .run(plan, arena, delay.settings(), Some(reference), stop)
+            .await?;
+        let mut one = Measured::new(rung);
+        one.add(run);
+        measured.push(one);
+    }
+    Ok(Far {
+        round_trip,
         measured,
     })
 }

@@ -1,6 +1,7 @@
 //! The comparison as text with bars, as Markdown and as JSON.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value, json};
@@ -119,6 +120,16 @@ pub struct Results {
     pub workers: usize,
     /// The rungs in order.
     pub measured: Vec<Measured>,
+    /// The same with the server further away.
+    pub far: Vec<Far>,
+}
+
+/// The rungs with a longer way to the server.
+pub struct Far {
+    /// The round trip put between client and server.
+    pub round_trip: Duration,
+    /// The rungs in order.
+    pub measured: Vec<Measured>,
 }
 
 /// One line of the table, computed.
@@ -224,6 +235,27 @@ impl Results {
         )
     }
 
+    /// Rows a second of each rung by round trip; empty without any.
+    fn by_round_trip(&self) -> Vec<Vec<String>> {
+        if self.far.is_empty() {
+            return Vec::new();
+        }
+        let rate = |measured: &Measured| HumanCount(median(&measured.rates()) as u64).to_string();
+        let mut heading = vec!["rows/s by round trip".to_string(), "as it is".to_string()];
+        heading.extend(self.far.iter().map(|far| format!("{:?}", far.round_trip)));
+        let mut rows = vec![heading];
+        for near in &self.measured {
+            let of_rung = |far: &Far| {
+                let same = far.measured.iter().find(|other| other.rung == near.rung);
+                same.map_or(String::new(), rate)
+            };
+            let mut row = vec![near.rung.name().to_string(), rate(near)];
+            row.extend(self.far.iter().map(of_rung));
+            rows.push(row);
+        }
+        rows
+    }
+
     fn notes(&self, lines: &[Line]) -> String {
         let mut notes = String::new();
         if lines.iter().any(|line| line.partial) {
@@ -241,38 +273,19 @@ impl Results {
     /// A table with aligned columns, and the ladder as bars.
     pub fn text(&self) -> String {
         let lines = self.lines();
-        let cells: Vec<[String; 11]> = lines.iter().map(Self::cells).collect();
-        let widths: Vec<usize> = (0..HEADINGS.len())
-            .map(|column| {
-                let widest = cells
-                    .iter()
-                    .map(|row| row[column].chars().count())
-                    .max()
-                    .unwrap_or(0);
-                widest.max(HEADINGS[column].len())
-            })
-            .collect();
+        let mut table = vec![HEADINGS.map(str::to_string).to_vec()];
+        table.extend(lines.iter().map(|line| Self::cells(line).to_vec()));
         let mut text = self.heading();
         text.push('\n');
-        let mut push = |row: &[String]| {
-            for (column, cell) in row.iter().enumerate() {
-                // Names to the left, figures to the right.
-                let width = widths[column];
-                let _ = match column {
-                    0 => write!(text, "{cell:<width$}"),
-                    _ => write!(text, "  {cell:>width$}"),
-                };
-            }
-            text.truncate(text.trim_end_matches(' ').len());
-            text.push('\n');
-        };
-        push(&HEADINGS.map(str::to_string));
-        for row in &cells {
-            push(row);
-        }
+        text.push_str(&aligned(&table));
         text.push('\n');
         text.push_str(&ladder(&lines));
         text.push('\n');
+        let far = self.by_round_trip();
+        if !far.is_empty() {
+            text.push_str(&aligned(&far));
+            text.push('\n');
+        }
         text.push_str(&self.notes(&lines));
         text
     }
@@ -288,6 +301,17 @@ impl Results {
         );
         for line in &lines {
             let _ = writeln!(text, "| {} |", Self::cells(line).join(" | "));
+        }
+        for (index, row) in self.by_round_trip().iter().enumerate() {
+            let _ = match index {
+                0 => writeln!(
+                    text,
+                    "\n| {} |\n|---|{}",
+                    row.join(" | "),
+                    "--:|".repeat(row.len() - 1)
+                ),
+                _ => writeln!(text, "| {} |", row.join(" | ")),
+            };
         }
         text.push('\n');
         text.push_str(&self.notes(&lines));
@@ -332,9 +356,40 @@ impl Results {
             "rounds": self.rounds,
             "workers": self.workers,
             "results": results,
+            "round_trips": self.far.iter().map(|far| json!({
+                "round_trip_ms": far.round_trip.as_secs_f64() * 1000.0,
+                "results": far.measured.iter().map(|measured| json!({
+                    "strategy": measured.rung.strategy.name(),
+                    "commit": if measured.rung.commit == Commit::Row { "row" } else { "batch" },
+                    "rows_per_second": median(&measured.rates()),
+                })).collect::<Vec<Value>>(),
+            })).collect::<Vec<Value>>(),
         });
         format!("{document:#}\n")
     }
+}
+
+/// Rows as lines with aligned columns: names to the left, figures to the right.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        for (column, cell) in row.iter().enumerate() {
+            let width = widths[column];
+            let _ = match column {
+                0 => write!(text, "{cell:<width$}"),
+                _ => write!(text, "  {cell:>width$}"),
+            };
+        }
+        text.truncate(text.trim_end_matches(' ').len());
+        text.push('\n');
+    }
+    text
 }
 
 /// Bars on a logarithmic scale: each tenth of the width is the same factor.
@@ -400,6 +455,10 @@ mod tests {
             rows: 10_000,
             rounds: 3,
             workers: 1,
+            far: vec![Far {
+                round_trip: Duration::from_millis(10),
+                measured: vec![measured(StrategyKind::Copy, Commit::Batch, &[0.5], 10_000)],
+            }],
             measured: vec![
                 measured(StrategyKind::Insert, Commit::Row, &[1.0, 2.0, 4.0], 2_000),
                 measured(StrategyKind::Copy, Commit::Batch, &[0.05, 0.1, 0.2], 10_000),

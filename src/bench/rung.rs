@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Arena, BenchPlan, server};
+use crate::connect::ConnectSettings;
 use crate::error::Error;
 use crate::load::{Durability, LedgerUse, LoadPlan, load};
 use crate::machine;
@@ -87,11 +88,17 @@ impl Rung {
         }
     }
 
-    fn plan(self, plan: &BenchPlan, arena: &Arena, table: &str) -> LoadPlan {
+    fn plan(
+        self,
+        plan: &BenchPlan,
+        arena: &Arena,
+        settings: &ConnectSettings,
+        table: &str,
+    ) -> LoadPlan {
         LoadPlan {
             inputs: vec![arena.input.clone()],
             read: arena.read.clone(),
-            settings: plan.settings.clone(),
+            settings: settings.clone(),
             table: table.to_string(),
             strategy: self.strategy,
             copy_format: CopyFormat::Auto,
@@ -132,12 +139,13 @@ impl Rung {
         self,
         plan: &BenchPlan,
         arena: &Arena,
+        settings: &ConnectSettings,
         reference: Option<&Reference>,
         stop: &Arc<Stop>,
     ) -> Result<Run, Error> {
         let table = format!("{}.\"run\"", arena.schema);
         let (run, target) = self
-            .load(plan, arena, &table, Some(plan.max_time), stop)
+            .load(plan, arena, settings, &table, Some(plan.max_time), stop)
             .await?;
         if let Some(reference) = reference
             && let Some(target) = target
@@ -152,6 +160,7 @@ impl Rung {
         self,
         plan: &BenchPlan,
         arena: &Arena,
+        settings: &ConnectSettings,
         table: &str,
         max_time: Option<Duration>,
         stop: &Arc<Stop>,
@@ -182,7 +191,7 @@ impl Rung {
             }
         });
         let quiet = Console::new(true, false, LogFormat::Text);
-        let outcome = load(&self.plan(plan, arena, table), &quiet, &own_stop).await;
+        let outcome = load(&self.plan(plan, arena, settings, table), &quiet, &own_stop).await;
         watch.abort();
         if let Some(error) = outcome.error {
             return Err(error);
@@ -275,7 +284,9 @@ impl Reference {
         stop: &Arc<Stop>,
     ) -> Result<Self, Error> {
         let table = format!("{}.\"reference\"", arena.schema);
-        let (run, target) = rung.load(plan, arena, &table, None, stop).await?;
+        let (run, target) = rung
+            .load(plan, arena, &plan.settings, &table, None, stop)
+            .await?;
         let columns = target.map_or_else(String::new, |target| target.column_list());
         let (rows, sum) = contents(arena, &table, &columns).await?;
         if rows != run.rows {

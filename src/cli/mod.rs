@@ -392,6 +392,9 @@ pub struct BenchArgs {
     /// Connections that write at the same time
     #[arg(long, short = 'j', value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: u16,
+    /// Round trips to put between client and server as well, separated by commas [default: none]
+    #[arg(long = "rtt", value_name = "LIST", value_delimiter = ',', value_parser = units::time)]
+    pub round_trips: Vec<Duration>,
     /// Print the results as JSON [default: off]
     #[arg(long, conflicts_with = "markdown")]
     pub json: bool,
@@ -688,6 +691,13 @@ impl BenchArgs {
             max_time: self.max_seconds,
             batch_rows: self.batch_rows,
             workers: usize::from(self.workers),
+            // Without a delay it is the comparison that is made anyway.
+            round_trips: self
+                .round_trips
+                .iter()
+                .copied()
+                .filter(|time| !time.is_zero())
+                .collect(),
         })
     }
 }
