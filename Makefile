@@ -25,7 +25,9 @@ bench-peers: server-programs ## pgrung beside psql, server-side COPY, pgloader, 
 # Installs PostgreSQL's server programs and psql where they are missing (Debian, as root or sudo).
 server-programs:
 	@mkdir -p target
-	@if [ -z "$$PGRUNG_PG_BIN" ] && ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
+	@programs=$$PGRUNG_PG_BIN; command -v initdb >/dev/null && programs=$$(command -v initdb); \
+	[ -n "$$programs" ] || programs=$$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null); \
+	if [ -z "$$programs" ] || ! command -v psql >/dev/null; then \
 	  echo "installing PostgreSQL's server programs (log: $(SETUP_LOG))"; \
 	  sudo=$$(command -v sudo || true); [ "$$(id -u)" = 0 ] && sudo=; \
 	  { $$sudo apt-get update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y postgresql postgresql-client; } \

@@ -212,36 +212,38 @@ impl fmt::Display for Summary {
             }
         )?;
         writeln!(f, "  read     {}", HumanBytes(self.bytes_read))?;
-        let Flushes {
-            rows,
-            bytes,
-            wait,
-            end,
-        } = self.batches.flush;
-        writeln!(
-            f,
-            "  batches  {} (closed by rows {rows}, bytes {bytes}, wait {wait}, end {end}; {:.0} % full)",
-            HumanCount(self.batches.count),
-            self.batches.fill_mean * 100.0,
-        )?;
-        let LatencyMillis {
-            p50,
-            p99,
-            p999,
-            max,
-            ..
-        } = self.commit_latency_ms;
-        writeln!(
-            f,
-            "  commit   p50 {p50:.1} ms, p99 {p99:.1} ms, p99.9 {p999:.1} ms, max {max:.1} ms; {} retr{}",
-            self.retries,
-            if self.retries == 1 { "y" } else { "ies" },
-        )?;
-        let LatencyMillis { p50, p99, .. } = self.wait_ms;
-        writeln!(
-            f,
-            "  wait     p50 {p50:.1} ms, p99 {p99:.1} ms from the first row of a batch to its commit"
-        )?;
+        if self.batches.count > 0 {
+            let Flushes {
+                rows,
+                bytes,
+                wait,
+                end,
+            } = self.batches.flush;
+            writeln!(
+                f,
+                "  batches  {} (closed by rows {rows}, bytes {bytes}, wait {wait}, end {end}; {:.0} % full)",
+                HumanCount(self.batches.count),
+                self.batches.fill_mean * 100.0,
+            )?;
+            let LatencyMillis {
+                p50,
+                p99,
+                p999,
+                max,
+                ..
+            } = self.commit_latency_ms;
+            writeln!(
+                f,
+                "  commit   p50 {p50:.1} ms, p99 {p99:.1} ms, p99.9 {p999:.1} ms, max {max:.1} ms; {} retr{}",
+                self.retries,
+                if self.retries == 1 { "y" } else { "ies" },
+            )?;
+            let LatencyMillis { p50, p99, .. } = self.wait_ms;
+            writeln!(
+                f,
+                "  wait     p50 {p50:.1} ms, p99 {p99:.1} ms from the first row of a batch to its commit"
+            )?;
+        }
         write!(
             f,
             "  memory   {} at most",
