@@ -258,7 +258,7 @@ fn identity(input: &Input) -> Result<SourceIdentity, InputError> {
     };
     let fingerprint = Fingerprint::of(path).map_err(|source| InputError::Read {
         name: input.name(),
-        source,
+        error: source,
     })?;
     let absolute = path.canonicalize().unwrap_or_else(|_| path.clone());
     Ok(SourceIdentity {

@@ -88,7 +88,7 @@ impl Readers {
             let result = reading.await.unwrap_or_else(|_| {
                 Err(InputError::Read {
                     name: Arc::from("reader"),
-                    source: std::io::Error::other("ended unexpectedly"),
+                    error: std::io::Error::other("ended unexpectedly"),
                 })
             });
             if let Err(error) = result {

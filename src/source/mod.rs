@@ -128,12 +128,12 @@ impl fmt::Display for Position {
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     /// The operating system or the decoder refused.
-    #[error("{name}: {}", describe_read(.source))]
+    #[error("{name}: {}", describe_read(.error))]
     Read {
         /// The source.
         name: Arc<str>,
         /// What was said.
-        source: io::Error,
+        error: io::Error,
     },
     /// A packed source ends in mid-stream.
     #[error("{name}: the {compression} data ends too early: the file is truncated; fetch it again", compression = .compression.name())]
@@ -237,16 +237,22 @@ impl InputError {
     fn read(name: &Arc<str>, source: io::Error) -> Self {
         InputError::Read {
             name: name.clone(),
-            source,
+            error: source,
         }
     }
 
     fn unpack(name: &Arc<str>, compression: Compression, source: io::Error) -> Self {
         let name = name.clone();
         match source.kind() {
-            _ if compression == Compression::None => InputError::Read { name, source },
+            _ if compression == Compression::None => InputError::Read {
+                name,
+                error: source,
+            },
             io::ErrorKind::UnexpectedEof => InputError::Truncated { name, compression },
-            _ if source.raw_os_error().is_some() => InputError::Read { name, source },
+            _ if source.raw_os_error().is_some() => InputError::Read {
+                name,
+                error: source,
+            },
             _ => InputError::Corrupt {
                 name,
                 compression,
