@@ -79,12 +79,8 @@ const BAD: [Bad; 13] = [
     (b"3,\0,", "22021", None, "a zero byte"),
 ];
 
-/// The words of the server about a column come with COPY only; of an INSERT it names one for NOT
-/// NULL alone.
-fn names_the_column(strategy: &[&str], sqlstate: &str) -> bool {
-    strategy.contains(&"copy")
-        || !matches!(sqlstate, "22P02" | "22003" | "22001" | "22008" | "22007")
-}
+/// The first bad row ends the load.
+const STOP: [&str; 2] = ["--on-error", "stop"];
 
 #[test]
 fn a_bad_row_is_named_by_source_record_line_column_code_and_words() {
@@ -103,13 +99,12 @@ fn a_bad_row_is_named_by_source_record_line_column_code_and_words() {
                     .load("t")
                     .arg(&file)
                     .args(strategy)
+                    .args(STOP)
                     .args(["-j", "1", "--batch-rows", batch_rows, "--summary"])
                     .arg(&summary_file));
                 let case = format!("{} {strategy:?} {batch_rows}", bad.escape_ascii());
                 assert_eq!(ran.code, Some(1), "{case}: {ran}");
-                let column = column
-                    .filter(|_| names_the_column(strategy, sqlstate))
-                    .map_or(String::new(), |name| format!(", column \"{name}\""));
+                let column = column.map_or(String::new(), |name| format!(", column \"{name}\""));
                 let place = format!("{file}: record 3, line 5{column}: {sqlstate}: ");
                 assert!(ran.stderr.contains(&place), "{case}: {place} not in {ran}");
                 ran.says(&[words]);
@@ -133,7 +128,7 @@ fn a_bad_json_line_is_named_as_a_bad_row_is() {
     );
     for strategy in STRATEGIES {
         database.session.run(MAKE_AGAIN);
-        let ran = run(database.load("t").arg(&file).args(strategy));
+        let ran = run(database.load("t").arg(&file).args(strategy).args(STOP));
         ran.exits(1)
             .says(&[&format!("{file}: record 2, line 3"), "22P02"]);
         told_and_stored_are_equal(&ran, &database);
@@ -147,7 +142,7 @@ fn of_a_row_nothing_is_shown_but_the_servers_own_words() {
     let file = files.write("bad.csv", format!("{GOOD}5000,priv8,\n"));
     for strategy in STRATEGIES {
         database.session.run(MAKE_AGAIN);
-        let ran = run(database.load("t").arg(&file).args(strategy));
+        let ran = run(database.load("t").arg(&file).args(strategy).args(STOP));
         ran.exits(1);
         assert!(!ran.stderr.contains("priv8"), "{ran}");
     }
@@ -173,6 +168,7 @@ fn commit_load_rolls_everything_back_and_commit_row_keeps_what_came_before() {
             .load("t")
             .arg(&file)
             .args(flags)
+            .args(STOP)
             .args(["--batch-rows", "50"]));
         ran.exits(1).says(&[&place]);
         assert_eq!(
@@ -200,6 +196,7 @@ fn a_bad_row_behind_rows_that_a_trigger_kept_out_leaves_a_balanced_account() {
             .load("t")
             .arg(&file)
             .args(strategy)
+            .args(STOP)
             .args(["-j", "1", "--batch-rows", "3", "--summary"])
             .arg(&summary_file));
         ran.exits(1).says(&["record 3, line 5"]);
@@ -221,10 +218,10 @@ fn a_constraint_that_waits_for_commit_still_names_the_row() {
     );
     for strategy in STRATEGIES {
         database.session.run("TRUNCATE t, child");
-        let ran = run(database.load("t").arg(&file).args(strategy));
+        let ran = run(database.load("t").arg(&file).args(strategy).args(STOP));
         ran.exits(1).says(&["seats.csv: record 3, line 4", "23505"]);
         told_and_stored_are_equal(&ran, &database);
-        let ran = run(database.load("child").arg(&child).args(strategy));
+        let ran = run(database.load("child").arg(&child).args(strategy).args(STOP));
         ran.exits(1).says(&["child.csv: record 2, line 3", "23503"]);
         assert_eq!(ran.committed(), database.count("child"), "{ran}");
     }
@@ -569,17 +566,33 @@ fn a_reader_of_stdout_that_went_away_is_no_failure() {
 }
 
 #[test]
-fn a_summary_that_cannot_be_written_is_a_failure_and_hides_no_other() {
+fn a_summary_that_cannot_be_written_is_found_before_the_load() {
+    let database = Database::with(TABLE);
+    let files = Files::new();
+    let good = files.write("good.csv", GOOD);
+    let nowhere = text(&files.path("no/such/summary.json"));
+    let ran = run(database.load("t").args([&good, "--summary", &nowhere]));
+    ran.exits(2).says(&["--summary", &nowhere]);
+    assert_eq!(told_and_stored_are_equal(&ran, &database), 0);
+}
+
+#[test]
+fn a_full_disk_behind_the_summary_is_a_failure_and_hides_no_other() {
     let database = Database::with(TABLE);
     let files = Files::new();
     let good = files.write("good.csv", GOOD);
     let bad = files.write("bad.csv", format!("{GOOD}x,y,\n"));
-    let nowhere = text(&files.path("no/such/summary.json"));
-    let ran = run(database.load("t").args([&good, "--summary", &nowhere]));
-    ran.exits(1).says(&["cannot write", &nowhere]);
+    let full = |file: &str| {
+        run(database
+            .load("t")
+            .args([file, "--summary", "/dev/full"])
+            .args(STOP))
+    };
+    full(&good).exits(1).says(&["cannot write /dev/full"]);
     database.session.run(MAKE_AGAIN);
-    let ran = run(database.load("t").args([&bad, "--summary", &nowhere]));
-    ran.exits(1).says(&["record 3, line 5"]);
+    let ran = full(&bad);
+    ran.exits(1)
+        .says(&["record 3, line 5", "cannot write /dev/full"]);
     told_and_stored_are_equal(&ran, &database);
 }
 
@@ -590,6 +603,9 @@ fn a_full_disk_behind_stdout_is_a_failure_and_hides_no_other() {
     let ran = run_with_stdin(database.load("t").stdout(full()), GOOD);
     ran.exits(1).says(&["cannot write stdout"]);
     database.session.run(MAKE_AGAIN);
-    let ran = run_with_stdin(database.load("t").stdout(full()), format!("{GOOD}x,y,\n"));
+    let ran = run_with_stdin(
+        database.load("t").args(STOP).stdout(full()),
+        format!("{GOOD}x,y,\n"),
+    );
     ran.exits(1).says(&["stdin: record 3, line 5"]);
 }
