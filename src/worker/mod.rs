@@ -216,7 +216,7 @@ impl Worker {
             }
             let wait = match trial.next(&failure) {
                 Next::Again => continue,
-                Next::GiveUp => return Err(gave_up(failure, "not tried again")),
+                Next::GiveUp => return Err(gave_up(failure, trial.given_up())),
                 Next::Wait(wait) => wait,
             };
             self.job.counters.retries.fetch_add(1, Ordering::Relaxed);

@@ -71,19 +71,28 @@ impl Trial {
             }
             Action::Retry(pace) => pace,
         };
-        self.retries += 1;
         if let Pace::Few(most) = pace {
             self.few += 1;
             if self.few > most {
                 return Next::GiveUp;
             }
         }
-        let wait = pause(pace, self.retries);
+        let wait = pause(pace, self.retries + 1);
         let in_time = self.began.elapsed() + wait < self.patience.delivery_timeout;
-        if self.retries <= self.patience.max_retries && in_time {
+        if self.retries < self.patience.max_retries && in_time {
+            self.retries += 1;
             Next::Wait(wait)
         } else {
             Next::GiveUp
+        }
+    }
+
+    /// Why there is no further try.
+    pub fn given_up(&self) -> String {
+        match self.retries {
+            0 => "not tried again".to_string(),
+            1 => "given up after 1 retry".to_string(),
+            retries => format!("given up after {retries} retries"),
         }
     }
 }

@@ -162,12 +162,26 @@ impl Database {
         Session::open(&config).unwrap()
     }
 
-    /// `pgrung load --table TABLE` into this database, ready for more flags.
+    /// `pgrung load --table TABLE` into this database, ready for more flags; whatever was loaded
+    /// before is loaded again.
     pub fn load(&self, table: &str) -> Command {
-        let mut command = pgrung();
-        command.args(["load", "--dsn", &self.dsn(), "--table", table]);
+        let mut command = self.load_once(table);
         command.args(super::AGAIN);
         command
+    }
+
+    /// The same, for what was not loaded before.
+    pub fn load_once(&self, table: &str) -> Command {
+        let mut command = pgrung();
+        command.args(["load", "--dsn", &self.dsn(), "--table", table]);
+        command
+    }
+
+    /// `pgrung COMMAND` on the ledger of this database.
+    pub fn pgrung(&self, command: &str) -> Command {
+        let mut line = pgrung();
+        line.args([command, "--dsn", &self.dsn()]);
+        line
     }
 
     /// `psql` on this database.
