@@ -26,6 +26,21 @@ fn the_help_of_bench() {
 }
 
 #[test]
+fn the_help_of_status() {
+    insta::assert_snapshot!(printed(&["status", "--help"]));
+}
+
+#[test]
+fn the_help_of_replay() {
+    insta::assert_snapshot!(printed(&["replay", "--help"]));
+}
+
+#[test]
+fn the_help_of_migrate() {
+    insta::assert_snapshot!(printed(&["migrate", "--help"]));
+}
+
+#[test]
 fn the_version_is_that_of_the_package() {
     let expected = format!("pgrung {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(printed(&["--version"]), expected);
@@ -33,7 +48,14 @@ fn the_version_is_that_of_the_package() {
 
 #[test]
 fn every_exit_code_is_in_the_help() {
-    for arguments in [&["--help"][..], &["load", "--help"], &["bench", "--help"]] {
+    for arguments in [
+        &["--help"][..],
+        &["load", "--help"],
+        &["status", "--help"],
+        &["replay", "--help"],
+        &["migrate", "--help"],
+        &["bench", "--help"],
+    ] {
         let help = printed(arguments);
         for code in [
             "  0  ", "  1  ", "  2  ", "  3  ", "  4  ", "  5  ", "  6  ", "  130  ",
