@@ -21,6 +21,7 @@ use crate::plan::{Measured, plan};
 use crate::rejects::{ReplayPlan, Replayed, replay};
 use crate::report::{Console, LogFormat, Summary, describe_imports};
 use crate::stop::Stop;
+use crate::strategy::StrategyKind;
 
 impl Cli {
     /// Where notices of this command go.
@@ -214,6 +215,11 @@ async fn run_status(args: &StatusArgs, console: &Console) -> Result<Exit, Error>
 }
 
 async fn run_replay(args: &ReplayArgs, console: &Console) -> Result<Exit, Error> {
+    if args.strategy == StrategyKind::Discard {
+        return Err(Error::Usage(
+            "--strategy discard writes nothing, so it can replay nothing".to_string(),
+        ));
+    }
     let (settings, _server) =
         server(&args.connection, args.connection.embedded_dir(), console).await?;
     let plan = ReplayPlan {

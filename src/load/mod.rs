@@ -32,7 +32,7 @@ use crate::plan::verdict;
 use crate::report::{Console, Observed, Progress};
 use crate::source::{Pool, Shared};
 use crate::stop::Stop;
-use crate::worker::Worker;
+use crate::worker::{Commit, Worker};
 
 pub use plan::{Durability, LedgerUse, LoadPlan, Outcome};
 
@@ -77,7 +77,8 @@ async fn run(plan: &LoadPlan, mut ready: Ready, console: &Console, stop: &Arc<St
     let (finished, indexes, total) = (*finished, *indexes, *total);
     let (ledger, target, taken) = (ledger.clone(), target.clone(), taken.clone());
     let logged = !ready.table.unlogged;
-    let is_pipe = total.is_none();
+    // What came from a pipe cannot be read again; but a part is no whole load.
+    let drain = total.is_none() && plan.commit != Commit::Load;
 
     let (full_in, full) = async_channel::bounded(plan.queue);
     let count = ready.readers(plan);
@@ -173,7 +174,7 @@ async fn run(plan: &LoadPlan, mut ready: Ready, console: &Console, stop: &Arc<St
         tallies.clone(),
         switches.done.clone(),
     ));
-    let watch = tokio::spawn(switches.clone().watch(stop.clone(), is_pipe, plan.grace));
+    let watch = tokio::spawn(switches.clone().watch(stop.clone(), drain, plan.grace));
     let mut workers = JoinSet::new();
     for _ in 0..plan.workers {
         let worker = Worker::new(job.clone(), parser.clone());
@@ -186,7 +187,7 @@ async fn run(plan: &LoadPlan, mut ready: Ready, console: &Console, stop: &Arc<St
     // Batches that nobody has taken are as good as unread.
     full.close();
     watch.abort();
-    let complete = !stop.is_set() && !switches.halt.is_set();
+    let complete = !stop.is_set();
     if error.is_none() && complete {
         error = readers.finish().await.err();
     }

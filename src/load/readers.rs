@@ -22,6 +22,8 @@ pub struct Sources {
     pub taken: Arc<AtomicU64>,
     /// Window, buffers, channel.
     pub shared: Shared,
+    /// Whether nothing may be committed if a source cannot be read to its end.
+    pub all_or_nothing: bool,
 }
 
 /// A source that no reader has taken yet.
@@ -65,6 +67,9 @@ impl Readers {
             let thread = std::thread::Builder::new().name(format!("pgrung-read-{number}"));
             let started = thread.spawn(move || {
                 let result = read_all(first, &sources);
+                if result.is_err() && sources.all_or_nothing {
+                    sources.shared.stop.set();
+                }
                 // Close the channel before the answer: the workers wait for its end.
                 drop(sources);
                 // Nobody listens once the load has failed.

@@ -17,7 +17,7 @@ use crate::report::Console;
 use crate::source::{Input, RowParser, Shared};
 use crate::spill::{Identity, Spill, SpilledSource};
 use crate::table::{Table, Target};
-use crate::worker::{Job, OnError};
+use crate::worker::{Commit, Job, OnError};
 
 impl Ready {
     /// A parser of the sources' records.
@@ -140,6 +140,7 @@ impl Ready {
             options: plan.read.clone(),
             taken: self.taken,
             shared,
+            all_or_nothing: plan.commit == Commit::Load,
         };
         Readers::start(count, self.first, sources)
     }

@@ -17,14 +17,16 @@ pub struct Switches {
 }
 
 impl Switches {
-    /// Waits for `stop` and passes it on. Files are left where they are: they can be read again.
-    /// What came from a pipe cannot, so it has `grace` to get into the table.
-    pub async fn watch(self, stop: Arc<Stop>, is_pipe: bool, grace: Duration) {
+    /// Waits for `stop` and passes it on. With `drain`, what has been read has `grace` to get into
+    /// the table: what came from a pipe cannot be read again. Else nothing more is committed.
+    pub async fn watch(self, stop: Arc<Stop>, drain: bool, grace: Duration) {
         stop.wait().await;
-        self.close.set();
-        if is_pipe {
+        if drain {
+            self.close.set();
             tokio::time::sleep(grace).await;
         }
+        // Before the readers end: to a worker that is not to halt, their end is that of the source.
         self.halt.set();
+        self.close.set();
     }
 }

@@ -11,9 +11,10 @@ use crate::support::{
 };
 
 /// Two good records, the second of two lines; what follows is record 3 on line 5.
-const GOOD: &str = "id,name,day\n1,one,\n2,\"t\nwo\",2024-01-01\n";
+pub const GOOD: &str = "id,name,day\n1,one,\n2,\"t\nwo\",2024-01-01\n";
 
-const TABLE: &str = "CREATE TABLE t (id integer PRIMARY KEY, name varchar(5) NOT NULL, day date,
+pub const TABLE: &str =
+    "CREATE TABLE t (id integer PRIMARY KEY, name varchar(5) NOT NULL, day date,
     CONSTRAINT small CHECK (id < 1000))";
 
 const MAKE_AGAIN: &str = "TRUNCATE t";
@@ -26,14 +27,14 @@ fn told_and_stored_are_equal(ran: &Ran, database: &Database) -> u64 {
 }
 
 /// A bad third record: its bytes, SQLSTATE, column, and words of the message.
-type Bad = (
+pub type Bad = (
     &'static [u8],
     &'static str,
     Option<&'static str>,
     &'static str,
 );
 
-const BAD: [Bad; 13] = [
+pub const BAD: [Bad; 13] = [
     (
         b"x,abc,",
         "22P02",
@@ -176,6 +177,27 @@ fn commit_load_rolls_everything_back_and_commit_row_keeps_what_came_before() {
             kept,
             "{flags:?}"
         );
+    }
+}
+
+#[test]
+fn commit_load_keeps_nothing_of_a_source_that_breaks_off() {
+    let files = Files::new();
+    let open = files.write("open.csv", format!("{GOOD}3,\"three,\n"));
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(GOOD.as_bytes()).unwrap();
+    let packed = packed.finish().unwrap();
+    let cut = files.write("cut.csv.gz", &packed[..packed.len() - 4]);
+    let database = Database::with(TABLE);
+    for file in [open, cut] {
+        for batch_rows in ["1", "1000"] {
+            let ran = run(database
+                .load("t")
+                .args(["--commit", "load", "--batch-rows", batch_rows])
+                .arg(&file));
+            ran.exits(6).says(&[&file]);
+            assert_eq!(told_and_stored_are_equal(&ran, &database), 0);
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! Loads that are interrupted, by a signal or by a server that goes away.
 
-use std::io::{ErrorKind, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -9,67 +8,12 @@ use nix::unistd::Pid;
 use pgrung::{Embedded, EmbeddedOptions};
 
 use crate::support::command::{finish, summary};
+use crate::support::running::{Running, SMALL, rows};
 use crate::support::{
-    Database, Files, Ran, STRATEGIES, Session, WITHOUT_LEDGER, pgrung, run, wait_until,
+    Database, Files, STRATEGIES, Session, WITHOUT_LEDGER, pgrung, run, wait_until,
 };
 
 const TABLE: &str = "CREATE TABLE t (id integer, name text)";
-
-/// Small batches that do not wait long, one after the other.
-const SMALL: [&str; 6] = ["--batch-rows", "10", "--max-wait", "20ms", "-j", "1"];
-
-fn rows(first: u64, count: u64) -> String {
-    (first..first + count)
-        .map(|id| format!("{id},name {id}\n"))
-        .collect()
-}
-
-/// A load whose source is not at its end yet.
-struct Running {
-    child: Child,
-    stdin: ChildStdin,
-}
-
-impl Running {
-    /// Starts `command` with these rows at hand.
-    fn start(command: &mut Command, rows: &str) -> Self {
-        let mut child = command
-            .arg("--no-header")
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdin = child.stdin.take().unwrap();
-        let mut running = Running { child, stdin };
-        running.send(rows);
-        running
-    }
-
-    fn send(&mut self, rows: &str) {
-        match self.stdin.write_all(rows.as_bytes()) {
-            // It may have ended already, for what is told by its exit code.
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => panic!("{error}"),
-            _ => {}
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
-    }
-
-    /// Waits for the end without closing the source.
-    fn finish(self) -> Ran {
-        let Running { child, stdin } = self;
-        let ran = finish(child);
-        drop(stdin);
-        ran
-    }
-
-    /// Closes the source and waits for the end.
-    fn close(self) -> Ran {
-        drop(self.stdin);
-        finish(self.child)
-    }
-}
 
 #[test]
 fn ctrl_c_and_sigterm_end_a_load_and_tell_what_is_in_the_table() {
@@ -154,7 +98,7 @@ fn ctrl_c_is_heard_before_the_first_byte_has_come() {
     std::thread::sleep(Duration::from_millis(500));
     let begin = Instant::now();
     load.signal(Signal::SIGINT);
-    wait_at_most(load, Duration::from_secs(5)).exits(130);
+    load.finish_within(Duration::from_secs(5)).exits(130);
     assert!(begin.elapsed() < Duration::from_secs(5));
 }
 
@@ -168,7 +112,7 @@ fn ctrl_c_is_heard_while_the_table_is_locked_before_the_load_begins() {
         waits_for_lock(&database.session)
     });
     load.signal(Signal::SIGINT);
-    wait_at_most(load, Duration::from_secs(5)).exits(130);
+    load.finish_within(Duration::from_secs(5)).exits(130);
 }
 
 #[test]
@@ -185,7 +129,7 @@ fn a_second_ctrl_c_does_not_wait_for_a_batch_that_is_stuck() {
     load.signal(Signal::SIGINT);
     std::thread::sleep(Duration::from_millis(300));
     load.signal(Signal::SIGINT);
-    wait_at_most(load, Duration::from_secs(5)).exits(130);
+    load.finish_within(Duration::from_secs(5)).exits(130);
     other.run("ROLLBACK");
     assert_eq!(database.count("t"), 10);
 }
@@ -204,20 +148,6 @@ fn waits_for_lock(session: &Session) -> bool {
                    WHERE application_name = 'pgrung' AND datname = current_database()
                      AND wait_event_type = 'Lock'";
     session.one(waiting) == "1"
-}
-
-/// The end of a load that must come soon; one that does not is killed.
-fn wait_at_most(mut load: Running, time: Duration) -> Ran {
-    let deadline = Instant::now() + time;
-    while load.child.try_wait().unwrap().is_none() {
-        if Instant::now() > deadline {
-            load.child.kill().unwrap();
-            let ran = load.finish();
-            panic!("still running after {time:?}: {ran}");
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    load.finish()
 }
 
 /// Ends all sessions of a load on this database.
@@ -265,7 +195,7 @@ fn without_a_ledger_a_connection_lost_between_commits_of_single_rows_leaves_a_do
     load.send(&rows(51, 50));
     let ran = load.close();
     ran.exits(1)
-        .says(&["it is not known whether this one is stored"]);
+        .says(&["it is not known whether record 51 is stored"]);
     assert_eq!(ran.committed(), 50, "{ran}");
     assert_eq!(database.count("t"), 50);
 }
@@ -379,7 +309,7 @@ fn ctrl_c_stops_an_embedded_server_and_removes_it() {
     });
     std::thread::sleep(Duration::from_millis(300));
     load.signal(Signal::SIGINT);
-    wait_at_most(load, Duration::from_secs(20)).exits(130);
+    load.finish_within(Duration::from_secs(20)).exits(130);
     assert_eq!(std::fs::read_dir(&tmpdir).unwrap().count(), 0);
     // And the directory can be used for the next one.
     let file = files.write("none.csv", "");

@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod psql;
+pub mod running;
 pub mod server;
 pub mod session;
 
@@ -25,11 +26,10 @@ pub const STRATEGIES: [&[&str]; 6] = [
     &["--strategy", "copy"],
 ];
 
-/// Flags of every load of these tests, which load a file again into a table emptied in between: a
-/// ledger refuses that, so `--restart` once there is one.
+/// Flags of every load of these tests that loads a file again into a table emptied in between.
 pub const AGAIN: &[&str] = &["--restart"];
 
-/// Flags of a load by a role that may do nothing but insert: `--no-ledger` once there is a ledger.
+/// Flags of a load by a role that may do nothing but insert.
 pub const WITHOUT_LEDGER: &[&str] = &["--no-ledger"];
 
 /// A directory that a server's user can get into, also if that is not us.
