@@ -80,8 +80,10 @@ impl RejectFile {
         }
         self.count += 1;
         self.records.write_all(original)?;
-        if !matches!(original.last(), Some(b'\n' | b'\r')) {
-            self.records.write_all(b"\n")?;
+        // As the header ends, so that one file has one kind of line end.
+        let line_end = self.header.last().unwrap_or(&b'\n');
+        if original.last() != Some(line_end) {
+            self.records.write_all(&[*line_end])?;
         }
         serde_json::to_writer(&mut self.reasons, reason)?;
         self.reasons.write_all(b"\n")

@@ -230,7 +230,7 @@ impl Reader {
                 }
             }
         }
-        line.push(b'\n');
+        line.push(self.dialect.line_end);
         line
     }
 
