@@ -91,3 +91,66 @@ impl Profile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::cli::{Cli, Command};
+    use crate::connect::ConnectSettings;
+    use crate::load::LoadPlan;
+
+    /// The plan of `pgrung load --table t FLAGS`.
+    fn plan(flags: &str) -> LoadPlan {
+        let words = ["pgrung", "load", "--table", "t"].into_iter();
+        let cli = Cli::parse_from(words.chain(flags.split_whitespace()));
+        let Command::Load(args) = cli.command else {
+            panic!("not a load");
+        };
+        let settings = ConnectSettings::from_config(tokio_postgres::Config::new());
+        args.plan(settings).unwrap()
+    }
+
+    fn told(plan: &LoadPlan) -> String {
+        let window = plan.window;
+        format!(
+            "{} rows {:?} {:?} {:?} {:?}",
+            window.rows,
+            window.wait.unwrap_or_default(),
+            plan.durability,
+            plan.overflow,
+            plan.commit
+        )
+    }
+
+    #[test]
+    fn each_profile_sets_what_its_table_says() {
+        let unlimited = plan("").window.rows;
+        for (flags, expected) in [
+            ("", format!("{unlimited} rows 1s On Block Batch")),
+            (
+                "--profile bulk",
+                format!("{unlimited} rows 1s End Block Batch"),
+            ),
+            (
+                "--profile etl",
+                format!("{unlimited} rows 1s On Block Batch"),
+            ),
+            ("--profile events", "20000 rows 500ms Off Drop Batch".into()),
+            ("--profile metrics", "50000 rows 5s Off Drop Batch".into()),
+            ("--profile audit", "1000 rows 20ms On Block Batch".into()),
+        ] {
+            assert_eq!(told(&plan(flags)), expected, "{flags}");
+        }
+    }
+
+    #[test]
+    fn each_single_flag_overrides_the_profile() {
+        let flags = "--profile events --batch-rows 7 --batch-bytes 1KiB --max-wait 3s \
+                     --durability local --overflow block --commit load";
+        assert_eq!(told(&plan(flags)), "7 rows 3s Local Block Load");
+        assert_eq!(plan(flags).window.bytes, 1024);
+        let row = "--profile events --strategy insert --commit row --no-ledger";
+        assert_eq!(told(&plan(row)), "20000 rows 500ms Off Drop Row");
+    }
+}
