@@ -12,5 +12,7 @@ mod errors;
 mod fixtures;
 mod help;
 mod interrupts;
+mod ledger;
 mod loads;
 mod memory;
+mod streams;
