@@ -1,0 +1,210 @@
+//! What happens to COMMIT on its way: the request lost, the answer lost, the answer late, silence.
+
+use std::time::Duration;
+
+use crate::support::{
+    Case, Database, Deal, Fate, Input, Kind, Load, Message, Proxy, STRATEGIES, Side, seeded, times,
+};
+
+/// Past the answer timeout of these loads.
+const LATE: Duration = Duration::from_millis(900);
+
+/// Five batches, a bad row in the second.
+pub fn input() -> Input {
+    let mut fates = vec![Fate::Good; 50];
+    fates[13] = Fate::Bad(Kind::Check);
+    Input::planned(1, &fates, &mut fastrand::Rng::with_seed(5))
+}
+
+pub fn load(case: &Case, strategy: &str) -> Load {
+    case.load().args(&[
+        "-j",
+        "1",
+        "--batch-rows",
+        "10",
+        "--strategy",
+        strategy,
+        "--answer-timeout",
+        "400ms",
+    ])
+}
+
+/// A fault of one COMMIT.
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {
+    /// The server never sees the request; the connection ends.
+    RequestCut,
+    /// The server never sees the request, and the connection seems to live.
+    RequestSwallowed,
+    /// The server commits; the connection ends before the answer.
+    AnswerCut,
+    /// The server commits; the answer never comes, the connection seems to live.
+    AnswerSwallowed,
+    /// The server commits; the answer comes too late.
+    AnswerLate,
+    /// The request comes to the server when the loader has long given up.
+    RequestLate,
+    /// Nothing goes through any more, and nobody hangs up.
+    BlackholeBefore,
+    /// As before, once the server has committed.
+    BlackholeAfter,
+    /// The loader's end is cut before the request; the server's end stays open.
+    Orphan,
+}
+
+impl Fault {
+    /// Deals so with the COMMIT of batch number `batch` (0-based).
+    pub fn rule(self, batch: usize) -> impl FnMut(&Message<'_>) -> Deal + Send + 'static {
+        let mut commits = 0;
+        // The connection on which the answer is awaited.
+        let mut awaited = None;
+        move |message| {
+            if message.is_batch_commit() {
+                commits += 1;
+                if commits == batch + 1 {
+                    match self {
+                        Fault::RequestCut => return Deal::CutBefore,
+                        Fault::RequestSwallowed => return Deal::Swallow,
+                        Fault::RequestLate => return Deal::Delay(LATE),
+                        Fault::BlackholeBefore => return Deal::Blackhole,
+                        Fault::Orphan => return Deal::Orphan,
+                        _ => awaited = Some(message.connection),
+                    }
+                }
+                return Deal::Forward;
+            }
+            if message.side == Side::Client || awaited != Some(message.connection) {
+                return Deal::Forward;
+            }
+            let last = message.tag == b'Z';
+            if last || !matches!(self, Fault::AnswerSwallowed) {
+                awaited = None;
+            }
+            match self {
+                Fault::AnswerCut => Deal::CutBefore,
+                Fault::AnswerSwallowed => Deal::Swallow,
+                Fault::AnswerLate => Deal::Delay(LATE),
+                Fault::BlackholeAfter => Deal::Blackhole,
+                _ => Deal::Forward,
+            }
+        }
+    }
+}
+
+/// Tries the fault on COMMITs by chance, with each strategy in turn.
+fn survives(fault: Fault) {
+    let mut random = seeded(&format!("{fault:?}"));
+    let database = Database::new();
+    for round in 0..times(5, 50) {
+        let case = Case::new(&database, input());
+        let batch = random.usize(..5);
+        let strategy = STRATEGIES[round % STRATEGIES.len()];
+        let proxy = Proxy::start(database.server.port(), fault.rule(batch));
+        let ran = load(&case, strategy)
+            .dsn(&proxy.dsn(&database.name))
+            .run();
+        let name = format!("{fault:?} of batch {batch}, {strategy}");
+        assert!(proxy.dealt(), "{name}: {ran}");
+        // The loader must survive this by itself, also while the dead connection seems to live.
+        ran.exits(3);
+        drop(proxy);
+        case.exact(&name, &ran);
+    }
+}
+
+#[test]
+fn a_request_to_commit_that_is_cut_off_is_made_again() {
+    survives(Fault::RequestCut);
+}
+
+#[test]
+fn a_request_to_commit_that_is_lost_is_made_again() {
+    survives(Fault::RequestSwallowed);
+}
+
+#[test]
+fn a_request_to_commit_that_comes_late_commits_nothing_twice() {
+    survives(Fault::RequestLate);
+}
+
+#[test]
+fn an_answer_to_commit_that_is_cut_off_is_found_in_the_ledger() {
+    survives(Fault::AnswerCut);
+}
+
+#[test]
+fn an_answer_to_commit_that_is_lost_is_found_in_the_ledger() {
+    survives(Fault::AnswerSwallowed);
+}
+
+#[test]
+fn an_answer_to_commit_that_comes_late_is_found_in_the_ledger() {
+    survives(Fault::AnswerLate);
+}
+
+#[test]
+fn silence_before_commit_is_survived() {
+    survives(Fault::BlackholeBefore);
+}
+
+#[test]
+fn silence_after_commit_is_survived() {
+    survives(Fault::BlackholeAfter);
+}
+
+#[test]
+fn a_transaction_that_the_server_still_holds_open_is_ended() {
+    survives(Fault::Orphan);
+}
+
+/// Silence at any message of the client, not only at COMMIT: the server holds the transaction and
+/// its locks, and nobody hangs up.
+#[test]
+fn silence_at_any_step_of_a_batch_is_survived() {
+    let mut random = seeded("silence");
+    let database = Database::new();
+    for round in 0..times(5, 50) {
+        let case = Case::new(&database, input());
+        let strategy = STRATEGIES[round % STRATEGIES.len()];
+        let side = if random.bool() { Side::Client } else { Side::Server };
+        let wanted = random.usize(1..60);
+        let mut seen = 0;
+        let proxy = Proxy::start(database.server.port(), move |message| {
+            seen += usize::from(message.side == side && message.in_batch);
+            if seen == wanted {
+                seen += 1;
+                Deal::Blackhole
+            } else {
+                Deal::Forward
+            }
+        });
+        let ran = load(&case, strategy)
+            .dsn(&proxy.dsn(&database.name))
+            .run();
+        let name = format!("silence at message {wanted} of the {side:?} in batches, {strategy}");
+        assert!(proxy.dealt(), "{name}: {ran}");
+        ran.exits(3);
+        drop(proxy);
+        case.exact(&name, &ran);
+    }
+}
+
+/// Without a ledger nobody can tell, and the load says so.
+#[test]
+fn without_a_ledger_a_lost_answer_to_commit_stops_the_load() {
+    let database = Database::new();
+    for fault in [Fault::AnswerCut, Fault::AnswerSwallowed, Fault::RequestCut] {
+        let case = Case::new(&database, Input::good(50));
+        let proxy = Proxy::start(database.server.port(), fault.rule(2));
+        let ran = load(&case, "copy")
+            .dsn(&proxy.dsn(&database.name))
+            .args(&["--no-ledger"])
+            .run();
+        ran.exits(1).says(&[
+            "the answer to COMMIT was lost and there is no ledger",
+            "records 21 to 30",
+        ]);
+        assert_eq!(ran.rows("loaded"), 20, "{ran}");
+        assert!([20, 30].contains(&case.rows()), "{ran}");
+    }
+}

@@ -1,0 +1,201 @@
+//! How a load ends when it does not go its way: limits, rails, signals, no ledger.
+
+use std::fs;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::kills::long_input;
+use crate::support::{
+    Case, Database, Fate, Input, Kind, Load, STRATEGIES, seeded, times, wait_until,
+};
+
+#[test]
+fn the_reject_limit_stops_the_load_and_a_higher_one_goes_on() {
+    let mut random = seeded("reject limit");
+    let database = Database::new();
+    for strategy in STRATEGIES {
+        let mut fates = vec![Fate::Good; 100];
+        for place in [3, 30, 31, 60, 95] {
+            fates[place] = Fate::Bad(Kind::ALL[random.usize(..Kind::ALL.len())]);
+        }
+        let case = Case::new(&database, Input::planned(1, &fates, &mut random));
+        let load = case
+            .load()
+            .args(&["-j", "1", "--batch-rows", "10", "--strategy", strategy]);
+        let ran = load.clone().args(&["--reject-limit", "2"]).run();
+        ran.exits(4).says(&["more than 2 rows are bad"]);
+        case.between("reject limit", &ran);
+        case.recover("reject limit", ran, &load.clone().args(&["--reject-limit", "5"]));
+    }
+}
+
+#[test]
+fn a_hundred_rows_refused_alike_stop_the_load_with_nothing_loaded() {
+    let mut random = seeded("rail");
+    let database = Database::new();
+    for strategy in STRATEGIES {
+        let mut fates = vec![Fate::Bad(Kind::NoNumber); 100];
+        fates.extend([Fate::Good; 60]);
+        let case = Case::new(&database, Input::planned(1, &fates, &mut random));
+        let load = case.load().args(&["--strategy", strategy]);
+        let ran = load.run();
+        ran.exits(1).says(&["the first 100 rows are all refused"]);
+        case.between("rail", &ran);
+        assert_eq!(case.rows(), 0, "{ran}");
+        assert_eq!(database.number("SELECT count(*) FROM pgrung.rejects"), 0);
+    }
+}
+
+#[test]
+fn the_first_bad_row_stops_the_load_if_it_is_told_so() {
+    let mut random = seeded("on-error stop");
+    let database = Database::new();
+    for strategy in STRATEGIES {
+        let mut fates = vec![Fate::Good; 60];
+        fates[37] = Fate::Bad(Kind::Check);
+        let case = Case::new(&database, Input::planned(1, &fates, &mut random));
+        let load = case
+            .load()
+            .args(&["-j", "1", "--batch-rows", "10", "--strategy", strategy]);
+        let ran = load.clone().args(&["--on-error", "stop"]).run();
+        ran.exits(1).says(&["record 38", "23514"]);
+        assert_eq!(case.rows(), 30);
+        case.recover("on-error stop", ran, &load);
+    }
+}
+
+#[test]
+fn without_a_ledger_the_bad_rows_are_in_the_file() {
+    let mut random = seeded("no ledger");
+    let database = Database::new();
+    for strategy in STRATEGIES {
+        let case = Case::new(&database, long_input(300, &mut random));
+        let file = case.dir.path().join("bad.csv");
+        let ran = case
+            .load()
+            .args(&["--no-ledger", "--strategy", strategy, "--batch-rows", "40", "-j", "1"])
+            .args(&["--rejects", file.to_str().unwrap()])
+            .run();
+        let bad = case.input.bad_count();
+        ran.exits(if bad > 0 { 3 } else { 0 });
+        let mut verdict = crate::support::Verdict::default();
+        case.check_table(&mut verdict);
+        assert!(verdict.is_clean(), "{verdict:#?}\n{ran}");
+        assert_eq!(ran.rows("rejected"), bad);
+        let mut expected = Vec::new();
+        for line in case.input.bad_rows() {
+            expected.extend_from_slice(&line.original);
+        }
+        let found = fs::read(&file).unwrap();
+        let after_header = found.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        assert_eq!(
+            String::from_utf8_lossy(&found[after_header..]),
+            String::from_utf8_lossy(&expected)
+        );
+    }
+    assert_eq!(
+        database.number("SELECT count(*) FROM pg_namespace WHERE nspname = 'pgrung'"),
+        0
+    );
+}
+
+#[test]
+fn one_transaction_for_the_whole_load_is_all_or_nothing() {
+    let mut random = seeded("commit load");
+    let database = Database::new();
+    for round in 0..times(6, 60) {
+        let case = Case::new(&database, long_input(300, &mut random));
+        let strategy = STRATEGIES[round % STRATEGIES.len()];
+        let load = case
+            .load()
+            .args(&["--commit", "load", "--batch-rows", "20", "--strategy", strategy]);
+        let step = ["claim", "write", "settle"][random.usize(..3)];
+        let at = format!("after {step}:{}", random.usize(1..15));
+        let ran = load.clone().env("PGRUNG_ABORT_AT", &at).run();
+        assert_eq!(ran.signal, Some(6), "{at}: {ran}");
+        assert_eq!(case.rows(), 0, "{at}");
+        case.recover("one transaction", ran, &load);
+    }
+}
+
+#[test]
+fn after_a_signal_the_printed_command_goes_on() {
+    let mut random = seeded("signals");
+    let database = Database::new();
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        for _ in 0..times(2, 20) {
+            let case = Case::new(&database, long_input(2000, &mut random));
+            let load = case.load().args(&["--batch-rows", "10", "-j", "2"]);
+            let mut running = load.spawn();
+            let wanted = random.i64(1..30);
+            wait_until("a few batches", || running.has_ended() || case.spans() >= wanted);
+            running.signal(signal);
+            let ran = running.wait();
+            ran.exits(code);
+            case.between("signal", &ran);
+            let committed = ran.rows("loaded");
+            assert_eq!(committed as i64, case.rows(), "{ran}");
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("{} \"$@\"", ran.resume_command()), "sh"]);
+            shell.env("DATABASE_URL", &load.dsn);
+            let last = load.spawn_command(shell).wait();
+            case.exact(&format!("{signal}"), &last);
+        }
+    }
+}
+
+/// A signal while the server does not answer must end the load too.
+#[test]
+fn a_signal_ends_a_load_that_waits_for_a_lock() {
+    let database = Database::new();
+    let case = Case::new(&database, long_input(2000, &mut fastrand::Rng::with_seed(2)));
+    let load = case.load().args(&["--batch-rows", "10", "-j", "2"]);
+    let mut running = load.spawn();
+    wait_until("a few batches", || running.has_ended() || case.spans() >= 3);
+    let holder = database.session();
+    holder.run(&format!("BEGIN; LOCK TABLE {} IN SHARE MODE", case.table));
+    running.signal(Signal::SIGTERM);
+    let ran = running.wait();
+    ran.exits(143);
+    holder.run("COMMIT");
+    case.recover("signal during a lock", ran, &load);
+}
+
+#[test]
+fn rows_that_a_trigger_keeps_out_are_counted_as_such() {
+    let database = Database::new();
+    for strategy in STRATEGIES {
+        let case = Case::new(&database, Input::good(60));
+        database.run(&format!(
+            "CREATE OR REPLACE FUNCTION some() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN IF NEW.id % 3 = 0 THEN RETURN NULL; END IF; RETURN NEW; END';
+             CREATE TRIGGER some BEFORE INSERT ON {} FOR EACH ROW EXECUTE FUNCTION some()",
+            case.table
+        ));
+        let ran = case.load().args(&["--strategy", strategy, "--batch-rows", "7"]).run();
+        ran.exits(3);
+        assert_eq!((ran.rows("loaded"), ran.rows("suppressed")), (40, 20), "{ran}");
+        assert_eq!(case.rows(), 40);
+    }
+}
+
+/// No trigger of the table explains it: one of a partition keeps the row out.
+pub fn partition_with_a_trigger(case: &Case) {
+    let table = &case.table;
+    case.database.run(&format!(
+        "DROP TABLE {table};
+         CREATE TABLE {table} (id bigint, payload text, n int, d date, s text, p int) PARTITION BY RANGE (id);
+         CREATE TABLE {table}_1 PARTITION OF {table} FOR VALUES FROM (1) TO (31);
+         CREATE TABLE {table}_2 PARTITION OF {table} FOR VALUES FROM (31) TO (1000);
+         CREATE OR REPLACE FUNCTION one() RETURNS trigger LANGUAGE plpgsql AS
+         'BEGIN IF NEW.id = 45 THEN RETURN NULL; END IF; RETURN NEW; END';
+         CREATE TRIGGER one BEFORE INSERT ON {table}_2 FOR EACH ROW EXECUTE FUNCTION one()"
+    ));
+}
+
+/// The load in which it happens.
+pub fn load_in_tens(case: &Case, strategy: &str) -> Load {
+    case.load()
+        .args(&["-j", "1", "--batch-rows", "10", "--strategy", strategy])
+}

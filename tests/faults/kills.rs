@@ -1,0 +1,213 @@
+//! The loader dies: at random times, and at each step of a transaction.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::support::{
+    Case, Database, Fate, Input, Kind, Load, Ran, STRATEGIES, Server, seeded, times, wait_until,
+};
+
+/// Many small batches, so that a kill hits in the middle; one row in fifty is bad.
+pub fn long_input(rows: usize, random: &mut fastrand::Rng) -> Input {
+    let fates: Vec<Fate> = (0..rows)
+        .map(|_| match random.u8(..) {
+            0..5 => Fate::Bad(Kind::ALL[random.usize(..Kind::ALL.len())]),
+            _ => Fate::Good,
+        })
+        .collect();
+    Input::planned(1, &fates, random)
+}
+
+/// Another number of rows a batch, of workers, another strategy each time.
+fn varied(load: Load, random: &mut fastrand::Rng) -> Load {
+    let rows = random.usize(5..60).to_string();
+    let workers = random.usize(1..4).to_string();
+    let strategy = STRATEGIES[random.usize(..STRATEGIES.len())];
+    load.args(&["--batch-rows", &rows, "-j", &workers, "--strategy", strategy])
+}
+
+#[test]
+fn a_killed_loader_goes_on_whatever_its_new_options_are() {
+    let mut random = seeded("kill");
+    let database = Database::new();
+    for round in 0..times(10, 300) {
+        // Every tenth also kills the first load in an empty database, which makes the ledger.
+        let database = if round % 10 == 9 { Database::new() } else { database.clone() };
+        let case = Case::new(&database, long_input(1500, &mut random));
+        let mut killed = 0;
+        let mut last: Option<Ran> = None;
+        for _ in 0..5 {
+            let mut running = varied(case.load(), &mut random).spawn();
+            if random.bool() {
+                // Somewhere in the middle of the batches.
+                let wanted = case.spans() + random.i64(1..8);
+                wait_until("a few batches more", || {
+                    running.has_ended() || case.spans() >= wanted
+                });
+            } else {
+                std::thread::sleep(Duration::from_millis(random.u64(0..250)));
+            }
+            if running.has_ended() {
+                last = Some(running.wait());
+                break;
+            }
+            running.signal(Signal::SIGKILL);
+            let ran = running.wait();
+            killed += usize::from(ran.signal == Some(9));
+            case.between("killed", &ran);
+        }
+        let last = last.unwrap_or_else(|| varied(case.load(), &mut random).run());
+        case.exact(&format!("killed {killed} times"), &last);
+    }
+}
+
+#[test]
+fn an_abort_before_or_after_any_step_loses_nothing() {
+    let mut random = seeded("abort");
+    let database = Database::new();
+    for round in 0..times(1, 10) {
+        for step in ["begin", "claim", "write", "rejects", "settle", "commit"] {
+            for side in ["before", "after"] {
+                let mut fates = vec![Fate::Good; 60];
+                for _ in 0..10 {
+                    fates[random.usize(..60)] = Fate::Bad(Kind::NoDate);
+                }
+                fates[0] = Fate::Bad(Kind::Check);
+                let case = Case::new(&database, Input::planned(1, &fates, &mut random));
+                let strategy = STRATEGIES[random.usize(..STRATEGIES.len())];
+                let nth = if round == 0 { 1 } else { random.usize(1..5) };
+                let load = case.load().args(&["--batch-rows", "7", "--strategy", strategy]);
+                let point = format!("{side} {step}:{nth}");
+                let first = load.clone().env("PGRUNG_ABORT_AT", &point).run();
+                let name = format!("abort {point}, {strategy}");
+                // The last points may be past the number of batches with rejects.
+                if round == 0 {
+                    assert_eq!(first.signal, Some(6), "{name}: {first}");
+                }
+                case.recover(&name, first, &load);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_terminated_backend_is_replaced() {
+    let mut random = seeded("terminate");
+    let database = Database::new();
+    for _ in 0..times(10, 200) {
+        let case = Case::new(&database, long_input(1200, &mut random));
+        let load = varied(case.load(), &mut random);
+        let mut running = load.spawn();
+        let mut terminated = 0;
+        for _ in 0..random.usize(1..4) {
+            let wanted = case.spans() + random.i64(1..10);
+            wait_until("a few batches more", || {
+                running.has_ended() || case.spans() >= wanted
+            });
+            terminated += database.number(
+                "SELECT count(pg_terminate_backend(pid)) FROM (
+                     SELECT pid FROM pg_stat_activity
+                     WHERE datname = current_database() AND client_addr IS NOT NULL
+                     ORDER BY random() LIMIT 1) one",
+            );
+        }
+        let ran = running.wait();
+        let name = format!("{terminated} backends terminated");
+        case.recover(&name, ran, &load);
+    }
+}
+
+/// Crashes the server in the middle of a load and starts it again.
+fn crash(durability: &str, unlogged: bool, rounds: usize) {
+    let mut random = seeded(&format!("crash, durability {durability}"));
+    let server = Server::start(&[
+        // What is not synchronous is lost in a crash for as long as possible.
+        ("wal_writer_delay", "10s"),
+        ("wal_writer_flush_after", "100MB"),
+    ]);
+    for _ in 0..rounds {
+        let database = Database::on(&server);
+        let case = Case::with(&database, long_input(1500, &mut random), unlogged);
+        let load = varied(case.load(), &mut random).args(&["--durability", durability]);
+        let mut running = load.spawn();
+        let wanted = random.i64(1..12);
+        wait_until("a few batches", || {
+            running.has_ended() || case.spans() >= wanted
+        });
+        server.embedded().restart(true).unwrap();
+        let ran = running.wait();
+        case.recover(
+            &format!("server crash, durability {durability}, unlogged {unlogged}"),
+            ran,
+            &load,
+        );
+    }
+}
+
+#[test]
+fn a_crash_of_the_server_is_survived() {
+    crash("on", false, times(3, 50));
+}
+
+#[test]
+fn a_crash_of_the_server_that_loses_commits_is_noticed_with_durability_off() {
+    crash("off", false, times(3, 50));
+}
+
+#[test]
+fn a_crash_of_the_server_that_loses_commits_is_noticed_with_durability_end() {
+    crash("end", false, times(3, 50));
+}
+
+#[test]
+fn a_crash_of_the_server_that_empties_an_unlogged_table_is_noticed() {
+    crash("on", true, times(3, 50));
+}
+
+/// A stopped first run goes on after a second has taken over.
+#[test]
+fn a_run_that_was_taken_over_commits_nothing_more() {
+    let mut random = seeded("zombie");
+    let database = Database::new();
+    for _ in 0..times(3, 30) {
+        let case = Case::new(&database, long_input(2000, &mut random));
+        let mut zombie = case
+            .load()
+            .args(&["--batch-rows", "10", "-j", &random.usize(1..4).to_string()])
+            .spawn();
+        let wanted = random.i64(1..20);
+        wait_until("a few batches", || {
+            zombie.has_ended() || case.spans() >= wanted
+        });
+        assert!(!zombie.has_ended(), "{}", zombie.stderr());
+        zombie.signal(Signal::SIGSTOP);
+        let ran = varied(case.load(), &mut random).run();
+        assert!(ran.finished(), "{ran}");
+        let before = case.rows();
+        zombie.signal(Signal::SIGCONT);
+        zombie.wait().exits(1).says(&["has taken over"]);
+        assert_eq!(case.rows(), before);
+        case.exact("zombie", &ran);
+    }
+}
+
+/// As before, but the second run is still at work when the first wakes up.
+#[test]
+fn two_runs_at_once_load_every_row_once() {
+    let mut random = seeded("two runs");
+    let database = Database::new();
+    for _ in 0..times(3, 30) {
+        let case = Case::new(&database, long_input(2000, &mut random));
+        let mut first = case.load().args(&["--batch-rows", "10", "-j", "2"]).spawn();
+        let wanted = random.i64(1..20);
+        wait_until("a few batches", || {
+            first.has_ended() || case.spans() >= wanted
+        });
+        let second = case.load().args(&["--batch-rows", "15", "-j", "2"]).run();
+        let first = first.wait();
+        assert!(second.finished(), "{second}");
+        first.exits(1).says(&["has taken over"]);
+        case.exact("two runs at once", &second);
+    }
+}

@@ -1,0 +1,186 @@
+//! Rejects loaded again from the ledger: exactly once, whatever dies meanwhile.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::support::input::HEADER;
+use crate::support::{
+    Case, Database, Deal, Fate, Input, Kind, Load, Proxy, STRATEGIES, Side, Verdict, seeded, times,
+};
+
+/// A load in which `bad` of the rows lack their parents.
+fn orphans(case: &Case, id: &str) {
+    let ran = case
+        .load()
+        .args(&["--import-id", id, "--batch-rows", "50"])
+        .run();
+    case.exact("before the replay", &ran);
+}
+
+fn input(rows: usize, random: &mut fastrand::Rng) -> Input {
+    let fates: Vec<Fate> = (0..rows)
+        .map(|_| match random.u8(0..4) {
+            0 => Fate::Bad(Kind::NoParent),
+            _ => Fate::Good,
+        })
+        .collect();
+    let mut input = Input::planned(1, &fates, random);
+    input.lines[0] = Input::planned(1, &[Fate::Bad(Kind::NoParent)], random).lines.remove(0);
+    input
+}
+
+/// All rows are good once the cause is mended; the rejects are marked.
+fn check(case: &mut Case, fault: &str) {
+    for line in &mut case.input.lines {
+        line.fate = Fate::Good;
+    }
+    let mut verdict = Verdict::default();
+    case.check_table(&mut verdict);
+    case.check_rejects(&mut verdict);
+    case.check_spans(&mut verdict);
+    crate::support::tally::note(fault, verdict.lost, verdict.doubled);
+    assert!(verdict.is_clean(), "{fault}: {verdict:#?}");
+}
+
+fn replay(case: &Case, id: &str, strategy: &str) -> Load {
+    Load::other(
+        &case.database.dsn(),
+        &["replay", id, "--strategy", strategy],
+        case.dir.path(),
+    )
+}
+
+#[test]
+fn rejects_are_loaded_once_the_cause_is_mended() {
+    let mut random = seeded("replay");
+    for strategy in STRATEGIES {
+        let database = Database::new();
+        let mut case = Case::new(&database, input(120, &mut random));
+        orphans(&case, "r");
+        let bad = case.input.bad_count();
+        // Nothing is mended yet.
+        let ran = replay(&case, "r", strategy).run();
+        ran.exits(3);
+        assert!(ran.stdout.contains(&format!("0 rejects loaded, {bad} still bad")), "{ran}");
+        database.run("INSERT INTO parents VALUES (77)");
+        let ran = replay(&case, "r", strategy).run();
+        ran.exits(0);
+        assert!(ran.stdout.contains(&format!("{bad} rejects loaded, 0 still bad")), "{ran}");
+        check(&mut case, "replay");
+        let ran = replay(&case, "r", strategy).run();
+        ran.exits(0);
+        assert!(ran.stdout.contains("0 rejects loaded, 0 still bad"), "{ran}");
+        // The load itself sees them as loaded now.
+        case.exact("load after the replay", &case.load().args(&["--import-id", "r"]).run());
+    }
+}
+
+#[test]
+fn a_replay_that_is_killed_goes_on() {
+    let mut random = seeded("replay killed");
+    for _ in 0..times(3, 40) {
+        let database = Database::new();
+        let mut case = Case::new(&database, input(3000, &mut random));
+        orphans(&case, "r");
+        database.run("INSERT INTO parents VALUES (77)");
+        for _ in 0..4 {
+            let mut running = replay(&case, "r", STRATEGIES[random.usize(..5)]).spawn();
+            std::thread::sleep(Duration::from_millis(random.u64(20..150)));
+            if !running.has_ended() {
+                running.signal(Signal::SIGKILL);
+            }
+            running.wait();
+        }
+        replay(&case, "r", "copy").run().exits(0);
+        check(&mut case, "replay killed");
+    }
+}
+
+#[test]
+fn a_replay_whose_commit_is_lost_goes_on() {
+    let mut random = seeded("replay cut");
+    for round in 0..times(4, 40) {
+        let database = Database::new();
+        let mut case = Case::new(&database, input(100, &mut random));
+        orphans(&case, "r");
+        database.run("INSERT INTO parents VALUES (77)");
+        let side = if round % 2 == 0 { Side::Client } else { Side::Server };
+        let mut awaited = false;
+        let proxy = Proxy::start(database.server.port(), move |message| {
+            awaited |= message.is_batch_commit();
+            if awaited && message.side == side {
+                awaited = false;
+                return Deal::CutBefore;
+            }
+            Deal::Forward
+        });
+        let ran = replay(&case, "r", "copy").dsn(&proxy.dsn(&database.name)).run();
+        assert!(proxy.dealt(), "{ran}");
+        drop(proxy);
+        replay(&case, "r", "copy").run().exits(0);
+        check(&mut case, &format!("replay, COMMIT lost by the {side:?}"));
+    }
+}
+
+#[test]
+fn two_replays_at_once_load_every_reject_once() {
+    let mut random = seeded("two replays");
+    for _ in 0..times(2, 20) {
+        let database = Database::new();
+        let mut case = Case::new(&database, input(3000, &mut random));
+        orphans(&case, "r");
+        database.run("INSERT INTO parents VALUES (77)");
+        let first = replay(&case, "r", "insert").spawn();
+        let second = replay(&case, "r", "copy").spawn();
+        first.wait().exits(0);
+        second.wait().exits(0);
+        check(&mut case, "two replays");
+    }
+}
+
+/// A trigger that keeps a row out must not make its reject vanish.
+#[test]
+fn a_reject_that_a_trigger_keeps_out_stays_a_reject() {
+    let mut random = seeded("replay and trigger");
+    let database = Database::new();
+    let case = Case::new(&database, input(60, &mut random));
+    orphans(&case, "r");
+    database.run(&format!(
+        "INSERT INTO parents VALUES (77);
+         CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+         CREATE TRIGGER nothing BEFORE INSERT ON {} FOR EACH ROW EXECUTE FUNCTION nothing()",
+        case.table
+    ));
+    let ran = replay(&case, "r", "copy").run();
+    assert_ne!(ran.code, Some(0), "{ran}");
+    let verdict = case.stored();
+    assert!(verdict.is_clean(), "{verdict:#?}\n{ran}");
+}
+
+/// The exported file can be loaded as it is.
+#[test]
+fn exported_rejects_are_the_original_bytes() {
+    let mut random = seeded("export");
+    let database = Database::new();
+    let case = Case::new(&database, input(200, &mut random));
+    let file = case.dir.path().join("rejects.csv");
+    let ran = case
+        .load()
+        .args(&["--batch-rows", "30", "--rejects", file.to_str().unwrap()])
+        .run();
+    case.exact("export", &ran);
+    let mut expected = b"\"id\",\"payload\",\"n\",\"d\",\"s\",\"p\"\n".to_vec();
+    for line in case.input.bad_rows() {
+        expected.extend_from_slice(&line.original);
+    }
+    assert_eq!(
+        String::from_utf8_lossy(&fs::read(&file).unwrap()),
+        String::from_utf8_lossy(&expected)
+    );
+    assert!(!HEADER.is_empty());
+    database.run("INSERT INTO parents VALUES (77)");
+    case.load_of(&file).run().exits(0);
+    assert_eq!(case.rows(), 200);
+}

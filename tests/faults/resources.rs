@@ -1,0 +1,321 @@
+//! What a server runs out of, and what it will not do for a while: real ones.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use crate::kills::long_input;
+use crate::support::server::Session;
+use crate::support::{
+    Case, Database, Deal, Input, Load, Proxy, Running, STRATEGIES, Server, seeded, times, wait_until,
+};
+
+/// A load of many small batches that has committed some of them.
+fn in_mid_load(load: &Load, case: &Case, batches: i64) -> Running {
+    let mut running = load.spawn();
+    wait_until("a few batches", || {
+        running.has_ended() || case.spans() >= batches
+    });
+    assert!(!running.has_ended(), "too soon: {}", running.stderr());
+    running
+}
+
+/// A file system of its own, small enough to fill.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None` where this user may not mount.
+    fn mount(bytes: usize, owner: &Path) -> Option<Self> {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let owner = std::fs::metadata(owner).unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("pgrung-disk-")
+            .permissions(std::fs::Permissions::from_mode(0o755))
+            .tempdir_in("/tmp")
+            .unwrap();
+        let options = format!(
+            "size={bytes},uid={},gid={},mode=0700",
+            owner.uid(),
+            owner.gid()
+        );
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "pgrung-test"])
+            .arg(dir.path())
+            .output()
+            .is_ok_and(|output| output.status.success());
+        mounted.then_some(SmallDisk(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_waited_out() {
+    let server = Server::start(&[]);
+    let data = server.embedded().data_dir().to_owned();
+    let Some(disk) = SmallDisk::mount(6 << 20, &data) else {
+        eprintln!("*** NOT TESTED: disk full, because this user may not mount a small file system ***");
+        return;
+    };
+    let admin = Session::open(&server, "postgres");
+    let place = disk.0.path().join("space");
+    std::fs::create_dir(&place).unwrap();
+    let owner = std::fs::metadata(&data).unwrap();
+    std::os::unix::fs::chown(
+        &place,
+        Some(std::os::unix::fs::MetadataExt::uid(&owner)),
+        Some(std::os::unix::fs::MetadataExt::gid(&owner)),
+    )
+    .unwrap();
+    admin.run(&format!("CREATE TABLESPACE small LOCATION '{}'", place.display()));
+    let mut random = seeded("disk full");
+    for round in 0..times(1, 20) {
+        let database = Database::on(&server);
+        let strategy = STRATEGIES[round % STRATEGIES.len()];
+        let case = Case::new(&database, long_input(3000, &mut random));
+        database.run(&format!("ALTER TABLE {} SET TABLESPACE small", case.table));
+        // Room for some of the rows; nobody knows how many.
+        let ballast = disk.0.path().join("ballast");
+        let room = 8192 * random.usize(4..20);
+        let free = free_bytes(disk.0.path()).saturating_sub(room);
+        std::fs::write(&ballast, vec![0; free]).unwrap();
+        let load = case
+            .load()
+            .args(&["-j", "2", "--batch-rows", "50", "--strategy", strategy]);
+        let mut running = load.spawn();
+        wait_until("a full disk", || {
+            running.has_ended() || running.stderr().contains("53100")
+        });
+        std::fs::remove_file(&ballast).unwrap();
+        let ran = running.wait();
+        ran.exits(3).says(&["53100"]);
+        case.exact(&format!("disk full, {strategy}"), &ran);
+        database.run(&format!("DROP TABLE {}; CHECKPOINT", case.table));
+    }
+    drop(server);
+}
+
+fn free_bytes(path: &Path) -> usize {
+    let status = nix::sys::statvfs::statvfs(path).unwrap();
+    (status.blocks_available() * status.fragment_size()) as usize
+}
+
+/// A second table that a trigger of the first touches, so that somebody else can be in the way.
+fn with_gate(case: &Case, timeout: &str) {
+    let table = &case.table;
+    case.database.run(&format!(
+        "CREATE TABLE gate_{table} (g int PRIMARY KEY);
+         INSERT INTO gate_{table} VALUES (1);
+         CREATE FUNCTION pass_{table}() RETURNS trigger LANGUAGE plpgsql
+         SET lock_timeout = '{timeout}' AS
+         $$BEGIN PERFORM g FROM gate_{table} FOR UPDATE; RETURN NULL; END$$;
+         CREATE TRIGGER pass AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION pass_{table}();"
+    ));
+}
+
+#[test]
+fn a_lock_timeout_is_survived() {
+    let mut random = seeded("lock timeout");
+    let database = Database::new();
+    for round in 0..times(1, 20) {
+        let case = Case::new(&database, long_input(1500, &mut random));
+        with_gate(&case, "100ms");
+        let strategy = STRATEGIES[round % STRATEGIES.len()];
+        let load = case
+            .load()
+            .args(&["-j", "2", "--batch-rows", "20", "--strategy", strategy]);
+        let mut running = in_mid_load(&load, &case, random.i64(1..10));
+        let holder = database.session();
+        holder.run(&format!("BEGIN; SELECT g FROM gate_{} FOR UPDATE", case.table));
+        wait_until("a lock timeout", || {
+            running.has_ended() || running.stderr().contains("55P03")
+        });
+        holder.run("COMMIT");
+        let ran = running.wait();
+        ran.exits(3).says(&["55P03"]);
+        case.exact(&format!("lock timeout, {strategy}"), &ran);
+    }
+}
+
+/// The lock is on the target itself, so that COPY is refused before it starts.
+#[test]
+fn a_lock_on_the_target_is_survived() {
+    let mut random = seeded("lock on the target");
+    let database = Database::new();
+    for strategy in ["copy", "insert"] {
+        let case = Case::new(&database, long_input(1500, &mut random));
+        let load = case.load().args(&[
+            "-j", "2", "--batch-rows", "20", "--strategy", strategy, "--answer-timeout", "500ms",
+        ]);
+        let mut running = in_mid_load(&load, &case, 3);
+        let holder = database.session();
+        holder.run(&format!("BEGIN; LOCK TABLE {} IN SHARE MODE", case.table));
+        wait_until("a retry", || {
+            running.has_ended() || running.stderr().contains("trying again")
+        });
+        holder.run("COMMIT");
+        let ran = running.wait();
+        ran.exits(3);
+        case.exact(&format!("lock on the target, {strategy}"), &ran);
+    }
+}
+
+#[test]
+fn a_deadlock_is_survived() {
+    let mut random = seeded("deadlock");
+    let server = Server::start(&[("deadlock_timeout", "50ms")]);
+    for round in 0..times(1, 20) {
+        let database = Database::on(&server);
+        let case = Case::new(&database, long_input(1500, &mut random));
+        let table = &case.table;
+        with_gate(&case, "0");
+        let strategy = STRATEGIES[round % STRATEGIES.len()];
+        let load = case
+            .load()
+            .args(&["-j", "2", "--batch-rows", "20", "--strategy", strategy]);
+        let mut running = in_mid_load(&load, &case, random.i64(1..10));
+        // We hold the gate and want the table; the workers hold the table and want the gate.
+        wait_until("a deadlock", || {
+            let holder = database.session();
+            holder.run(&format!(
+                "BEGIN; SET LOCAL deadlock_timeout = '10s'; SELECT g FROM gate_{table} FOR UPDATE"
+            ));
+            wait_until("a worker at the gate", || {
+                running.has_ended()
+                    || database.number(
+                        "SELECT count(*) FROM pg_stat_activity
+                         WHERE datname = current_database() AND client_addr IS NOT NULL AND wait_event_type = 'Lock'",
+                    ) > 0
+            });
+            let _ = holder.try_run(&format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE; COMMIT"));
+            running.has_ended() || running.stderr().contains("40P01")
+        });
+        let ran = running.wait();
+        ran.exits(3).says(&["40P01"]);
+        case.exact(&format!("deadlock, {strategy}"), &ran);
+    }
+}
+
+#[test]
+fn a_server_without_a_free_connection_is_waited_for() {
+    let mut random = seeded("max_connections");
+    let server = Server::start(&[("max_connections", "10"), ("superuser_reserved_connections", "3")]);
+    let admin = Session::open(&server, "postgres");
+    admin.run("CREATE ROLE loader LOGIN");
+    for _ in 0..times(1, 20) {
+        let database = Database::on(&server);
+        let case = Case::new(&database, long_input(1500, &mut random));
+        database.run(&format!(
+            "GRANT ALL ON ALL TABLES IN SCHEMA public TO loader; GRANT ALL ON DATABASE {} TO loader",
+            database.name
+        ));
+        let load = case
+            .load()
+            .dsn(&database.dsn().replace("user=postgres", "user=loader"))
+            .args(&["-j", "2", "--batch-rows", "20", "--max-retries", "1000"]);
+        let mut running = in_mid_load(&load, &case, random.i64(1..10));
+        // The workers lose their places to others, who are quicker.
+        let mut others: Vec<Session> = Vec::new();
+        wait_until("too many connections", || {
+            admin.run(&format!(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE datname = '{}' AND client_addr IS NOT NULL",
+                database.name
+            ));
+            while let Some(other) = Session::try_open_as("loader", &server, &database.name) {
+                others.push(other);
+            }
+            running.has_ended() || running.stderr().contains("53300")
+        });
+        drop(others);
+        let ran = running.wait();
+        ran.exits(3).says(&["53300"]);
+        case.exact("max_connections", &ran);
+    }
+}
+
+#[test]
+fn a_read_only_database_is_refused_at_the_start_and_loaded_later() {
+    for _ in 0..times(1, 20) {
+        let database = Database::new();
+        let case = Case::new(&database, Input::good(50));
+        database.run(&format!(
+            "ALTER DATABASE {} SET default_transaction_read_only = on",
+            database.name
+        ));
+        let ran = case.load().run();
+        ran.exits(1).says(&["25006"]);
+        let writer = database.session();
+        writer.run("SET default_transaction_read_only = off");
+        assert_eq!(case.rows(), 0);
+        writer.run(&format!(
+            "ALTER DATABASE {} SET default_transaction_read_only = off",
+            database.name
+        ));
+        let load = case.load();
+        case.recover("read-only at the start", ran, &load);
+    }
+}
+
+/// A copy of the primary, read-only until it is promoted.
+fn standby_of(primary: &Server, dir: &Path) -> Arc<Server> {
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::process::CommandExt;
+    let (bin, data, socket) = {
+        let embedded = primary.embedded();
+        (
+            embedded.bin_dir().to_owned(),
+            embedded.data_dir().to_owned(),
+            embedded.socket_dir().to_owned(),
+        )
+    };
+    let owner = std::fs::metadata(&data).unwrap();
+    std::os::unix::fs::chown(dir, Some(owner.uid()), Some(owner.gid())).unwrap();
+    let output = Command::new(bin.join("pg_basebackup"))
+        .args(["-R", "-c", "fast", "-X", "stream", "-U", "postgres", "-h"])
+        .arg(&socket)
+        .args(["-p", &primary.port().to_string(), "-D"])
+        .arg(dir)
+        .uid(owner.uid())
+        .gid(owner.gid())
+        .current_dir("/")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Server::start_in(Some(dir), &[])
+}
+
+/// The primary dies, its standby answers read-only for a while and is then promoted. It may lack
+/// the last commits: then the load must say so, and the next run loads them.
+#[test]
+fn a_failover_to_a_standby_that_is_read_only_at_first_loses_nothing() {
+    let mut random = seeded("failover");
+    for _ in 0..times(1, 10) {
+        let primary = Server::start(&[("wal_level", "replica"), ("max_wal_senders", "4")]);
+        let database = Database::on(&primary);
+        let mut case = Case::new(&database, long_input(1500, &mut random));
+        let dir = tempfile::tempdir_in("/tmp").unwrap();
+        let standby = standby_of(&primary, dir.path());
+        let proxy = Proxy::start(primary.port(), |_| Deal::Forward);
+        let load = case
+            .load()
+            .dsn(&proxy.dsn(&database.name))
+            .args(&["-j", "2", "--batch-rows", "20", "--max-retries", "1000"]);
+        let mut running = in_mid_load(&load, &case, random.i64(3..20));
+        primary.embedded().shutdown(true).unwrap();
+        proxy.lead_to(standby.port());
+        wait_until("a read-only answer", || {
+            running.has_ended() || running.stderr().contains("25006")
+        });
+        Session::open(&standby, "postgres").run("SELECT pg_promote()");
+        let ran = running.wait();
+        ran.says(&["25006"]);
+        case.database = Database::named(&standby, &database.name);
+        let load = case.load();
+        case.recover("failover", ran, &load);
+    }
+}

@@ -1,0 +1,321 @@
+//! What an import remembers, and what it refuses.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
+use crate::commits;
+use crate::kills::long_input;
+use crate::support::input::{HEADER, table_sql};
+use crate::support::{Case, Database, Input, Load, Proxy, Ran, seeded, times, wait_until};
+
+/// A load that stops after two of its batches, at a lost answer of the second... by an abort.
+fn interrupt(case: &Case, load: &Load) -> Ran {
+    let ran = load.clone().env("PGRUNG_ABORT_AT", "after commit:2").run();
+    assert_eq!(ran.signal, Some(6), "{ran}");
+    assert!(case.rows() > 0);
+    ran
+}
+
+fn in_tens(case: &Case) -> Load {
+    case.load().args(&["-j", "1", "--batch-rows", "10"])
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn append(path: &Path, bytes: &[u8]) {
+    let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
+    file.write_all(bytes).unwrap();
+}
+
+#[test]
+fn a_file_that_changed_is_refused() {
+    let database = Database::new();
+    let case = Case::new(&database, Input::good(50));
+    interrupt(&case, &in_tens(&case));
+    let rows = case.rows();
+    let mut bytes = case.input.bytes();
+    let last = bytes.len() - 2;
+    bytes[last] ^= 1;
+    fs::write(&case.file, &bytes).unwrap();
+    in_tens(&case).run().exits(6).says(&["has changed", "--restart"]);
+    assert_eq!(case.rows(), rows);
+    fs::write(&case.file, case.input.bytes()).unwrap();
+    case.exact("changed file", &in_tens(&case).run());
+}
+
+#[test]
+fn another_table_and_other_reading_options_are_refused() {
+    let database = Database::new();
+    let case = Case::new(&database, Input::good(50));
+    let named = in_tens(&case).args(&["--import-id", "mine"]);
+    interrupt(&case, &named);
+    database.run(&table_sql("elsewhere", false));
+    let other = Load::new(&database.dsn(), "elsewhere", Some(&case.file), case.dir.path())
+        .args(&["--import-id", "mine"]);
+    other.run().exits(6).says(&["it loads", "not \"public\".\"elsewhere\""]);
+    assert_eq!(database.number("SELECT count(*) FROM elsewhere"), 0);
+    for (options, words) in [
+        (["--null", "x"], "null was"),
+        (["--quote", "none"], "quote was"),
+        (["--delimiter", ";"], ""),
+    ] {
+        let ran = named.clone().args(&options).run();
+        assert!(!ran.finished(), "{ran}");
+        ran.says(&[words]);
+    }
+    let columns = named.clone().args(&["--columns", "id,payload,n,d,p,s"]).run();
+    columns.exits(6).says(&["its columns are"]);
+    case.exact("other options", &named.run());
+}
+
+#[test]
+fn a_table_that_was_emptied_or_made_anew_is_refused() {
+    let database = Database::new();
+    for sql in [
+        "TRUNCATE {t}",
+        "DELETE FROM {t}",
+        "DROP TABLE {t}; CREATE TABLE {t} (LIKE copy_of_{t} INCLUDING ALL)",
+    ] {
+        let mut case = Case::new(&database, Input::good(50));
+        database.run(&format!("CREATE TABLE copy_of_{0} (LIKE {0} INCLUDING ALL)", case.table));
+        interrupt(&case, &in_tens(&case));
+        database.run(&sql.replace("{t}", &case.table));
+        let load = in_tens(&case);
+        load.run().exits(6).says(&["--restart"]);
+        assert_eq!(case.rows(), 0, "{sql}");
+        let ran = in_tens(&case).args(&["--restart"]).run();
+        case.exact(sql, &ran);
+        // A finished one is refused as well.
+        database.run(&sql.replace("{t}", &case.table));
+        let ran = load.run();
+        ran.exits(6);
+        case.input = Input::good(50);
+    }
+}
+
+#[test]
+fn restart_forgets_and_loads_again() {
+    let database = Database::new();
+    let case = Case::new(&database, Input::good(50));
+    interrupt(&case, &in_tens(&case));
+    let ran = in_tens(&case).args(&["--restart"]).run();
+    ran.exits(0).says(&["is forgotten"]);
+    assert_eq!(ran.rows("loaded"), 50);
+    // Only --restart may do this: the rows of before are there twice.
+    assert_eq!(case.rows(), 70);
+}
+
+#[test]
+fn a_file_loaded_twice_is_loaded_once_under_any_name() {
+    let mut random = seeded("twice");
+    let database = Database::new();
+    let case = Case::new(&database, long_input(200, &mut random));
+    let first = case.load().run();
+    case.exact("once", &first);
+    let again = case.load().args(&["--strategy", "unnest", "--batch-rows", "7"]).run();
+    case.exact("twice", &again);
+    let copy = case.dir.path().join("another name.csv");
+    fs::copy(&case.file, &copy).unwrap();
+    case.exact("another name", &case.load_of(&copy).run());
+    let both = case.load_of(&copy).args(&[case.file.to_str().unwrap()]).run();
+    both.says(&["has the same content"]);
+    case.exact("both names", &both);
+}
+
+#[test]
+fn a_file_that_has_grown_goes_on() {
+    let mut random = seeded("grown");
+    let database = Database::new();
+    for _ in 0..times(2, 20) {
+        let full = long_input(120, &mut random);
+        let mut case = Case::new(&database, full.clone());
+        case.input.lines.truncate(random.usize(40..110));
+        fs::write(&case.file, case.input.bytes()).unwrap();
+        interrupt(&case, &in_tens(&case));
+        append(&case.file, &full.bytes()[case.input.bytes().len()..]);
+        case.input = full;
+        let ran = in_tens(&case).run();
+        ran.says(&["has grown"]);
+        case.exact("grown file", &ran);
+    }
+}
+
+/// The last record had no line end yet, and was loaded as it was.
+#[test]
+fn a_file_that_has_grown_within_its_last_record_is_refused_or_right() {
+    let database = Database::new();
+    let mut case = Case::new(&database, Input::good(40));
+    let full = case.input.clone();
+    // All of the file but its last six bytes, without a line end: `...,s40,1\n`.
+    let bytes = full.bytes();
+    let short = bytes.len() - 4;
+    fs::write(&case.file, &bytes[..short]).unwrap();
+    let ran = in_tens(&case).env("PGRUNG_ABORT_AT", "after commit:4").run();
+    assert_eq!(ran.signal, Some(6), "{ran}");
+    append(&case.file, &bytes[short..]);
+    append(&case.file, &Input::planned(41, &[crate::support::Fate::Good; 5], &mut fastrand::Rng::with_seed(1)).bytes()[HEADER.len()..]);
+    let ran = in_tens(&case).run();
+    if ran.finished() {
+        case.input = full;
+        case.exact("grown within a record", &ran);
+    } else {
+        ran.exits(6);
+        assert_eq!(case.rows(), 39 + 1, "{ran}");
+    }
+}
+
+#[test]
+fn a_truncated_gzip_loads_what_is_whole_and_the_full_file_goes_on() {
+    let mut random = seeded("gzip");
+    let database = Database::new();
+    for _ in 0..times(3, 30) {
+        let case = Case::new(&database, long_input(600, &mut random));
+        let packed = gzip(&case.input.bytes());
+        let file = case.dir.path().join("input.csv.gz");
+        let cut = random.usize(packed.len() / 3..packed.len());
+        fs::write(&file, &packed[..cut]).unwrap();
+        let load = case.load_of(&file).args(&["--batch-rows", "50"]);
+        let ran = load.run();
+        ran.exits(6);
+        case.between("truncated gzip", &ran);
+        assert!(case.rows() > 0, "{ran}");
+        // The same again changes nothing.
+        let rows = case.rows();
+        load.run().exits(6);
+        assert_eq!(case.rows(), rows);
+        fs::write(&file, &packed).unwrap();
+        let ran = load.run();
+        ran.says(&["has grown"]);
+        case.exact("truncated gzip", &ran);
+    }
+}
+
+#[test]
+fn stdin_sent_again_from_its_start_is_loaded_once() {
+    let mut random = seeded("stdin");
+    let database = Database::new();
+    for round in 0..times(3, 30) {
+        let case = Case::new(&database, long_input(600, &mut random));
+        let load = case
+            .load_stdin()
+            .args(&["--import-id", &format!("pipe {round}"), "--batch-rows", "20"])
+            .stdin(&case.file);
+        let mut running = load.spawn();
+        let wanted = random.i64(1..10);
+        wait_until("a few batches", || running.has_ended() || case.spans() >= wanted);
+        if !running.has_ended() {
+            running.signal(Signal::SIGKILL);
+        }
+        let ran = running.wait();
+        case.recover("stdin sent again", ran, &load);
+        case.exact("stdin sent a third time", &load.run());
+    }
+}
+
+#[test]
+fn other_bytes_on_stdin_are_refused() {
+    let database = Database::new();
+    let case = Case::new(&database, Input::good(50));
+    let load = case
+        .load_stdin()
+        .args(&["--import-id", "pipe", "-j", "1", "--batch-rows", "10"])
+        .stdin(&case.file);
+    interrupt(&case, &load);
+    let other = case.dir.path().join("other.csv");
+    let mut bytes = case.input.bytes();
+    bytes[HEADER.len()] = b'9';
+    fs::write(&other, &bytes).unwrap();
+    let rows = case.rows();
+    load.clone().stdin(&other).run().exits(6);
+    assert_eq!(case.rows(), rows);
+    case.exact("other bytes on stdin", &load.run());
+}
+
+/// A finished import takes no other rows under its name without a word: exit 0 would say that they
+/// are loaded.
+#[test]
+fn other_rows_on_stdin_under_the_name_of_a_finished_import_are_not_called_loaded() {
+    let database = Database::new();
+    let case = Case::new(&database, Input::good(50));
+    let load = case
+        .load_stdin()
+        .args(&["--import-id", "pipe", "--batch-rows", "10"])
+        .stdin(&case.file);
+    load.run().exits(0);
+    let other = case.dir.path().join("other.csv");
+    let more = Input::planned(51, &[crate::support::Fate::Good; 20], &mut fastrand::Rng::new());
+    fs::write(&other, more.bytes()).unwrap();
+    let ran = load.clone().stdin(&other).run();
+    assert_ne!(ran.code, Some(0), "{ran}");
+    case.exact("the same stdin again", &load.run());
+}
+
+#[test]
+fn stdin_that_ends_within_a_record_is_no_success() {
+    let database = Database::new();
+    let bytes = Input::good(60).bytes();
+    let mut random = seeded("stdin ends");
+    for _ in 0..times(5, 50) {
+        let case = Case::new(&database, Input::good(60));
+        // Within quotes: nothing else tells that a record is not whole.
+        let quote = bytes
+            .iter()
+            .enumerate()
+            .skip(random.usize(HEADER.len()..bytes.len() - 60))
+            .find(|(at, byte)| **byte == b'"' && bytes[at - 1] == b',')
+            .map(|(at, _)| at)
+            .unwrap();
+        let part = case.dir.path().join("part.csv");
+        fs::write(&part, &bytes[..quote + 3]).unwrap();
+        let ran = case
+            .load_stdin()
+            .args(&["--batch-rows", "7"])
+            .stdin(&part)
+            .run();
+        assert!(ran.code != Some(0), "{ran}");
+        case.between("stdin ends", &ran);
+    }
+}
+
+/// Cuts while the import is opened or closed leave it whole.
+#[test]
+fn a_lost_answer_while_the_import_is_opened_or_closed_is_no_harm() {
+    use crate::support::{Deal, Side};
+    let database = Database::new();
+    for wanted in 1..=8 {
+        for side in [Side::Client, Side::Server] {
+            let case = Case::new(&database, commits::input());
+            let mut outside = 0;
+            let mut awaited = None;
+            let proxy = Proxy::start(database.server.port(), move |message| {
+                if message.is_commit() && !message.is_batch_commit() {
+                    outside += 1;
+                    if outside == wanted {
+                        awaited = Some(message.connection);
+                        if side == Side::Client {
+                            return Deal::CutBefore;
+                        }
+                    }
+                } else if message.side == Side::Server && awaited == Some(message.connection) {
+                    return Deal::CutBefore;
+                }
+                Deal::Forward
+            });
+            let load = commits::load(&case, "copy");
+            let ran = load.clone().dsn(&proxy.dsn(&database.name)).run();
+            let dealt = proxy.dealt();
+            drop(proxy);
+            if dealt {
+                let name = format!("COMMIT {wanted} outside batches, lost by the {side:?}");
+                case.recover(&name, ran, &load);
+            }
+        }
+    }
+}
