@@ -1,7 +1,6 @@
 //! How a load ends when it does not go its way: limits, rails, signals, no ledger.
 
 use std::fs;
-use std::process::Command;
 
 use nix::sys::signal::Signal;
 
@@ -136,10 +135,7 @@ fn after_a_signal_the_printed_command_goes_on() {
             case.between("signal", &ran);
             let committed = ran.rows("loaded");
             assert_eq!(committed as i64, case.rows(), "{ran}");
-            let mut shell = Command::new("sh");
-            shell.args(["-c", &format!("{} \"$@\"", ran.resume_command()), "sh"]);
-            shell.env("DATABASE_URL", &load.dsn);
-            let last = load.spawn_command(shell).wait();
+            let last = load.go_on(&ran);
             case.exact(&format!("{signal}"), &last);
         }
     }
@@ -168,9 +164,9 @@ fn rows_that_a_trigger_keeps_out_are_counted_as_such() {
     for strategy in STRATEGIES {
         let case = Case::new(&database, Input::good(60));
         database.run(&format!(
-            "CREATE OR REPLACE FUNCTION some() RETURNS trigger LANGUAGE plpgsql AS
+            "CREATE OR REPLACE FUNCTION keep_out() RETURNS trigger LANGUAGE plpgsql AS
              'BEGIN IF NEW.id % 3 = 0 THEN RETURN NULL; END IF; RETURN NEW; END';
-             CREATE TRIGGER some BEFORE INSERT ON {} FOR EACH ROW EXECUTE FUNCTION some()",
+             CREATE TRIGGER keep_out BEFORE INSERT ON {} FOR EACH ROW EXECUTE FUNCTION keep_out()",
             case.table
         ));
         let ran = case.load().args(&["--strategy", strategy, "--batch-rows", "7"]).run();

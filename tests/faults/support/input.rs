@@ -80,11 +80,7 @@ pub fn table_sql(table: &str, unlogged: bool) -> String {
          CREATE TRIGGER refuse AFTER INSERT ON {table} FOR EACH ROW WHEN (NEW.n = 666) EXECUTE FUNCTION refuse();
          {}",
         if unlogged { "UNLOGGED" } else { "" },
-        if unlogged {
-            String::new()
-        } else {
-            format!("ALTER TABLE {table} ADD FOREIGN KEY (p) REFERENCES parents")
-        }
+        format!("ALTER TABLE {table} ADD FOREIGN KEY (p) REFERENCES parents")
     )
 }
 

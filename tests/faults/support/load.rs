@@ -85,14 +85,19 @@ impl Load {
         self.spawn_command(self.command())
     }
 
-    /// Runs `command` with the output caught as for this load.
-    pub fn spawn_command(&self, mut command: Command) -> Running {
+    fn spawn_command(&self, mut command: Command) -> Running {
         let number = fastrand::u64(..);
-        let path = |name: &str| self.dir.join(format!("{number:x}.{name}"));
-        let (stdout, stderr, summary) = (path("out"), path("err"), path("json"));
+        let summary = self.dir.join(format!("{number:x}.json"));
         if self.is_load {
             command.arg("--summary").arg(&summary);
         }
+        self.spawn_with(command, summary)
+    }
+
+    fn spawn_with(&self, mut command: Command, summary: PathBuf) -> Running {
+        let number = fastrand::u64(..);
+        let path = |name: &str| self.dir.join(format!("{number:x}.{name}"));
+        let (stdout, stderr) = (path("out"), path("err"));
         command
             .stdout(File::create(&stdout).unwrap())
             .stderr(File::create(&stderr).unwrap());
@@ -111,6 +116,16 @@ impl Load {
 
     pub fn run(&self) -> Ran {
         self.spawn().wait()
+    }
+
+    /// Runs the command that `ran` printed to go on, in a shell, as its user would.
+    pub fn go_on(&self, ran: &Ran) -> Ran {
+        let mut shell = Command::new("sh");
+        clean(&mut shell);
+        shell
+            .args(["-c", &ran.resume_command()])
+            .env("DATABASE_URL", &self.dsn);
+        self.spawn_with(shell, ran.summary_path.clone()).wait()
     }
 }
 
@@ -174,6 +189,7 @@ impl Running {
             stdout: read(&self.stdout),
             stderr: read(&self.stderr),
             summary: serde_json::from_str(&read(&self.summary)).ok(),
+            summary_path: self.summary.clone(),
         };
         for path in [&self.stdout, &self.stderr, &self.summary] {
             let _ = std::fs::remove_file(path);
@@ -199,6 +215,7 @@ pub struct Ran {
     pub stdout: String,
     pub stderr: String,
     pub summary: Option<Value>,
+    summary_path: PathBuf,
 }
 
 impl fmt::Display for Ran {
