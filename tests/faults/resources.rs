@@ -20,19 +20,25 @@ fn in_mid_load(load: &Load, case: &Case, batches: i64) -> Running {
     running
 }
 
+/// A directory that the server's user can get into, also if that is not us.
+fn open_tempdir() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    tempfile::Builder::new()
+        .prefix("pgrung-faults-")
+        .permissions(std::fs::Permissions::from_mode(0o755))
+        .tempdir_in("/tmp")
+        .unwrap()
+}
+
 /// A file system of its own, small enough to fill.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
     /// `None` where this user may not mount.
     fn mount(bytes: usize, owner: &Path) -> Option<Self> {
-        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        use std::os::unix::fs::MetadataExt;
         let owner = std::fs::metadata(owner).unwrap();
-        let dir = tempfile::Builder::new()
-            .prefix("pgrung-disk-")
-            .permissions(std::fs::Permissions::from_mode(0o755))
-            .tempdir_in("/tmp")
-            .unwrap();
+        let dir = open_tempdir();
         let options = format!(
             "size={bytes},uid={},gid={},mode=0700",
             owner.uid(),
@@ -261,32 +267,34 @@ fn a_read_only_database_is_refused_at_the_start_and_loaded_later() {
     }
 }
 
-/// A copy of the primary, read-only until it is promoted.
+/// A copy of the primary in `dir`, read-only until it is promoted.
 fn standby_of(primary: &Server, dir: &Path) -> Arc<Server> {
-    use std::os::unix::fs::MetadataExt;
-    use std::os::unix::process::CommandExt;
-    let (bin, data, socket) = {
-        let embedded = primary.embedded();
+    let (data, socket) = {
+        let mut embedded = primary.embedded();
+        embedded.shutdown(false).unwrap();
+        let copied = Command::new("cp")
+            .arg("-a")
+            .arg(embedded.data_dir())
+            .arg(dir)
+            .status()
+            .unwrap();
+        assert!(copied.success());
+        embedded.start_again().unwrap();
         (
-            embedded.bin_dir().to_owned(),
-            embedded.data_dir().to_owned(),
+            dir.join(embedded.data_dir().file_name().unwrap()),
             embedded.socket_dir().to_owned(),
         )
     };
-    let owner = std::fs::metadata(&data).unwrap();
-    std::os::unix::fs::chown(dir, Some(owner.uid()), Some(owner.gid())).unwrap();
-    let output = Command::new(bin.join("pg_basebackup"))
-        .args(["-R", "-c", "fast", "-X", "stream", "-U", "postgres", "-h"])
-        .arg(&socket)
-        .args(["-p", &primary.port().to_string(), "-D"])
-        .arg(dir)
-        .uid(owner.uid())
-        .gid(owner.gid())
-        .current_dir("/")
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Server::start_in(Some(dir), &[])
+    std::fs::write(data.join("standby.signal"), "").unwrap();
+    let conf = data.join("postgresql.auto.conf");
+    let mut text = std::fs::read_to_string(&conf).unwrap();
+    text += &format!(
+        "primary_conninfo = 'host={} port={} user=postgres'\n",
+        socket.display(),
+        primary.port()
+    );
+    std::fs::write(&conf, text).unwrap();
+    Server::start_in(Some(&data), &[])
 }
 
 /// The primary dies, its standby answers read-only for a while and is then promoted. It may lack
@@ -298,7 +306,7 @@ fn a_failover_to_a_standby_that_is_read_only_at_first_loses_nothing() {
         let primary = Server::start(&[("wal_level", "replica"), ("max_wal_senders", "4")]);
         let database = Database::on(&primary);
         let mut case = Case::new(&database, long_input(1500, &mut random));
-        let dir = tempfile::tempdir_in("/tmp").unwrap();
+        let dir = open_tempdir();
         let standby = standby_of(&primary, dir.path());
         let proxy = Proxy::start(primary.port(), |_| Deal::Forward);
         let load = case
