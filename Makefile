@@ -3,6 +3,9 @@
 # Set-up messages of the package manager go to a log: a demo should show the demo.
 SETUP_LOG := target/setup.log
 
+# One line a fault: rows lost, rows doubled, which.
+FAULTS := target/faults.tsv
+
 .PHONY: demo test bench bench-peers torture server-programs
 
 demo: server-programs ## Build, start a private server, load, compare the strategies
@@ -13,6 +16,11 @@ test: server-programs ## Formatting, lints, and all tests on a real server
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo test
+
+torture: server-programs ## The fault bench with far more of each fault; ends with what it cost
+	@rm -f $(FAULTS)
+	PGRUNG_TORTURE=1 PGRUNG_TALLY=$(CURDIR)/$(FAULTS) cargo test --test faults -- --test-threads=2 --nocapture
+	@awk -F '\t' '{ lost += $$1; doubled += $$2 } END { printf "faults tried %d, rows lost %d, rows doubled %d\n", NR, lost, doubled }' $(FAULTS)
 
 bench: server-programs ## Splitting, parsing and encoding without a server, the rungs with one
 	cargo bench --bench encode --bench records --bench rungs

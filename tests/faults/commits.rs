@@ -1,6 +1,6 @@
 //! What happens to COMMIT on its way: the request lost, the answer lost, the answer late, silence.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{
     Case, Database, Deal, Fate, Input, Kind, Load, Message, Proxy, STRATEGIES, Side, seeded, times,
@@ -100,9 +100,7 @@ fn survives(fault: Fault) {
         let batch = random.usize(..5);
         let strategy = STRATEGIES[round % STRATEGIES.len()];
         let proxy = Proxy::start(database.server.port(), fault.rule(batch));
-        let ran = load(&case, strategy)
-            .dsn(&proxy.dsn(&database.name))
-            .run();
+        let ran = load(&case, strategy).dsn(&proxy.dsn(&database.name)).run();
         let name = format!("{fault:?} of batch {batch}, {strategy}");
         assert!(proxy.dealt(), "{name}: {ran}");
         // The loader must survive this by itself, also while the dead connection seems to live.
@@ -166,7 +164,11 @@ fn silence_at_any_step_of_a_batch_is_survived() {
     for round in 0..times(5, 50) {
         let case = Case::new(&database, input());
         let strategy = STRATEGIES[round % STRATEGIES.len()];
-        let side = if random.bool() { Side::Client } else { Side::Server };
+        let side = if random.bool() {
+            Side::Client
+        } else {
+            Side::Server
+        };
         let wanted = random.usize(1..60);
         let mut seen = 0;
         let proxy = Proxy::start(database.server.port(), move |message| {
@@ -178,14 +180,43 @@ fn silence_at_any_step_of_a_batch_is_survived() {
                 Deal::Forward
             }
         });
-        let ran = load(&case, strategy)
-            .dsn(&proxy.dsn(&database.name))
-            .run();
+        let ran = load(&case, strategy).dsn(&proxy.dsn(&database.name)).run();
         let name = format!("silence at message {wanted} of the {side:?} in batches, {strategy}");
         assert!(proxy.dealt(), "{name}: {ran}");
         ran.exits(3);
         drop(proxy);
         case.exact(&name, &ran);
+    }
+}
+
+/// The server has claimed the batch and nobody hears of it: the claim must not be in the way of
+/// the next try.
+#[test]
+fn silence_at_the_answer_to_the_claim_is_survived() {
+    let database = Database::new();
+    for strategy in STRATEGIES {
+        let case = Case::new(&database, input());
+        let mut begun = 0;
+        let mut answers = 0;
+        let proxy = Proxy::start(database.server.port(), move |message| {
+            begun += usize::from(message.begins_batch());
+            // The answer to BEGIN, then the one to the claim, whose statement is prepared by now.
+            answers +=
+                usize::from(begun == 3 && message.side == Side::Server && message.tag == b'Z');
+            if answers == 2 {
+                answers += 1;
+                Deal::Blackhole
+            } else {
+                Deal::Forward
+            }
+        });
+        let started = Instant::now();
+        let ran = load(&case, strategy).dsn(&proxy.dsn(&database.name)).run();
+        assert!(proxy.dealt(), "{ran}");
+        ran.exits(3);
+        assert!(started.elapsed() < Duration::from_secs(10), "{ran}");
+        drop(proxy);
+        case.exact(&format!("silence after the claim, {strategy}"), &ran);
     }
 }
 

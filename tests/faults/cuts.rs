@@ -63,16 +63,17 @@ fn points(case: &Case, strategy: &str) -> Vec<Point> {
         .dsn(&proxy.dsn(&case.database.name))
         .run();
     case.exact("no fault", &ran);
-    let points = seen.lock().unwrap().clone();
-    points
+    drop(proxy);
+    std::mem::take(&mut seen.lock().unwrap())
 }
 
-/// Cuts at every `step`th point, and at all of those around a COMMIT.
+/// Cuts at every `step`th point, and at all of those around a COMMIT. No multiple of three: each
+/// message has three points, and all three kinds are to have their turn.
 fn cut_all(database: &Arc<Database>, strategy: &str, step: usize, fresh: bool) {
     let first = Case::new(database, input());
     let points = points(&first, strategy);
     let mut turn = fastrand::usize(..step);
-    let mut tried = 0;
+    let (mut tried, mut missed) = (0, 0);
     for point in &points {
         for deal in [Deal::CutBefore, Deal::CutInside, Deal::CutAfter] {
             turn += usize::from(!point.repeats);
@@ -80,7 +81,11 @@ fn cut_all(database: &Arc<Database>, strategy: &str, step: usize, fresh: bool) {
             if !point.near_commit && !its_turn {
                 continue;
             }
-            let database = if fresh { Database::new() } else { database.clone() };
+            let database = if fresh {
+                Database::new()
+            } else {
+                database.clone()
+            };
             let case = Case::new(&database, input());
             let Point { side, number, .. } = *point;
             let at = move |message: &Message<'_>| {
@@ -91,24 +96,25 @@ fn cut_all(database: &Arc<Database>, strategy: &str, step: usize, fresh: bool) {
                 }
             };
             let proxy = Proxy::start(database.server.port(), at);
-            let ran = load(&case, strategy)
-                .dsn(&proxy.dsn(&database.name))
-                .run();
+            let ran = load(&case, strategy).dsn(&proxy.dsn(&database.name)).run();
             let fault = format!(
                 "{strategy}: {deal:?} message {number} ({}) of the {side:?}",
                 char::from(point.tag)
             );
-            // The farewell of the last connections may come after the loader's end, or not at all.
-            assert!(
-                proxy.dealt() || point.tag == b'X',
-                "{fault}: not reached: {ran}"
-            );
+            let reached = proxy.dealt();
             drop(proxy);
-            case.recover(&fault, ran, &load(&case, strategy));
-            tried += 1;
+            if reached {
+                case.recover(&fault, ran, &load(&case, strategy));
+                tried += 1;
+            } else {
+                // Farewells of connections may come after the loader's end, or not at all.
+                assert!(case.verdict(&ran).is_clean(), "{fault}: {ran}");
+                missed += 1;
+            }
         }
     }
     eprintln!("{strategy}: {tried} cuts at {} messages", points.len());
+    assert!(missed * 20 <= tried, "{missed} points were not reached");
 }
 
 fn cut_everywhere(strategy: &str) {
@@ -117,7 +123,7 @@ fn cut_everywhere(strategy: &str) {
     // The first load makes the ledger; it is not one of the points.
     let first = Case::new(&database, input());
     first.exact("no fault", &load(&first, strategy).run());
-    cut_all(&database, strategy, times(6, 1), false);
+    cut_all(&database, strategy, times(14, 1), false);
 }
 
 #[test]
@@ -149,6 +155,6 @@ fn unnest_survives_a_cut_anywhere() {
 #[test]
 fn the_ledger_is_made_whole_whatever_is_cut() {
     let database = Database::new();
-    let step = if torture() { 2 } else { 25 };
+    let step = if torture() { 2 } else { 40 };
     cut_all(&database, "copy", step, true);
 }

@@ -25,7 +25,11 @@ fn the_reject_limit_stops_the_load_and_a_higher_one_goes_on() {
         let ran = load.clone().args(&["--reject-limit", "2"]).run();
         ran.exits(4).says(&["more than 2 rows are bad"]);
         case.between("reject limit", &ran);
-        case.recover("reject limit", ran, &load.clone().args(&["--reject-limit", "5"]));
+        case.recover(
+            "reject limit",
+            ran,
+            &load.clone().args(&["--reject-limit", "5"]),
+        );
     }
 }
 
@@ -73,7 +77,15 @@ fn without_a_ledger_the_bad_rows_are_in_the_file() {
         let file = case.dir.path().join("bad.csv");
         let ran = case
             .load()
-            .args(&["--no-ledger", "--strategy", strategy, "--batch-rows", "40", "-j", "1"])
+            .args(&[
+                "--no-ledger",
+                "--strategy",
+                strategy,
+                "--batch-rows",
+                "40",
+                "-j",
+                "1",
+            ])
             .args(&["--rejects", file.to_str().unwrap()])
             .run();
         let bad = case.input.bad_count();
@@ -87,7 +99,10 @@ fn without_a_ledger_the_bad_rows_are_in_the_file() {
             expected.extend_from_slice(&line.original);
         }
         let found = fs::read(&file).unwrap();
-        let after_header = found.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let after_header = found
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map_or(0, |at| at + 1);
         assert_eq!(
             String::from_utf8_lossy(&found[after_header..]),
             String::from_utf8_lossy(&expected)
@@ -106,9 +121,14 @@ fn one_transaction_for_the_whole_load_is_all_or_nothing() {
     for round in 0..times(6, 60) {
         let case = Case::new(&database, long_input(300, &mut random));
         let strategy = STRATEGIES[round % STRATEGIES.len()];
-        let load = case
-            .load()
-            .args(&["--commit", "load", "--batch-rows", "20", "--strategy", strategy]);
+        let load = case.load().args(&[
+            "--commit",
+            "load",
+            "--batch-rows",
+            "20",
+            "--strategy",
+            strategy,
+        ]);
         let step = ["claim", "write", "settle"][random.usize(..3)];
         let at = format!("after {step}:{}", random.usize(1..15));
         let ran = load.clone().env("PGRUNG_ABORT_AT", &at).run();
@@ -128,7 +148,9 @@ fn after_a_signal_the_printed_command_goes_on() {
             let load = case.load().args(&["--batch-rows", "10", "-j", "2"]);
             let mut running = load.spawn();
             let wanted = random.i64(1..30);
-            wait_until("a few batches", || running.has_ended() || case.spans() >= wanted);
+            wait_until("a few batches", || {
+                running.has_ended() || case.spans() >= wanted
+            });
             running.signal(signal);
             let ran = running.wait();
             ran.exits(code);
@@ -145,7 +167,10 @@ fn after_a_signal_the_printed_command_goes_on() {
 #[test]
 fn a_signal_ends_a_load_that_waits_for_a_lock() {
     let database = Database::new();
-    let case = Case::new(&database, long_input(2000, &mut fastrand::Rng::with_seed(2)));
+    let case = Case::new(
+        &database,
+        long_input(2000, &mut fastrand::Rng::with_seed(2)),
+    );
     let load = case.load().args(&["--batch-rows", "10", "-j", "2"]);
     let mut running = load.spawn();
     wait_until("a few batches", || running.has_ended() || case.spans() >= 3);
@@ -169,28 +194,21 @@ fn rows_that_a_trigger_keeps_out_are_counted_as_such() {
              CREATE TRIGGER keep_out BEFORE INSERT ON {} FOR EACH ROW EXECUTE FUNCTION keep_out()",
             case.table
         ));
-        let ran = case.load().args(&["--strategy", strategy, "--batch-rows", "7"]).run();
+        let ran = case
+            .load()
+            .args(&["--strategy", strategy, "--batch-rows", "7"])
+            .run();
         ran.exits(3);
-        assert_eq!((ran.rows("loaded"), ran.rows("suppressed")), (40, 20), "{ran}");
+        assert_eq!(
+            (ran.rows("loaded"), ran.rows("suppressed")),
+            (40, 20),
+            "{ran}"
+        );
         assert_eq!(case.rows(), 40);
     }
 }
 
-/// No trigger of the table explains it: one of a partition keeps the row out.
-pub fn partition_with_a_trigger(case: &Case) {
-    let table = &case.table;
-    case.database.run(&format!(
-        "DROP TABLE {table};
-         CREATE TABLE {table} (id bigint, payload text, n int, d date, s text, p int) PARTITION BY RANGE (id);
-         CREATE TABLE {table}_1 PARTITION OF {table} FOR VALUES FROM (1) TO (31);
-         CREATE TABLE {table}_2 PARTITION OF {table} FOR VALUES FROM (31) TO (1000);
-         CREATE OR REPLACE FUNCTION one() RETURNS trigger LANGUAGE plpgsql AS
-         'BEGIN IF NEW.id = 45 THEN RETURN NULL; END IF; RETURN NEW; END';
-         CREATE TRIGGER one BEFORE INSERT ON {table}_2 FOR EACH ROW EXECUTE FUNCTION one()"
-    ));
-}
-
-/// The load in which it happens.
+/// A load of batches of ten rows, one after the other.
 pub fn load_in_tens(case: &Case, strategy: &str) -> Load {
     case.load()
         .args(&["-j", "1", "--batch-rows", "10", "--strategy", strategy])

@@ -1,5 +1,6 @@
 //! The loader dies: at random times, and at each step of a transaction.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -24,7 +25,14 @@ fn varied(load: Load, random: &mut fastrand::Rng) -> Load {
     let rows = random.usize(5..60).to_string();
     let workers = random.usize(1..4).to_string();
     let strategy = STRATEGIES[random.usize(..STRATEGIES.len())];
-    load.args(&["--batch-rows", &rows, "-j", &workers, "--strategy", strategy])
+    load.args(&[
+        "--batch-rows",
+        &rows,
+        "-j",
+        &workers,
+        "--strategy",
+        strategy,
+    ])
 }
 
 #[test]
@@ -33,7 +41,11 @@ fn a_killed_loader_goes_on_whatever_its_new_options_are() {
     let database = Database::new();
     for round in 0..times(10, 300) {
         // Every tenth also kills the first load in an empty database, which makes the ledger.
-        let database = if round % 10 == 9 { Database::new() } else { database.clone() };
+        let database = if round % 10 == 9 {
+            Database::new()
+        } else {
+            database.clone()
+        };
         let case = Case::new(&database, long_input(1500, &mut random));
         let mut killed = 0;
         let mut last: Option<Ran> = None;
@@ -54,7 +66,12 @@ fn a_killed_loader_goes_on_whatever_its_new_options_are() {
             }
             running.signal(Signal::SIGKILL);
             let ran = running.wait();
-            killed += usize::from(ran.signal == Some(9));
+            if ran.finished() {
+                // It was quicker.
+                last = Some(ran);
+                break;
+            }
+            killed += 1;
             case.between("killed", &ran);
         }
         let last = last.unwrap_or_else(|| varied(case.load(), &mut random).run());
@@ -77,7 +94,9 @@ fn an_abort_before_or_after_any_step_loses_nothing() {
                 let case = Case::new(&database, Input::planned(1, &fates, &mut random));
                 let strategy = STRATEGIES[random.usize(..STRATEGIES.len())];
                 let nth = if round == 0 { 1 } else { random.usize(1..5) };
-                let load = case.load().args(&["--batch-rows", "7", "--strategy", strategy]);
+                let load = case
+                    .load()
+                    .args(&["--batch-rows", "7", "--strategy", strategy]);
                 let point = format!("{side} {step}:{nth}");
                 let first = load.clone().env("PGRUNG_ABORT_AT", &point).run();
                 let name = format!("abort {point}, {strategy}");
@@ -118,25 +137,33 @@ fn a_terminated_backend_is_replaced() {
     }
 }
 
-/// Crashes the server in the middle of a load and starts it again.
-fn crash(durability: &str, unlogged: bool, rounds: usize) {
-    let mut random = seeded(&format!("crash, durability {durability}"));
-    let server = Server::start(&[
-        // What is not synchronous is lost in a crash for as long as possible.
+/// A server that loses what was not synchronous, as much of it as can be.
+pub fn forgetful_server() -> Arc<Server> {
+    Server::start(&[
         ("wal_writer_delay", "10s"),
         ("wal_writer_flush_after", "100MB"),
-    ]);
+    ])
+}
+
+/// Crashes the server after `batches` of the load, and starts it again.
+pub fn crash_in_mid_load(case: &Case, load: &Load, batches: i64) -> Ran {
+    let mut running = load.spawn();
+    wait_until("a few batches", || {
+        running.has_ended() || case.spans() >= batches
+    });
+    case.database.server.embedded().restart(true).unwrap();
+    running.wait()
+}
+
+/// Crashes the server in the middle of loads.
+fn crash(durability: &str, unlogged: bool, rounds: usize) {
+    let mut random = seeded(&format!("crash, durability {durability}"));
+    let server = forgetful_server();
     for _ in 0..rounds {
         let database = Database::on(&server);
         let case = Case::with(&database, long_input(1500, &mut random), unlogged);
         let load = varied(case.load(), &mut random).args(&["--durability", durability]);
-        let mut running = load.spawn();
-        let wanted = random.i64(1..12);
-        wait_until("a few batches", || {
-            running.has_ended() || case.spans() >= wanted
-        });
-        server.embedded().restart(true).unwrap();
-        let ran = running.wait();
+        let ran = crash_in_mid_load(&case, &load, random.i64(1..12));
         case.recover(
             &format!("server crash, durability {durability}, unlogged {unlogged}"),
             ran,
@@ -163,6 +190,27 @@ fn a_crash_of_the_server_that_loses_commits_is_noticed_with_durability_end() {
 #[test]
 fn a_crash_of_the_server_that_empties_an_unlogged_table_is_noticed() {
     crash("on", true, times(3, 50));
+}
+
+/// Without a ledger nothing tells what a crash has taken, so the load does not go on.
+#[test]
+fn without_a_ledger_a_crash_of_the_server_stops_a_load_that_it_may_have_robbed() {
+    let server = forgetful_server();
+    for (durability, unlogged) in [("end", false), ("on", true)] {
+        let database = Database::on(&server);
+        let case = Case::with(&database, Input::good(3000), unlogged);
+        let load = case
+            .load()
+            .args(&["--no-ledger", "-j", "1", "--batch-rows", "10"]);
+        let mut running = load.args(&["--durability", durability]).spawn();
+        wait_until("a few batches", || {
+            running.has_ended() || case.rows() >= 100
+        });
+        server.embedded().restart(true).unwrap();
+        let ran = running.wait();
+        ran.exits(1).says(&["without a ledger it is not known"]);
+        assert!(case.rows() < 3000, "{ran}");
+    }
 }
 
 /// A stopped first run goes on after a second has taken over.

@@ -58,7 +58,13 @@ fn each_kind_of_bad_row_is_put_aside_wherever_it_stands() {
             for strategy in strategies {
                 let input = Input::planned(1, &fates, &mut random);
                 let batch_rows = random.usize(1..60);
-                load(&database, &format!("{kind:?} {place}"), strategy, batch_rows, input);
+                load(
+                    &database,
+                    &format!("{kind:?} {place}"),
+                    strategy,
+                    batch_rows,
+                    input,
+                );
             }
         }
     }
@@ -166,7 +172,11 @@ fn a_server_that_speaks_another_language_is_understood() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     eprint!("{text}");
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.status.success(),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
 }
 
 #[test]
@@ -188,7 +198,13 @@ fn in_german() {
     for _ in 0..times(2, 10) {
         let input = mix(&mut random, 100);
         for strategy in STRATEGIES {
-            load(&database, "German", strategy, random.usize(1..200), input.clone());
+            load(
+                &database,
+                "German",
+                strategy,
+                random.usize(1..200),
+                input.clone(),
+            );
         }
     }
 }

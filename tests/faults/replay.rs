@@ -27,7 +27,9 @@ fn input(rows: usize, random: &mut fastrand::Rng) -> Input {
         })
         .collect();
     let mut input = Input::planned(1, &fates, random);
-    input.lines[0] = Input::planned(1, &[Fate::Bad(Kind::NoParent)], random).lines.remove(0);
+    input.lines[0] = Input::planned(1, &[Fate::Bad(Kind::NoParent)], random)
+        .lines
+        .remove(0);
     input
 }
 
@@ -63,17 +65,31 @@ fn rejects_are_loaded_once_the_cause_is_mended() {
         // Nothing is mended yet.
         let ran = replay(&case, "r", strategy).run();
         ran.exits(3);
-        assert!(ran.stdout.contains(&format!("0 rejects loaded, {bad} still bad")), "{ran}");
+        assert!(
+            ran.stdout
+                .contains(&format!("0 rejects loaded, {bad} still bad")),
+            "{ran}"
+        );
         database.run("INSERT INTO parents VALUES (77)");
         let ran = replay(&case, "r", strategy).run();
         ran.exits(0);
-        assert!(ran.stdout.contains(&format!("{bad} rejects loaded, 0 still bad")), "{ran}");
+        assert!(
+            ran.stdout
+                .contains(&format!("{bad} rejects loaded, 0 still bad")),
+            "{ran}"
+        );
         check(&mut case, "replay");
         let ran = replay(&case, "r", strategy).run();
         ran.exits(0);
-        assert!(ran.stdout.contains("0 rejects loaded, 0 still bad"), "{ran}");
+        assert!(
+            ran.stdout.contains("0 rejects loaded, 0 still bad"),
+            "{ran}"
+        );
         // The load itself sees them as loaded now.
-        case.exact("load after the replay", &case.load().args(&["--import-id", "r"]).run());
+        case.exact(
+            "load after the replay",
+            &case.load().args(&["--import-id", "r"]).run(),
+        );
     }
 }
 
@@ -106,7 +122,11 @@ fn a_replay_whose_commit_is_lost_goes_on() {
         let mut case = Case::new(&database, input(100, &mut random));
         orphans(&case, "r");
         database.run("INSERT INTO parents VALUES (77)");
-        let side = if round % 2 == 0 { Side::Client } else { Side::Server };
+        let side = if round % 2 == 0 {
+            Side::Client
+        } else {
+            Side::Server
+        };
         let mut awaited = false;
         let proxy = Proxy::start(database.server.port(), move |message| {
             awaited |= message.is_batch_commit();
@@ -116,7 +136,9 @@ fn a_replay_whose_commit_is_lost_goes_on() {
             }
             Deal::Forward
         });
-        let ran = replay(&case, "r", "copy").dsn(&proxy.dsn(&database.name)).run();
+        let ran = replay(&case, "r", "copy")
+            .dsn(&proxy.dsn(&database.name))
+            .run();
         assert!(proxy.dealt(), "{ran}");
         drop(proxy);
         replay(&case, "r", "copy").run().exits(0);

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::kills::long_input;
 use crate::support::server::Session;
 use crate::support::{
-    Case, Database, Deal, Input, Load, Proxy, Running, STRATEGIES, Server, seeded, times, wait_until,
+    Case, Database, Deal, Input, Load, Proxy, Running, STRATEGIES, Server, seeded, times,
+    wait_until,
 };
 
 /// A load of many small batches that has committed some of them.
@@ -64,7 +65,9 @@ fn a_full_disk_is_waited_out() {
     let server = Server::start(&[]);
     let data = server.embedded().data_dir().to_owned();
     let Some(disk) = SmallDisk::mount(6 << 20, &data) else {
-        eprintln!("*** NOT TESTED: disk full, because this user may not mount a small file system ***");
+        eprintln!(
+            "*** NOT TESTED: disk full, because this user may not mount a small file system ***"
+        );
         return;
     };
     let admin = Session::open(&server, "postgres");
@@ -77,7 +80,10 @@ fn a_full_disk_is_waited_out() {
         Some(std::os::unix::fs::MetadataExt::gid(&owner)),
     )
     .unwrap();
-    admin.run(&format!("CREATE TABLESPACE small LOCATION '{}'", place.display()));
+    admin.run(&format!(
+        "CREATE TABLESPACE small LOCATION '{}'",
+        place.display()
+    ));
     let mut random = seeded("disk full");
     for round in 0..times(1, 20) {
         let database = Database::on(&server);
@@ -136,7 +142,10 @@ fn a_lock_timeout_is_survived() {
             .args(&["-j", "2", "--batch-rows", "20", "--strategy", strategy]);
         let mut running = in_mid_load(&load, &case, random.i64(1..10));
         let holder = database.session();
-        holder.run(&format!("BEGIN; SELECT g FROM gate_{} FOR UPDATE", case.table));
+        holder.run(&format!(
+            "BEGIN; SELECT g FROM gate_{} FOR UPDATE",
+            case.table
+        ));
         wait_until("a lock timeout", || {
             running.has_ended() || running.stderr().contains("55P03")
         });
@@ -155,7 +164,14 @@ fn a_lock_on_the_target_is_survived() {
     for strategy in ["copy", "insert"] {
         let case = Case::new(&database, long_input(1500, &mut random));
         let load = case.load().args(&[
-            "-j", "2", "--batch-rows", "20", "--strategy", strategy, "--answer-timeout", "500ms",
+            "-j",
+            "2",
+            "--batch-rows",
+            "20",
+            "--strategy",
+            strategy,
+            "--answer-timeout",
+            "500ms",
         ]);
         let mut running = in_mid_load(&load, &case, 3);
         let holder = database.session();
@@ -167,6 +183,44 @@ fn a_lock_on_the_target_is_survived() {
         let ran = running.wait();
         ran.exits(3);
         case.exact(&format!("lock on the target, {strategy}"), &ran);
+    }
+}
+
+/// Cancels the statement of a loader that waits for a lock on its table.
+pub fn cancel_copy_before_it_starts(case: &Case, running: &mut Running) {
+    let database = &case.database;
+    wait_until("a few batches", || running.has_ended() || case.spans() >= 3);
+    assert!(!running.has_ended(), "too soon: {}", running.stderr());
+    let holder = database.session();
+    holder.run(&format!("BEGIN; LOCK TABLE {} IN SHARE MODE", case.table));
+    wait_until("a cancelled statement", || {
+        running.has_ended()
+            || database.number(
+                "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
+                 WHERE datname = current_database() AND client_addr IS NOT NULL AND wait_event_type = 'Lock'",
+            ) > 0
+    });
+    wait_until("a retry", || {
+        running.has_ended() || running.stderr().contains("57014")
+    });
+    holder.run("COMMIT");
+}
+
+#[test]
+fn a_statement_cancelled_before_it_starts_is_tried_again() {
+    let mut random = seeded("cancel");
+    let database = Database::new();
+    for round in 0..times(5, 20) {
+        let case = Case::new(&database, long_input(1000, &mut random));
+        let strategy = STRATEGIES[round % STRATEGIES.len()];
+        let load = case
+            .load()
+            .args(&["-j", "1", "--batch-rows", "10", "--strategy", strategy]);
+        let mut running = load.spawn();
+        cancel_copy_before_it_starts(&case, &mut running);
+        let ran = running.wait();
+        ran.exits(3).says(&["57014"]);
+        case.exact(&format!("cancelled, {strategy}"), &ran);
     }
 }
 
@@ -197,7 +251,9 @@ fn a_deadlock_is_survived() {
                          WHERE datname = current_database() AND client_addr IS NOT NULL AND wait_event_type = 'Lock'",
                     ) > 0
             });
-            let _ = holder.try_run(&format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE; COMMIT"));
+            let _ = holder.try_run(&format!(
+                "LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE; COMMIT"
+            ));
             running.has_ended() || running.stderr().contains("40P01")
         });
         let ran = running.wait();
@@ -209,7 +265,10 @@ fn a_deadlock_is_survived() {
 #[test]
 fn a_server_without_a_free_connection_is_waited_for() {
     let mut random = seeded("max_connections");
-    let server = Server::start(&[("max_connections", "10"), ("superuser_reserved_connections", "3")]);
+    let server = Server::start(&[
+        ("max_connections", "10"),
+        ("superuser_reserved_connections", "3"),
+    ]);
     let admin = Session::open(&server, "postgres");
     admin.run("CREATE ROLE loader LOGIN");
     for _ in 0..times(1, 20) {
@@ -309,10 +368,14 @@ fn a_failover_to_a_standby_that_is_read_only_at_first_loses_nothing() {
         let dir = open_tempdir();
         let standby = standby_of(&primary, dir.path());
         let proxy = Proxy::start(primary.port(), |_| Deal::Forward);
-        let load = case
-            .load()
-            .dsn(&proxy.dsn(&database.name))
-            .args(&["-j", "2", "--batch-rows", "20", "--max-retries", "1000"]);
+        let load = case.load().dsn(&proxy.dsn(&database.name)).args(&[
+            "-j",
+            "2",
+            "--batch-rows",
+            "20",
+            "--max-retries",
+            "1000",
+        ]);
         let mut running = in_mid_load(&load, &case, random.i64(3..20));
         primary.embedded().shutdown(true).unwrap();
         proxy.lead_to(standby.port());

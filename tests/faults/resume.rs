@@ -44,7 +44,10 @@ fn a_file_that_changed_is_refused() {
     let last = bytes.len() - 2;
     bytes[last] ^= 1;
     fs::write(&case.file, &bytes).unwrap();
-    in_tens(&case).run().exits(6).says(&["has changed", "--restart"]);
+    in_tens(&case)
+        .run()
+        .exits(6)
+        .says(&["has changed", "--restart"]);
     assert_eq!(case.rows(), rows);
     fs::write(&case.file, case.input.bytes()).unwrap();
     case.exact("changed file", &in_tens(&case).run());
@@ -57,9 +60,17 @@ fn another_table_and_other_reading_options_are_refused() {
     let named = in_tens(&case).args(&["--import-id", "mine"]);
     interrupt(&case, &named);
     database.run(&table_sql("elsewhere", false));
-    let other = Load::new(&database.dsn(), "elsewhere", Some(&case.file), case.dir.path())
-        .args(&["--import-id", "mine"]);
-    other.run().exits(6).says(&["it loads", "not \"public\".\"elsewhere\""]);
+    let other = Load::new(
+        &database.dsn(),
+        "elsewhere",
+        Some(&case.file),
+        case.dir.path(),
+    )
+    .args(&["--import-id", "mine"]);
+    other
+        .run()
+        .exits(6)
+        .says(&["it loads", "not \"public\".\"elsewhere\""]);
     assert_eq!(database.number("SELECT count(*) FROM elsewhere"), 0);
     for (options, words) in [
         (["--null", "x"], "null was"),
@@ -70,7 +81,10 @@ fn another_table_and_other_reading_options_are_refused() {
         assert!(!ran.finished(), "{ran}");
         ran.says(&[words]);
     }
-    let columns = named.clone().args(&["--columns", "id,payload,n,d,p,s"]).run();
+    let columns = named
+        .clone()
+        .args(&["--columns", "id,payload,n,d,p,s"])
+        .run();
     columns.exits(6).says(&["its columns are"]);
     case.exact("other options", &named.run());
 }
@@ -84,7 +98,10 @@ fn a_table_that_was_emptied_or_made_anew_is_refused() {
         "DROP TABLE {t}; CREATE TABLE {t} (LIKE copy_of_{t} INCLUDING ALL)",
     ] {
         let mut case = Case::new(&database, Input::good(50));
-        database.run(&format!("CREATE TABLE copy_of_{0} (LIKE {0} INCLUDING ALL)", case.table));
+        database.run(&format!(
+            "CREATE TABLE copy_of_{0} (LIKE {0} INCLUDING ALL)",
+            case.table
+        ));
         interrupt(&case, &in_tens(&case));
         database.run(&sql.replace("{t}", &case.table));
         let load = in_tens(&case);
@@ -97,6 +114,29 @@ fn a_table_that_was_emptied_or_made_anew_is_refused() {
         let ran = load.run();
         ran.exits(6);
         case.input = Input::good(50);
+    }
+}
+
+/// Several workers leave gaps when they die, and nothing says that the next run cuts its batches
+/// where they were cut before.
+#[test]
+fn a_gap_is_filled_and_nothing_behind_it_is_loaded_again() {
+    let database = Database::new();
+    for batch_rows in ["1", "3", "10", "1000"] {
+        let case = Case::new(&database, Input::good(50));
+        let ran = in_tens(&case)
+            .env("PGRUNG_ABORT_AT", "after commit:5")
+            .run();
+        assert_eq!(ran.signal, Some(6), "{ran}");
+        database.run(&format!(
+            "DELETE FROM {0} WHERE id BETWEEN 11 AND 20 OR id BETWEEN 31 AND 40;
+             DELETE FROM pgrung.spans p USING pgrung.imports i
+             WHERE i.import_id = p.import_id AND target LIKE '%\"{0}\"' AND first_record IN (11, 31)",
+            case.table
+        ));
+        let ran = case.load().args(&["--batch-rows", batch_rows]).run();
+        assert_eq!(ran.rows("loaded"), 20, "{ran}");
+        case.exact("gaps", &ran);
     }
 }
 
@@ -119,12 +159,18 @@ fn a_file_loaded_twice_is_loaded_once_under_any_name() {
     let case = Case::new(&database, long_input(200, &mut random));
     let first = case.load().run();
     case.exact("once", &first);
-    let again = case.load().args(&["--strategy", "unnest", "--batch-rows", "7"]).run();
+    let again = case
+        .load()
+        .args(&["--strategy", "unnest", "--batch-rows", "7"])
+        .run();
     case.exact("twice", &again);
     let copy = case.dir.path().join("another name.csv");
     fs::copy(&case.file, &copy).unwrap();
     case.exact("another name", &case.load_of(&copy).run());
-    let both = case.load_of(&copy).args(&[case.file.to_str().unwrap()]).run();
+    let both = case
+        .load_of(&copy)
+        .args(&[case.file.to_str().unwrap()])
+        .run();
     both.says(&["has the same content"]);
     case.exact("both names", &both);
 }
@@ -156,13 +202,18 @@ fn a_file_that_has_grown_within_its_last_record_is_refused() {
         let bytes = case.input.bytes();
         let short = bytes.len() - missing;
         fs::write(&case.file, &bytes[..short]).unwrap();
-        let ran = in_tens(&case).env("PGRUNG_ABORT_AT", "after commit:4").run();
+        let ran = in_tens(&case)
+            .env("PGRUNG_ABORT_AT", "after commit:4")
+            .run();
         assert_eq!(ran.signal, Some(6), "{ran}");
         let rows = case.rows();
         append(&case.file, &bytes[short..]);
         let more = Input::planned(41, &[Fate::Good; 5], &mut fastrand::Rng::with_seed(1));
         append(&case.file, &more.bytes()[HEADER.len()..]);
-        in_tens(&case).run().exits(6).says(&["differs", "--restart"]);
+        in_tens(&case)
+            .run()
+            .exits(6)
+            .says(&["differs", "--restart"]);
         assert_eq!(case.rows(), rows, "{missing} bytes were missing");
     }
 }
@@ -201,11 +252,18 @@ fn stdin_sent_again_from_its_start_is_loaded_once() {
         let case = Case::new(&database, long_input(600, &mut random));
         let load = case
             .load_stdin()
-            .args(&["--import-id", &format!("pipe {round}"), "--batch-rows", "20"])
+            .args(&[
+                "--import-id",
+                &format!("pipe {round}"),
+                "--batch-rows",
+                "20",
+            ])
             .stdin(&case.file);
         let mut running = load.spawn();
         let wanted = random.i64(1..10);
-        wait_until("a few batches", || running.has_ended() || case.spans() >= wanted);
+        wait_until("a few batches", || {
+            running.has_ended() || case.spans() >= wanted
+        });
         if !running.has_ended() {
             running.signal(Signal::SIGKILL);
         }

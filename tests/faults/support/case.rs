@@ -161,7 +161,11 @@ impl Case {
             self.ledger_table("spans"),
             self.table
         ));
-        assert_eq!(self.rows(), claimed, "{fault}: rows, and rows in the ledger\n{ran}");
+        assert_eq!(
+            self.rows(),
+            claimed,
+            "{fault}: rows, and rows in the ledger\n{ran}"
+        );
     }
 
     /// Checks, notes the fault, and fails if not every row is there exactly once, or explained.
@@ -269,8 +273,7 @@ impl Case {
                 if let Some(found) = places.first() {
                     verdict.expect("position of a reject", *found, place);
                 }
-                if let (Some(found), Some(expected)) =
-                    (states.get(&line.original), kind.sqlstate())
+                if let (Some(found), Some(expected)) = (states.get(&line.original), kind.sqlstate())
                 {
                     verdict.expect("SQLSTATE", found.as_str(), expected);
                 }

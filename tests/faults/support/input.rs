@@ -78,9 +78,8 @@ pub fn table_sql(table: &str, unlogged: bool) -> String {
              p int
          );
          CREATE TRIGGER refuse AFTER INSERT ON {table} FOR EACH ROW WHEN (NEW.n = 666) EXECUTE FUNCTION refuse();
-         {}",
+         ALTER TABLE {table} ADD FOREIGN KEY (p) REFERENCES parents",
         if unlogged { "UNLOGGED" } else { "" },
-        format!("ALTER TABLE {table} ADD FOREIGN KEY (p) REFERENCES parents")
     )
 }
 
@@ -181,7 +180,12 @@ fn line(id: i64, fate: Fate, random: &mut fastrand::Rng) -> Line {
     let _ = write!(text, "{}{tail}", fields.join(","));
     let mut original = text.into_bytes();
     match fate {
-        Fate::Bad(Kind::BadUtf8) => original.splice(id.to_string().len() + 2..id.to_string().len() + 2, [0xc3, 0x28]).for_each(drop),
+        Fate::Bad(Kind::BadUtf8) => original
+            .splice(
+                id.to_string().len() + 2..id.to_string().len() + 2,
+                [0xc3, 0x28],
+            )
+            .for_each(drop),
         Fate::Bad(Kind::NulByte) => original.insert(id.to_string().len() + 2, 0),
         Fate::Bad(Kind::TooFewFields) => {
             let end = original.iter().rposition(|&byte| byte == b',').unwrap();

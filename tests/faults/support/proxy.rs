@@ -38,6 +38,11 @@ impl Message<'_> {
         self.side == Side::Client && self.tag == b'Q' && self.body == b"COMMIT\0"
     }
 
+    /// Whether it begins the transaction of a batch.
+    pub fn begins_batch(&self) -> bool {
+        self.side == Side::Client && self.tag == b'Q' && self.body.starts_with(b"BEGIN ISOLATION")
+    }
+
     /// Whether it is the COMMIT of a batch, not one of the ledger's own transactions.
     pub fn is_batch_commit(&self) -> bool {
         self.is_commit() && self.in_batch
