@@ -24,11 +24,11 @@ mod switches {
         }
     }
 
-    /// Whether a safeguard is switched off: `PGRUNG_SABOTAGE=claim`.
+    /// Whether a safeguard is switched off: `PGRUNG_SABOTAGE=claim`, or several, with commas.
     pub fn sabotaged(safeguard: &str) -> bool {
-        static SWITCHED_OFF: OnceLock<Option<String>> = OnceLock::new();
-        let off = SWITCHED_OFF.get_or_init(|| std::env::var("PGRUNG_SABOTAGE").ok());
-        off.as_deref() == Some(safeguard)
+        static SWITCHED_OFF: OnceLock<String> = OnceLock::new();
+        let off = SWITCHED_OFF.get_or_init(|| std::env::var("PGRUNG_SABOTAGE").unwrap_or_default());
+        off.split(',').any(|name| name == safeguard)
     }
 }
 

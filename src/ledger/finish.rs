@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 
 use super::{Ledger, unsigned};
+use crate::faults;
 
 /// How the closing of an import ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Ledger {
             .query_one(&sql, &[&self.import_id, &self.sources])
             .await?;
         let found = unsigned(row.get(0));
-        if found < records {
+        if found < records && !faults::sabotaged("finish") {
             return Ok(Finish::Lost(found));
         }
         for source in &self.sources {

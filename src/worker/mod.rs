@@ -237,8 +237,12 @@ impl Worker {
         let Some(session) = self.session.take() else {
             return;
         };
-        let reusable = failure.keeps_connection() || crate::faults::sabotaged("discard");
-        if reusable && session.execute("ROLLBACK").await.is_ok() {
+        if crate::faults::sabotaged("discard") {
+            // As it is: with what it holds open, and with what it has yet to say.
+            self.session = Some(session);
+            return;
+        }
+        if failure.keeps_connection() && session.execute("ROLLBACK").await.is_ok() {
             self.session = Some(session);
         } else {
             self.orphan = session.discard().or(self.orphan);
