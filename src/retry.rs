@@ -100,6 +100,17 @@ impl Failure {
         }
     }
 
+    /// Whether the server may have crashed: the connection ended without a word, or with that one.
+    pub fn may_be_a_crash(&self) -> bool {
+        match self {
+            Failure::Server { error, .. } => error
+                .as_db_error()
+                .is_none_or(|server| server.code().code() == "57P02"),
+            Failure::Connect(_) => true,
+            Failure::Timeout(_) | Failure::Vanished | Failure::Count { .. } => false,
+        }
+    }
+
     /// Whether the connection is good for a rollback and more; all else is thrown away.
     pub fn keeps_connection(&self) -> bool {
         matches!(self.action(), Action::FindRow)

@@ -177,6 +177,7 @@ impl Destination {
             deferrable: self.table.deferrable,
             can_copy: !self.table.row_security,
             suppresses: self.table.suppresses,
+            volatile: self.table.unlogged || plan.durability == Durability::End,
             target: self.target.clone(),
             strategy: plan.strategy,
             copy_format: plan.copy_format,

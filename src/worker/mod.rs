@@ -77,6 +77,9 @@ pub struct Job {
     pub can_copy: bool,
     /// Whether triggers or rules may keep rows out.
     pub suppresses: bool,
+    /// Whether a crash of the server takes batches with it whose commit was answered, although
+    /// exit code 0 would promise them.
+    pub volatile: bool,
     /// Limits of a batch, to tell how full one was.
     pub window: Window,
     /// Limits of the tries of a batch.
@@ -212,6 +215,12 @@ impl Worker {
                 return Err(gave_up(
                     failure,
                     "the transaction of the whole load is lost and rolled back",
+                ));
+            }
+            if self.job.ledger.is_none() && self.job.volatile && failure.may_be_a_crash() {
+                return Err(gave_up(
+                    failure,
+                    "without a ledger it is not known whether the server crashed and lost batches that it had committed: count the rows of the table",
                 ));
             }
             let wait = match trial.next(&failure) {
