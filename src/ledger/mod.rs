@@ -8,10 +8,8 @@ mod open;
 mod resume;
 mod status;
 
-use std::time::SystemTime;
-
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
 use crate::batch::Batch;
 use crate::retry::Failure;
@@ -63,9 +61,8 @@ pub struct Span {
 /// What the ledger says of a batch at the start of its transaction.
 #[derive(Debug)]
 pub enum Claim {
-    /// Not loaded yet; now it is ours. The backend and the start of its transaction, by which it
-    /// can be found should the connection break.
-    Ours(Backend),
+    /// Not loaded yet; now it is ours.
+    Ours,
     /// Loaded by a transaction whose answer was lost.
     Loaded(Tally),
     /// A newer run has taken over.
@@ -74,11 +71,12 @@ pub enum Claim {
     Conflict,
 }
 
-/// One transaction of one server process.
+/// One transaction of one server process, by which it can be found should the connection break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backend {
     pid: i32,
-    transaction_start: SystemTime,
+    /// Microseconds since 1970.
+    transaction_start: i64,
 }
 
 /// What became of the records of a batch.
@@ -141,7 +139,7 @@ impl Ledger {
              WHERE NOT EXISTS (SELECT FROM {spans} WHERE import_id = $1 AND source = $2
                                                      AND start_byte <= $3 AND end_byte > $3)
              ON CONFLICT DO NOTHING
-             RETURNING pg_backend_pid(), now()",
+             RETURNING 1",
             spans = self.spans()
         );
         let insert = prepared(&mut statements.claim, client, &insert).await?;
@@ -172,10 +170,7 @@ impl Ledger {
             return Ok(Claim::TakenOver);
         }
         match claimed {
-            Some(row) => Ok(Claim::Ours(Backend {
-                pid: row.get(0),
-                transaction_start: row.get(1),
-            })),
+            Some(_) => Ok(Claim::Ours),
             None => self.explain(client, batch, &checksum).await,
         }
     }
@@ -263,6 +258,32 @@ impl Ledger {
 }
 
 impl Backend {
+    /// Runs `begin`, which begins a transaction, and tells which it is: all in one answer, so that
+    /// a transaction that holds anything is known. Without that answer it holds nothing yet.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn begin(
+        client: &Client,
+        begin: &str,
+    ) -> Result<Option<Self>, tokio_postgres::Error> {
+        let sql = format!(
+            "{begin}; SELECT pg_backend_pid(), (extract(epoch FROM now()) * 1000000)::bigint"
+        );
+        let answer = client.simple_query(&sql).await?;
+        let row = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let number = |index| row?.get(index)?.parse::<i64>().ok();
+        Ok(number(0).zip(number(1)).and_then(|(pid, start)| {
+            Some(Backend {
+                pid: i32::try_from(pid).ok()?,
+                transaction_start: start,
+            })
+        }))
+    }
+
     /// Ends this transaction if it is still open: its connection broke and the server may not know
     /// it yet. Another transaction of the same process is left alone.
     ///
@@ -272,7 +293,8 @@ impl Backend {
         client
             .execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                 WHERE pid = $1 AND xact_start = $2 AND pid <> pg_backend_pid()",
+                 WHERE pid = $1 AND (extract(epoch FROM xact_start) * 1000000)::bigint = $2
+                   AND pid <> pg_backend_pid()",
                 &[&self.pid, &self.transaction_start],
             )
             .await

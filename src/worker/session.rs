@@ -23,7 +23,7 @@ pub struct Session {
     statements: Statements,
     /// A text COPY, whose errors name the column at fault; made when first needed.
     probe: Option<Box<dyn Strategy>>,
-    /// The transaction that is open here, once the ledger knows it.
+    /// The transaction that is open here.
     open: Option<Backend>,
 }
 
@@ -177,13 +177,7 @@ impl Session {
         batch: &Batch,
     ) -> Result<ledger::Claim, Failure> {
         let claim = ledger.claim(&self.client, &mut self.statements, batch);
-        Ok(match answered(self.answer_timeout, claim).await? {
-            ledger::Claim::Ours(backend) => {
-                self.open = Some(backend);
-                ledger::Claim::Ours(backend)
-            }
-            other => other,
-        })
+        answered(self.answer_timeout, claim).await
     }
 
     /// Notes in the ledger what became of the batch; false if the transaction is no longer alive.

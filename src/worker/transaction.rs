@@ -111,7 +111,7 @@ impl Transaction<'_> {
         let Transaction { job, batch, .. } = *self;
         let begun = Instant::now();
         if self.opened {
-            step("begin", session.execute(&job.begin)).await?;
+            step("begin", session.begin(&job.begin)).await?;
         }
         if let Some(ledger) = &job.ledger
             && let Some(tally) = self.claim(session, ledger).await?
@@ -151,7 +151,7 @@ impl Transaction<'_> {
         let Transaction { job, batch, .. } = *self;
         let claim = step("claim", session.claim(ledger, batch)).await?;
         let error = match claim {
-            Claim::Ours(_) => return Ok(None),
+            Claim::Ours => return Ok(None),
             Claim::Loaded(_) if faults::sabotaged("claim") => return Ok(None),
             Claim::Loaded(tally) => {
                 if self.opened {
