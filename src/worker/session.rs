@@ -167,6 +167,15 @@ impl Session {
         self.strategy.take_note()
     }
 
+    /// Begins a transaction with the SQL `begin`.
+    ///
+    /// # Errors
+    /// What the server says, or its silence.
+    pub async fn begin(&mut self, begin: &str) -> Result<(), Failure> {
+        self.open = self.answered(Backend::begin(&self.client, begin)).await?;
+        Ok(())
+    }
+
     /// Claims the batch's span in the open transaction.
     ///
     /// # Errors
