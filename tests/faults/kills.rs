@@ -208,7 +208,10 @@ fn without_a_ledger_a_crash_of_the_server_stops_a_load_that_it_may_have_robbed()
         });
         server.embedded().restart(true).unwrap();
         let ran = running.wait();
-        ran.exits(1).says(&["without a ledger it is not known"]);
+        // Or it was just waiting for the answer to a COMMIT.
+        let word = ["without a ledger it is not known", "there is no ledger"];
+        assert!(word.iter().any(|word| ran.stderr.contains(word)), "{ran}");
+        ran.exits(1);
         assert!(case.rows() < 3000, "{ran}");
     }
 }
@@ -255,7 +258,9 @@ fn two_runs_at_once_load_every_row_once() {
         let second = case.load().args(&["--batch-rows", "15", "-j", "2"]).run();
         let first = first.wait();
         assert!(second.finished(), "{second}");
-        first.exits(1).says(&["has taken over"]);
+        if !first.finished() {
+            first.exits(1).says(&["has taken over"]);
+        }
         case.exact("two runs at once", &second);
     }
 }

@@ -36,6 +36,11 @@ fn the_help_of_replay() {
 }
 
 #[test]
+fn the_help_of_plan() {
+    insta::assert_snapshot!(printed(&["plan", "--help"]));
+}
+
+#[test]
 fn the_help_of_migrate() {
     insta::assert_snapshot!(printed(&["migrate", "--help"]));
 }
