@@ -132,23 +132,24 @@ impl Stage {
         full: &async_channel::Sender<Batch>,
     ) -> HandOver {
         let mut state = self.lock();
-        if state.spill.is_empty() && !state.handing_on {
-            match full.try_send(batch) {
-                Ok(()) => return HandOver::Taken,
-                Err(TrySendError::Closed(_)) => return HandOver::Gone,
-                Err(TrySendError::Full(back)) => batch = back,
-            }
-        }
-        if !state.told {
-            state.told = true;
-            self.0.console.notice(
-                "the server is slower than the source: batches go to disk (--overflow spill)",
-            );
-        }
         let mut waited = false;
         loop {
             if full.is_closed() || state.failure.is_some() {
                 return HandOver::Gone;
+            }
+            // Also after a wait: a batch for which the disk never has room goes this way.
+            if state.spill.is_empty() && !state.handing_on {
+                match full.try_send(batch) {
+                    Ok(()) => return HandOver::Taken,
+                    Err(TrySendError::Closed(_)) => return HandOver::Gone,
+                    Err(TrySendError::Full(back)) => batch = back,
+                }
+            }
+            if !state.told {
+                state.told = true;
+                self.0.console.notice(
+                    "the server is slower than the source: batches go to disk (--overflow spill)",
+                );
             }
             match state.spill.push(&batch) {
                 Ok(()) => {

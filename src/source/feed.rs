@@ -5,9 +5,11 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::compression::Compression;
 use super::{Input, InputError};
@@ -19,12 +21,16 @@ pub const CHUNK_BYTES: usize = 128 * 1024;
 /// Chunks a feeding thread may be ahead of the reader.
 const CHUNKS_AHEAD: usize = 2;
 
+/// Longest time in milliseconds until a thread that waits for a pipe hears that it is to take
+/// nothing more.
+const HEARS_WITHIN: u16 = 50;
+
 /// What one step of a feed brought.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     /// This many bytes, at least one.
     Bytes(usize),
-    /// Nothing until the deadline.
+    /// Nothing until the deadline, or nothing more after [`Feed::close`].
     Idle,
     /// The end of the source.
     End,
@@ -49,6 +55,15 @@ struct Chunks {
     empty: Sender<Vec<u8>>,
     chunk: Vec<u8>,
     used: usize,
+    close: Arc<Close>,
+}
+
+/// Tells a feeding thread to take nothing more.
+#[derive(Default)]
+struct Close {
+    asked: AtomicBool,
+    /// Whether the source was left before its end.
+    heard: AtomicBool,
 }
 
 impl Feed {
@@ -97,9 +112,12 @@ impl Feed {
                 compression,
             });
         }
+        let close = Arc::new(Close::default());
         let packed = Counted {
-            inner: io::Cursor::new(head).chain(file),
+            head: io::Cursor::new(head),
+            file,
             taken,
+            close: close.clone(),
         };
         let reader: Box<dyn Read + Send> = if compression == Compression::None {
             Box::new(packed)
@@ -107,7 +125,7 @@ impl Feed {
             let buffered = BufReader::with_capacity(CHUNK_BYTES, packed);
             compression.decoder(Box::new(buffered)).map_err(fail)?
         };
-        let chunks = Chunks::start(reader).map_err(fail)?;
+        let chunks = Chunks::start(reader, close).map_err(fail)?;
         Ok(Feed {
             way: Way::Thread(chunks),
             size,
@@ -136,6 +154,14 @@ impl Feed {
     /// Whether what was read cannot be read again.
     pub fn is_pipe(&self) -> bool {
         self.size.is_none()
+    }
+
+    /// Takes nothing more from a source that cannot be read again. What is taken already still
+    /// comes, and then [`Step::Idle`], without any further wait.
+    pub fn close(&self) {
+        if let Way::Thread(chunks) = &self.way {
+            chunks.close.asked.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Moves the next bytes into `into`. Waits until `deadline` where a wait is possible at all.
@@ -177,7 +203,7 @@ impl Feed {
 }
 
 impl Chunks {
-    fn start(mut reader: Box<dyn Read + Send>) -> io::Result<Self> {
+    fn start(mut reader: Box<dyn Read + Send>, close: Arc<Close>) -> io::Result<Self> {
         let (full_in, full) = sync_channel(CHUNKS_AHEAD);
         let (empty, spare) = channel::<Vec<u8>>();
         std::thread::Builder::new()
@@ -188,6 +214,7 @@ impl Chunks {
             empty,
             chunk: Vec::new(),
             used: 0,
+            close,
         })
     }
 
@@ -201,6 +228,12 @@ impl Chunks {
                 }
             };
             match next {
+                // A decoder that is cut short complains.
+                Ok(Err(_)) | Err(RecvTimeoutError::Disconnected)
+                    if self.close.heard.load(Ordering::SeqCst) =>
+                {
+                    return Ok(Step::Idle);
+                }
                 Ok(chunk) => {
                     let old = std::mem::replace(&mut self.chunk, chunk?);
                     self.used = 0;
@@ -244,15 +277,32 @@ fn feed(
     }
 }
 
-/// Counts the bytes that pass.
-struct Counted<R> {
-    inner: R,
+/// Counts the bytes that it takes, until it is to take no more.
+struct Counted {
+    /// Bytes taken before.
+    head: io::Cursor<Vec<u8>>,
+    file: File,
     taken: Arc<AtomicU64>,
+    close: Arc<Close>,
 }
 
-impl<R: Read> Read for Counted<R> {
+impl Read for Counted {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buf)?;
+        let mut read = self.head.read(buf)?;
+        if read == 0 {
+            // A read of a pipe cannot be called off, so none is begun before there are bytes.
+            loop {
+                if self.close.asked.load(Ordering::SeqCst) {
+                    self.close.heard.store(true, Ordering::SeqCst);
+                    return Ok(0);
+                }
+                let mut files = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
+                if poll(&mut files, PollTimeout::from(HEARS_WITHIN))? > 0 {
+                    break;
+                }
+            }
+            read = self.file.read(buf)?;
+        }
         self.taken.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)
     }

@@ -323,10 +323,16 @@ impl Reader {
             if self.ended || self.limit == 0 {
                 return self.check_all_known_seen().map_err(Halt::Failed);
             }
-            let now = Instant::now();
-            let stop_check = if closing { now } else { now + STOP_CHECK };
-            let due = shared.window.deadline(&assembly.fill);
-            let more = self.refill(Some(due.map_or(stop_check, |due| due.min(stop_check))))?;
+            let stop_check = Instant::now() + STOP_CHECK;
+            let deadline = if closing {
+                // What is taken from the pipe is nowhere else, so all of it has to come.
+                self.feed.close();
+                None
+            } else {
+                let due = shared.window.deadline(&assembly.fill);
+                Some(due.map_or(stop_check, |due| due.min(stop_check)))
+            };
+            let more = self.refill(deadline)?;
             if closing && !more {
                 let cut = (self.end - self.start) as u64;
                 shared.counters.cut_bytes.fetch_add(cut, Ordering::Relaxed);
