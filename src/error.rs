@@ -10,7 +10,7 @@ use crate::connect::ConnectError;
 use crate::embedded::EmbeddedError;
 use crate::exit_code::Exit;
 use crate::metrics::MetricsError;
-use crate::retry::Failure;
+use crate::retry::{self, Action, Failure};
 use crate::server_error;
 use crate::source::{InputError, Position};
 use crate::spill::SpillError;
@@ -161,6 +161,26 @@ impl Error {
             | Error::Metrics(_)
             | Error::Mismatch(_)
             | Error::Output { .. } => Exit::Failed,
+        }
+    }
+
+    /// Whether the same thing may succeed a little later: the connection or the server was lost.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Error::Server { error, .. } => error.as_db_error().is_none_or(|server| {
+                matches!(retry::action(server.code().code(), false), Action::Retry(_))
+            }),
+            Error::Connect(error) => {
+                matches!(
+                    error.last(),
+                    ConnectError::Unreachable { .. }
+                        | ConnectError::Timeout { .. }
+                        | ConnectError::SessionAttributes { .. }
+                ) || error.sqlstate().is_some_and(|code| {
+                    matches!(retry::action(code.code(), false), Action::Retry(_))
+                })
+            }
+            _ => false,
         }
     }
 

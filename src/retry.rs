@@ -119,7 +119,7 @@ impl Failure {
 
 /// The table: exact codes before classes. `row_security`: the refusal comes from a policy's check
 /// of one row.
-fn action(sqlstate: &str, row_security: bool) -> Action {
+pub fn action(sqlstate: &str, row_security: bool) -> Action {
     use Action::{FindRow, Retry, RetrySmaller, Stop};
     use Pace::{AtOnce, Backoff, Few, Long};
     let class = sqlstate.get(..2).unwrap_or("");

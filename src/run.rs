@@ -99,7 +99,9 @@ async fn run_load(args: &LoadArgs, console: &Console, stop: &Arc<Stop>) -> Resul
             "the rows do not balance: {:?}",
             summary.rows
         ))),
-        (None, Some(summary)) if summary.rows.incomplete() => Ok(Exit::Rejected),
+        (None, Some(summary)) if summary.rows.incomplete() || outcome.leftover_rejects > 0 => {
+            Ok(Exit::Rejected)
+        }
         (None, _) => Ok(Exit::Loaded),
     }
 }
@@ -122,25 +124,23 @@ fn stopped(summary: &Summary) -> String {
 fn resume_command(arguments: Vec<String>, import_id: &str) -> String {
     let mut words = Vec::new();
     let mut hide_next = false;
-    let mut names_import = false;
+    let names_import = arguments
+        .iter()
+        .any(|word| word == "--import-id" || word.starts_with("--import-id="));
     for word in arguments {
         if hide_next || word.starts_with("--dsn=") {
-            words.push(if hide_next {
-                "...".to_string()
-            } else {
-                "--dsn=...".to_string()
-            });
+            words.push(if hide_next { "..." } else { "--dsn=..." }.to_string());
             hide_next = false;
             continue;
         }
         hide_next = word == "--dsn";
-        names_import |= word == "--import-id" || word.starts_with("--import-id=");
         if word != "--restart" {
             words.push(shell_word(&word));
         }
-    }
-    if !names_import {
-        words.push(format!("--import-id {}", shell_word(import_id)));
+        // Right behind the subcommand: behind a `--` it would be a file.
+        if word == "load" && !names_import && words.len() == 2 {
+            words.push(format!("--import-id {}", shell_word(import_id)));
+        }
     }
     words.join(" ")
 }
@@ -377,7 +377,7 @@ mod tests {
         let command = resume_command(arguments.map(str::to_string).to_vec(), "id1");
         assert_eq!(
             command,
-            "pgrung load 'a b.csv' --dsn ... -t t --import-id id1"
+            "pgrung load --import-id id1 'a b.csv' --dsn ... -t t"
         );
         let joined = ["pgrung", "load", "--dsn=password=x", "--import-id", "mine"];
         let command = resume_command(joined.map(str::to_string).to_vec(), "mine");

@@ -6,7 +6,8 @@ mod units;
 use self::profile::{Profile, Settings};
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -18,11 +19,21 @@ use crate::load::{Durability, LedgerUse, LoadPlan};
 use crate::machine;
 use crate::overflow::Overflow;
 use crate::plan::{Costs, Measured, Request};
+use crate::rejects::reasons_path;
 use crate::report::{LogFormat, ProgressMode};
 use crate::source::{Compression, Format, Input, ReadOptions};
 use crate::strategy::{CopyFormat, StrategyKind};
 use crate::window::Window;
 use crate::worker::{Commit, OnError, Patience};
+
+/// Most batches that may wait: beyond it only memory is gained.
+const MOST_QUEUE: usize = 10_000;
+
+/// Most bytes of a batch: what PostgreSQL takes in one value, and well below what 32 bits count.
+const MOST_BATCH_BYTES: usize = 1 << 30;
+
+/// Least time between two lines of progress.
+const LEAST_REPORT_EVERY: Duration = Duration::from_millis(100);
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -570,6 +581,22 @@ impl LoadArgs {
             None if commit == Commit::Load => 1,
             None => machine::cores().min(4),
         };
+        if self.queue > MOST_QUEUE {
+            return usage("--queue: at most 10000 batches may wait");
+        }
+        if self
+            .batch_bytes
+            .is_some_and(|bytes| bytes > MOST_BATCH_BYTES)
+        {
+            return usage(
+                "--batch-bytes: at most 1GiB, the most that PostgreSQL takes in one value",
+            );
+        }
+        if self.output.report_every < LEAST_REPORT_EVERY {
+            return usage("--report-every: at least 100ms");
+        }
+        let files = inputs(&self.inputs)?;
+        self.refuse_to_overwrite(&files)?;
         let rows = self.batch_rows.or(profile.batch_rows);
         let overflow = self.overflow.unwrap_or(profile.overflow);
         let spill = match (overflow, &self.spill_dir) {
@@ -586,7 +613,7 @@ impl LoadArgs {
             _ => None,
         };
         Ok(LoadPlan {
-            inputs: inputs(&self.inputs)?,
+            inputs: files,
             read: self.input.options()?,
             settings,
             table: self.table.clone(),
@@ -635,6 +662,47 @@ impl LoadArgs {
             },
             report_every: self.output.report_every,
         })
+    }
+}
+
+impl LoadArgs {
+    /// Refuses to write a report into a file that is to be read, under whatever name, and to find
+    /// only at the end that a report has no place.
+    fn refuse_to_overwrite(&self, inputs: &[Input]) -> Result<(), Error> {
+        let identity = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
+        let read: Vec<(u64, u64)> = inputs
+            .iter()
+            .filter_map(|input| match input {
+                Input::File(path) => identity(path),
+                Input::Stdin => None,
+            })
+            .collect();
+        let reasons = self.rejects.as_deref().map(reasons_path);
+        let written = [
+            ("--rejects", self.rejects.as_deref()),
+            ("--rejects", reasons.as_deref()),
+            ("--summary", self.output.summary.as_deref()),
+            ("--metrics-file", self.output.metrics_file.as_deref()),
+        ];
+        for (flag, path) in written {
+            let Some(path) = path else { continue };
+            if identity(path).is_some_and(|file| read.contains(&file)) {
+                return Err(Error::Usage(format!(
+                    "{flag} {}: this file is read as well; name another one",
+                    path.display()
+                )));
+            }
+            let place = path
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty());
+            if place.is_some_and(|parent| !parent.is_dir()) {
+                return Err(Error::Usage(format!(
+                    "{flag} {}: there is no such directory",
+                    path.display()
+                )));
+            }
+        }
+        Ok(())
     }
 }
 

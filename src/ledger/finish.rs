@@ -1,6 +1,6 @@
 //! Closes an import that has no gap left, and merges its spans so that the ledger stays small.
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, GenericClient};
 
 use super::{Ledger, unsigned};
 use crate::faults;
@@ -18,6 +18,21 @@ pub enum Finish {
 }
 
 impl Ledger {
+    /// Records of this run's sources that are committed.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn records(&self, client: &impl GenericClient) -> Result<u64, tokio_postgres::Error> {
+        let sql = format!(
+            "SELECT coalesce(sum(records), 0)::bigint FROM {} WHERE import_id = $1 AND source = ANY ($2)",
+            self.spans()
+        );
+        let row = client
+            .query_one(&sql, &[&self.import_id, &self.sources])
+            .await?;
+        Ok(unsigned(row.get(0)))
+    }
+
     /// Marks the import as finished, after a look whether all `records` of its sources are still
     /// committed, and merges the spans of each source into one.
     ///
@@ -45,14 +60,7 @@ impl Ledger {
         }
         // Commits that the server answered can be gone again: those not waited for
         // (synchronous_commit = off), those of an unlogged table, those a failover left behind.
-        let sql = format!(
-            "SELECT coalesce(sum(records), 0)::bigint FROM {} WHERE import_id = $1 AND source = ANY ($2)",
-            self.spans()
-        );
-        let row = transaction
-            .query_one(&sql, &[&self.import_id, &self.sources])
-            .await?;
-        let found = unsigned(row.get(0));
+        let found = self.records(&transaction).await?;
         if found < records && !faults::sabotaged("finish") {
             return Ok(Finish::Lost(found));
         }

@@ -25,8 +25,15 @@ impl Ledger {
         &self,
         transaction: &Transaction<'_>,
     ) -> Result<(), tokio_postgres::Error> {
+        // Not the row itself: shared locks of new batches would pass by a waiting exclusive one.
+        transaction
+            .execute(
+                "SELECT pg_advisory_xact_lock(1885827438, hashtext($1))",
+                &[&self.import_id],
+            )
+            .await?;
         let fence = "SELECT 1 FROM pgrung.sources
-                     WHERE import_id = $1 AND source = $2 AND epoch = $3 FOR UPDATE";
+                     WHERE import_id = $1 AND source = $2 AND epoch = $3 FOR SHARE";
         let spans = self.spans();
         let merge = format!(
             "WITH marked AS (

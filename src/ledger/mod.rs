@@ -137,7 +137,7 @@ impl Ledger {
             "INSERT INTO {spans} (import_id, source, start_byte, end_byte, first_record, records, lines, checksum)
              SELECT $1, $2, $3, $4, $5, $6, $7, $8
              WHERE NOT EXISTS (SELECT FROM {spans} WHERE import_id = $1 AND source = $2
-                                                     AND start_byte <= $3 AND end_byte > $3)
+                                                     AND start_byte < $4 AND end_byte > $3)
              ON CONFLICT DO NOTHING
              RETURNING 1",
             spans = self.spans()
@@ -307,7 +307,9 @@ impl Backend {
 }
 
 /// The fence: a newer run raises the epoch and waits for the locks of older transactions.
-const FENCE: &str = "SELECT 1 FROM pgrung.sources
+/// The advisory lock keeps merges of spans out, and queues behind one that waits.
+const FENCE: &str = "SELECT pg_advisory_xact_lock_shared(1885827438, hashtext($1))
+                     FROM pgrung.sources
                      WHERE import_id = $1 AND source = $2 AND epoch = $3 FOR SHARE";
 
 /// The statement in `slot`, prepared at its first use.

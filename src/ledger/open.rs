@@ -434,6 +434,9 @@ async fn enrol(
             }
         });
         if let Some(row) = known {
+            if print.is_none() {
+                check_checksums(transaction, request, import_id, row.get(0)).await?;
+            }
             // Only its bytes tell whether a pipe brings the same rows again: they are read.
             numbers.push((row.get(0), row.get::<_, bool>(3) && print.is_some()));
             continue;
@@ -452,10 +455,114 @@ async fn enrol(
             )
             .await
             .map_err(refused)?;
-        numbers.push((next, false));
+        let copied = match &print {
+            Some(print) if request.import_id.is_none() => {
+                adopt(transaction, request, import_id, source, print, next).await?
+            }
+            _ => false,
+        };
+        numbers.push((next, copied));
         next += 1;
     }
     Ok(numbers)
+}
+
+/// A pipe brings the same rows again, or other ones: only checksums tell, and merged spans have
+/// none.
+async fn check_checksums(
+    transaction: &Transaction<'_>,
+    request: &Request<'_>,
+    import_id: &str,
+    source: i32,
+) -> Result<(), Error> {
+    let spans = if request.table.unlogged {
+        "pgrung.unlogged_spans"
+    } else {
+        "pgrung.spans"
+    };
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM {spans} WHERE import_id = $1 AND source = $2 AND checksum IS NULL)"
+    );
+    let row = transaction
+        .query_one(&sql, &[&import_id, &source])
+        .await
+        .map_err(refused)?;
+    if row.get(0) {
+        return Err(Error::Changed(format!(
+            "import {import_id}: what it read from stdin was merged in the ledger, so nothing tells whether the same rows come again; leave --import-id out to load what comes now as a new import, or name a new one"
+        )));
+    }
+    Ok(())
+}
+
+/// A file that another import into this table has loaded is loaded: its spans are taken over.
+/// Returns whether there was one.
+async fn adopt(
+    transaction: &Transaction<'_>,
+    request: &Request<'_>,
+    import_id: &str,
+    source: &SourceIdentity,
+    print: &Value,
+    number: i32,
+) -> Result<bool, Error> {
+    let row = transaction
+        .query_opt(
+            "SELECT i.import_id, s.source, s.finished_at IS NOT NULL, i.target_filenode IS NOT DISTINCT FROM $5
+             FROM pgrung.sources s JOIN pgrung.imports i USING (import_id)
+             WHERE i.import_id <> $1 AND i.target_oid = $2 AND s.fingerprint = $3 AND i.columns = $4 AND i.reading = $6
+             ORDER BY s.finished_at IS NULL, i.run_at DESC LIMIT 1",
+            &[
+                &import_id,
+                &request.table.oid,
+                print,
+                &column_names(request.target),
+                &request.table.filenode,
+                &request.reading,
+            ],
+        )
+        .await
+        .map_err(refused)?;
+    let Some(row) = row else { return Ok(false) };
+    let (other, their_number): (String, i32) = (row.get(0), row.get(1));
+    let way_out = "--import-id NAME loads it as another import";
+    if !row.get::<_, bool>(3) {
+        return Err(Error::Changed(format!(
+            "{}: import {other} loaded this content, and the table was truncated or rewritten since; {way_out}",
+            source.name
+        )));
+    }
+    if !row.get::<_, bool>(2) {
+        return Err(Error::Changed(format!(
+            "{}: a part of this content was loaded by import {other}, which is not finished: --import-id {other} goes on with it; {way_out}",
+            source.name
+        )));
+    }
+    let spans = if request.table.unlogged {
+        "pgrung.unlogged_spans"
+    } else {
+        "pgrung.spans"
+    };
+    let sql = format!(
+        "INSERT INTO {spans} (import_id, source, start_byte, end_byte, first_record, records, lines, loaded, rejected, suppressed, checksum)
+         SELECT $1, $2, start_byte, end_byte, first_record, records, lines, loaded, rejected, suppressed, checksum
+         FROM {spans} WHERE import_id = $3 AND source = $4"
+    );
+    transaction
+        .execute(&sql, &[&import_id, &number, &other, &their_number])
+        .await
+        .map_err(refused)?;
+    transaction
+        .execute(
+            "UPDATE pgrung.sources SET finished_at = now() WHERE import_id = $1 AND source = $2",
+            &[&import_id, &number],
+        )
+        .await
+        .map_err(refused)?;
+    request.console.notice(&format!(
+        "{}: loaded by import {other} already",
+        source.name
+    ));
+    Ok(true)
 }
 
 async fn spans(

@@ -1,5 +1,5 @@
-//! What happens around and after the last batch: keeping the ledger small, closing the import,
-//! exporting rejects.
+//! Keeps the ledger small while a load runs, closes the import after its last batch, and exports
+//! its rejects.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::ledger::{Finish, Ledger};
 use crate::rejects;
 use crate::report::Console;
+use crate::retry::{Failure, Pace, pause};
 use crate::stop::Stop;
 
 /// Between two looks whether spans are worth merging.
@@ -51,13 +52,63 @@ pub async fn keep_small(
 ///
 /// # Errors
 /// What the server says, or that a newer run has taken over.
-pub async fn close(plan: &LoadPlan, ledger: Option<&Ledger>, read: u64) -> Result<(), Error> {
+pub async fn close(
+    plan: &LoadPlan,
+    ledger: Option<&Ledger>,
+    read: u64,
+    dropped: bool,
+) -> Result<(), Error> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let closing = close_once(plan, ledger, read, dropped);
+        let limited = tokio::time::timeout(plan.patience.answer_timeout, closing).await;
+        let error = match limited {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => timed_out(plan),
+        };
+        if tries > plan.patience.max_retries || !error.may_pass() {
+            return Err(error);
+        }
+        tokio::time::sleep(pause(Pace::Backoff, tries)).await;
+    }
+}
+
+fn timed_out(plan: &LoadPlan) -> Error {
+    let failure = Failure::Timeout(plan.patience.answer_timeout);
+    Error::Delivery {
+        failure,
+        what: "closing the import".to_string(),
+        advice: None,
+    }
+}
+
+async fn close_once(
+    plan: &LoadPlan,
+    ledger: Option<&Ledger>,
+    read: u64,
+    dropped: bool,
+) -> Result<(), Error> {
     let refused = |error| Error::Server {
         doing: "closing the import",
         error,
     };
-    // With --limit there may be more to read, so the import stays open.
-    if let Some(ledger) = ledger.filter(|_| plan.read.limit.is_none()) {
+    if plan.durability == Durability::End {
+        flush(plan).await?;
+    }
+    let Some(ledger) = ledger else { return Ok(()) };
+    // With --limit, or after drops, there is more to read: the import stays open.
+    if plan.read.limit.is_some() || dropped {
+        let client = connect::connect(&plan.settings).await?;
+        let found = ledger.records(&client).await.map_err(refused)?;
+        if found < read {
+            return Err(Error::Lost {
+                lost: read - found,
+                read,
+            });
+        }
+    } else {
         let mut client = connect::connect(&plan.settings).await?;
         match ledger.finish(&mut client, read).await.map_err(refused)? {
             Finish::Done => {}
@@ -69,15 +120,27 @@ pub async fn close(plan: &LoadPlan, ledger: Option<&Ledger>, read: u64) -> Resul
                 });
             }
         }
-    } else if plan.durability == Durability::End {
-        let client = connect::connect(&plan.settings).await?;
-        // A commit waits for the log up to its own record only if it wrote one; this message is
-        // the smallest.
-        let sql = "BEGIN; SET LOCAL synchronous_commit = on; \
-                   SELECT pg_logical_emit_message(true, 'pgrung', ''); COMMIT";
-        client.batch_execute(sql).await.map_err(refused)?;
     }
     Ok(())
+}
+
+/// Makes all commits before durable, also those that did not wait for the disk.
+///
+/// # Errors
+/// What the server says.
+pub async fn flush(plan: &LoadPlan) -> Result<(), Error> {
+    let client = connect::connect(&plan.settings).await?;
+    // A commit waits for the log up to its own record only if it wrote one; this message is the
+    // smallest.
+    let sql = "BEGIN; SET LOCAL synchronous_commit = on; \
+               SELECT pg_logical_emit_message(true, 'pgrung', ''); COMMIT";
+    client
+        .batch_execute(sql)
+        .await
+        .map_err(|error| Error::Server {
+            doing: "making the last commits durable",
+            error,
+        })
 }
 
 /// Exports the rejects of the import to the file that was asked for.

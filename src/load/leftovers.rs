@@ -3,8 +3,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
+use super::close::flush;
 use super::plan::LoadPlan;
 use super::start::Destination;
 use super::switches::Switches;
@@ -12,14 +12,15 @@ use super::tallies::Tallies;
 use crate::connect;
 use crate::error::Error;
 use crate::ledger;
-use crate::report::Console;
+use crate::report::{Console, Rows};
 use crate::source::{Pool, RowParser};
 use crate::spill::{self, Identity, Leftover};
 use crate::stop::Stop;
 use crate::table::{Table, Target};
 use crate::worker::Worker;
 
-/// Loads all leftovers in `dir`, oldest first, and removes them.
+/// Loads all leftovers in `dir`, oldest first, and removes them; returns how many of their records
+/// are rejects.
 ///
 /// # Errors
 /// When the disk or the server refuses; what is committed stays committed, the rest stays on disk.
@@ -28,7 +29,8 @@ pub async fn load_leftovers(
     dir: &Path,
     console: &Console,
     stop: &Arc<Stop>,
-) -> Result<(), Error> {
+) -> Result<u64, Error> {
+    let mut rejected = 0;
     for leftover in spill::leftovers(dir)? {
         let Some(identity) = leftover.identity().cloned() else {
             console.notice(&format!(
@@ -38,18 +40,19 @@ pub async fn load_leftovers(
             ));
             continue;
         };
-        load_leftover(plan, leftover, &identity, console, stop).await?;
+        rejected += load_leftover(plan, dir, leftover, &identity, console, stop).await?;
     }
-    Ok(())
+    Ok(rejected)
 }
 
 async fn load_leftover(
     plan: &LoadPlan,
+    dir: &Path,
     leftover: Leftover,
     identity: &Identity,
     console: &Console,
     stop: &Arc<Stop>,
-) -> Result<(), Error> {
+) -> Result<u64, Error> {
     let mut client = connect::connect(&plan.settings).await?;
     ledger::require(&mut client).await?;
     let resumed = ledger::resume(&mut client, identity).await?;
@@ -63,7 +66,7 @@ async fn load_leftover(
         table,
         target,
         connections: connect::pool(&plan.settings, 1)?,
-        ledger: Some(resumed.ledger),
+        ledger: Some(resumed.ledger.clone()),
         names: identity
             .sources
             .iter()
@@ -98,14 +101,35 @@ async fn load_leftover(
             loss.bytes, identity.import_id,
         ));
     }
+    if leftover.is_damaged() {
+        return Err(Error::Mismatch(format!(
+            "batches of import {} in {} are damaged: the disk does not give back what was written; the files stay. Load the missing rows from their source, then remove the files that begin with pgrung-spill-{}",
+            identity.import_id,
+            dir.display(),
+            leftover.run(),
+        )));
+    }
+    // The files are the only other copy, so the commits have to be durable first, and there.
+    flush(plan).await?;
+    let rows = Rows::of(&tallies.counters);
+    let committed = resumed.ledger.records(&client).await;
+    let committed = committed.map_err(|error| Error::Server {
+        doing: "checking the ledger",
+        error,
+    })?;
+    if committed < rows.read {
+        return Err(Error::Lost {
+            lost: rows.read - committed,
+            read: rows.read,
+        });
+    }
     leftover.remove()?;
     console.notice(&format!(
         "what an earlier run of import {} left on disk is loaded: {} rows are in the table, {} are rejects",
         identity.import_id,
-        tallies.counters.loaded.load(Relaxed),
-        tallies.counters.rejected.load(Relaxed),
+        rows.loaded, rows.rejected,
     ));
-    Ok(())
+    Ok(rows.rejected)
 }
 
 /// Reads the batches in their order until the end, or until nobody takes them.

@@ -41,17 +41,21 @@ const WORTH_A_VERDICT: Duration = Duration::from_secs(2);
 
 /// Loads. Committed rows stay committed whatever happens later; the outcome says how many.
 pub async fn load(plan: &LoadPlan, console: &Console, stop: &Arc<Stop>) -> Outcome {
+    let mut leftover_rejects = 0;
     let ready = tokio::select! {
         ready = async {
             if let Some((dir, _)) = &plan.spill {
-                load_leftovers(plan, dir, console, stop).await?;
+                leftover_rejects = load_leftovers(plan, dir, console, stop).await?;
             }
             prepare(plan, console).await
         } => ready,
         () = stop.wait() => Err(Error::Interrupted(stop.signal().unwrap_or_default())),
     };
     match ready {
-        Ok(ready) => run(plan, ready, console, stop).await,
+        Ok(ready) => Outcome {
+            leftover_rejects,
+            ..run(plan, ready, console, stop).await
+        },
         Err(error) => error.into(),
     }
 }
@@ -207,7 +211,8 @@ async fn run(plan: &LoadPlan, mut ready: Ready, console: &Console, stop: &Arc<St
         // Dropped rows were never to be in the ledger.
         let counters = &tallies.counters;
         let read = counters.read.load(Relaxed) - counters.dropped.load(Relaxed);
-        error = close(plan, ledger.as_ref(), read).await.err();
+        let dropped = counters.dropped.load(Relaxed) > 0;
+        error = close(plan, ledger.as_ref(), read, dropped).await.err();
     }
     if let (Some(path), Some(ledger)) = (&plan.rejects, &ledger)
         && let Err(failure) = export(plan, ledger, reject_header, path, console).await
@@ -256,6 +261,7 @@ async fn run(plan: &LoadPlan, mut ready: Ready, console: &Console, stop: &Arc<St
         error,
         target: Some(target),
         latency: tallies.latency,
+        leftover_rejects: 0,
     }
 }
 

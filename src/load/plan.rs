@@ -141,8 +141,14 @@ impl LoadPlan {
             "BEGIN ISOLATION LEVEL READ COMMITTED; \
              SET LOCAL synchronous_commit = {}; \
              SET LOCAL lock_timeout = '30s'; \
-             SET LOCAL idle_in_transaction_session_timeout = '60s'",
-            self.durability.setting()
+             SET LOCAL idle_in_transaction_session_timeout = {}",
+            self.durability.setting(),
+            // In one transaction for the whole load the source may pause as long as it likes.
+            if self.commit == Commit::Load {
+                "0"
+            } else {
+                "'60s'"
+            },
         );
         if self.strategy != StrategyKind::Copy {
             // The statements are the same each time; planning a thousand rows anew costs more
@@ -163,6 +169,8 @@ pub struct Outcome {
     pub target: Option<Arc<Target>>,
     /// Commit latencies.
     pub latency: Arc<Latency>,
+    /// Rejects among the batches that an earlier run had left on disk.
+    pub leftover_rejects: u64,
 }
 
 impl From<Error> for Outcome {
@@ -172,6 +180,7 @@ impl From<Error> for Outcome {
             error: Some(error),
             target: None,
             latency: Arc::default(),
+            leftover_rejects: 0,
         }
     }
 }

@@ -219,7 +219,11 @@ async fn check_rights(
         doing: "checking that the table can be written",
         error,
     };
-    client.batch_execute("BEGIN").await.map_err(refused)?;
+    // Not to wait in silence for somebody who locks the table.
+    client
+        .batch_execute("BEGIN; SET LOCAL lock_timeout = '30s'")
+        .await
+        .map_err(refused)?;
     let result = match strategy {
         StrategyKind::Discard => Ok(()),
         StrategyKind::Copy => copy_nothing(client, target).await,

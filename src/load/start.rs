@@ -174,6 +174,7 @@ impl Destination {
         Job {
             pool: self.connections.clone(),
             begin: plan.begin(),
+            alike: Mutex::default(),
             deferrable: self.table.deferrable,
             can_copy: !self.table.row_security,
             suppresses: self.table.suppresses,

@@ -100,7 +100,7 @@ impl RejectFile {
 }
 
 /// `rejects.csv` -> `rejects.csv.reasons.ndjson`.
-fn reasons_path(path: &Path) -> PathBuf {
+pub fn reasons_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_os_string();
     name.push(".reasons.ndjson");
     PathBuf::from(name)

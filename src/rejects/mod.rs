@@ -13,7 +13,7 @@ use crate::strategy::Refused;
 use crate::table::Target;
 
 pub use export::export;
-pub use file::{Reason, RejectFile};
+pub use file::{Reason, RejectFile, reasons_path};
 pub use replay::{ReplayPlan, Replayed, replay};
 
 /// Writes the refused records of a batch into the ledger, in the batch's own transaction.

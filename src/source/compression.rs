@@ -22,20 +22,25 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// Bytes that [`Compression::detect`] wants to see.
-    pub const MAGIC_BYTES: usize = 6;
+    /// What packed sources begin with.
+    const MAGICS: [(&[u8], Compression); 5] = [
+        (&[0x1f, 0x8b], Compression::Gzip),
+        (&[0x28, 0xb5, 0x2f, 0xfd], Compression::Zstd),
+        (&[0x04, 0x22, 0x4d, 0x18], Compression::Lz4),
+        (b"BZh", Compression::Bzip2),
+        (&[0xfd, b'7', b'z', b'X', b'Z', 0x00], Compression::Xz),
+    ];
 
-    /// Names the packing of a source by its first bytes; fewer than [`Self::MAGIC_BYTES`] are
-    /// taken as they are.
+    /// Whether more bytes behind `head` could make it the beginning of a packed source.
+    pub fn may_begin(head: &[u8]) -> bool {
+        let longer =
+            |(magic, _): &(&[u8], Compression)| magic.len() > head.len() && magic.starts_with(head);
+        Self::MAGICS.iter().any(longer)
+    }
+
+    /// Names the packing of a source by its first bytes.
     pub fn detect(head: &[u8]) -> Self {
-        const MAGICS: [(&[u8], Compression); 5] = [
-            (&[0x1f, 0x8b], Compression::Gzip),
-            (&[0x28, 0xb5, 0x2f, 0xfd], Compression::Zstd),
-            (&[0x04, 0x22, 0x4d, 0x18], Compression::Lz4),
-            (b"BZh", Compression::Bzip2),
-            (&[0xfd, b'7', b'z', b'X', b'Z', 0x00], Compression::Xz),
-        ];
-        MAGICS
+        Self::MAGICS
             .iter()
             .find(|(magic, _)| head.starts_with(magic))
             .map_or(Compression::None, |(_, compression)| *compression)
@@ -194,9 +199,7 @@ mod tests {
             let packed = pack(compression, &plain);
             let step = (packed.len() / 97).max(1);
             let tail = packed.len().saturating_sub(40);
-            for cut in (Compression::MAGIC_BYTES..packed.len())
-                .filter(|cut| cut % step == 0 || *cut > tail)
-            {
+            for cut in (6..packed.len()).filter(|cut| cut % step == 0 || *cut > tail) {
                 let error = unpack(&packed[..cut]);
                 assert!(
                     error.is_err(),

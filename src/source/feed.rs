@@ -93,10 +93,13 @@ impl Feed {
         }
         let regular = metadata.is_file();
         let mut head = Vec::new();
-        file.by_ref()
-            .take(Compression::MAGIC_BYTES as u64)
-            .read_to_end(&mut head)
-            .map_err(fail)?;
+        // No more than it takes to tell: a slow pipe may hold back its next byte for long.
+        while Compression::may_begin(&head) {
+            let more = file.by_ref().take(1).read_to_end(&mut head).map_err(fail)?;
+            if more == 0 {
+                break;
+            }
+        }
         let compression = compression.unwrap_or_else(|| Compression::detect(&head));
         let mut size = None;
         if regular {

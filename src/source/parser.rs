@@ -61,7 +61,11 @@ impl RowParser {
                 .unwrap_or_default()
                 .as_bytes()
                 .to_vec(),
-            line_end: b'\n',
+            line_end: if reading["line_end"] == "cr" {
+                b'\r'
+            } else {
+                b'\n'
+            },
             skip_blank: count != 1,
         };
         Self::delimited(dialect, count)

@@ -119,7 +119,10 @@ impl Reader {
         // The first line tells how lines end; a quoted field may hide it for a while.
         while reader.end < CHUNK_BYTES && !reader.ended {
             let [lf, cr] = [b'\n', b'\r'].map(|end| memchr::memchr(end, reader.pending()));
-            if reader.end >= 4 && (lf.is_some() || cr.is_some_and(|at| at + 1 < reader.end)) {
+            // A byte order mark begins above ASCII and takes three bytes.
+            let enough =
+                reader.end >= 3 || reader.buf[..reader.end].first().is_some_and(u8::is_ascii);
+            if enough && (lf.is_some() || cr.is_some_and(|at| at + 1 < reader.end)) {
                 break;
             }
             reader.refill(None)?;
@@ -288,6 +291,7 @@ impl Reader {
             "escape": text(self.dialect.escape),
             "null": String::from_utf8_lossy(&self.dialect.null),
             "header": header,
+            "line_end": if self.dialect.line_end == b'\r' { "cr" } else { "lf" },
         })
     }
 
@@ -300,7 +304,9 @@ impl Reader {
         let limit = self.limit;
         let mut assembly = Assembly::new(self.index);
         let result = self.assemble(shared, &mut assembly);
-        if !shared.stop.is_set() {
+        // What is read of a source that turns out to be another one is not what was asked for.
+        let foreign = matches!(&result, Err(Halt::Failed(InputError::Changed { .. })));
+        if !shared.stop.is_set() && !foreign {
             assembly.close(shared, FlushReason::End);
         }
         match result {

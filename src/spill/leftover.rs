@@ -25,6 +25,7 @@ pub struct Leftover {
     paths: Vec<PathBuf>,
     bytes: u64,
     loss: Loss,
+    damaged: bool,
 }
 
 /// What of a spill is no whole batch.
@@ -97,6 +98,7 @@ impl Leftover {
             paths,
             bytes: 0,
             loss: Loss::default(),
+            damaged: false,
         };
         for path in &leftover.paths {
             let (segment, header) = Segment::open(path.clone())?;
@@ -159,13 +161,24 @@ impl Leftover {
                 .map_err(|error| SpillError::at(&path, error))?
             {
                 // A push refuses other sources, so this is never a frame of ours.
-                Next::Frame if into.source >= sources => self.loss.add(segment.end - at),
+                Next::Frame if into.source >= sources => {
+                    self.loss.add(segment.end - at);
+                    self.damaged = true;
+                }
                 Next::Frame => {
                     self.reader = Some(file);
                     return Ok(true);
                 }
                 Next::End => {}
-                Next::Torn => self.loss.add(segment.end - at),
+                Next::Torn => {
+                    self.loss.add(segment.end - at);
+                    // Only the last frame of all can have been under way.
+                    self.damaged |= self.segments.len() > 1;
+                }
+                Next::Damaged => {
+                    self.loss.add(segment.end - at);
+                    self.damaged = true;
+                }
             }
             self.segments.pop_front();
         }
@@ -175,6 +188,12 @@ impl Leftover {
     /// What was found to be no whole batch so far; complete once [`Leftover::pop`] returned false.
     pub fn loss(&self) -> Loss {
         self.loss
+    }
+
+    /// Whether batches that were accepted cannot be read any more. A last frame that ends early is
+    /// no damage: it was being written, and never accepted.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
     }
 
     /// Removes the files. Only when every batch is committed: they are nowhere else.

@@ -334,7 +334,7 @@ impl Spill {
             .map_err(refused)?
         {
             Next::Frame => {}
-            Next::End | Next::Torn => return Err(SpillError::Corrupt { path, at }),
+            Next::End | Next::Torn | Next::Damaged => return Err(SpillError::Corrupt { path, at }),
         }
         slot.unsettled += 1;
         self.unsettled.push(Popped {

@@ -61,8 +61,10 @@ pub enum Next {
     Frame,
     /// Nothing more.
     End,
-    /// Something that is no whole frame.
+    /// The beginning of a frame and the end of the file: it was being written.
     Torn,
+    /// Bytes that are no frame, or not the one that was written.
+    Damaged,
 }
 
 impl Segment {
@@ -167,14 +169,14 @@ impl Segment {
             return Ok(Next::Torn);
         }
         let Some(bytes) = codec.head().map(|head| HEAD_BYTES + head.packed) else {
-            return Ok(Next::Torn);
+            return Ok(Next::Damaged);
         };
         // Checked before memory is taken: a false length may name gigabytes.
         if bytes as u64 > left || !read_whole(file, codec.room(bytes), self.at)? {
             return Ok(Next::Torn);
         }
         if codec.unpack(self.key(self.at), born, into).is_none() {
-            return Ok(Next::Torn);
+            return Ok(Next::Damaged);
         }
         self.at += bytes as u64;
         Ok(Next::Frame)

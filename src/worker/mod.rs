@@ -71,6 +71,8 @@ pub struct Job {
     pub reject_file: Option<Mutex<RejectFile>>,
     /// Batches on disk; a committed batch goes from there.
     pub stage: Option<Stage>,
+    /// Bad rows so far, as long as there is no other and all have this SQLSTATE.
+    pub alike: Mutex<(String, usize)>,
     /// Whether constraints may wait for COMMIT.
     pub deferrable: bool,
     /// Whether COPY takes the table, whatever the strategy.

@@ -43,7 +43,7 @@ impl Worker {
             let written = session
                 .write(batch, 0..batch.len(), false, parser, &mut refused)
                 .await?;
-            job.check_refused(batch, &refused)?;
+            job.check_refused(batch, &refused, 0)?;
             tally(written, &refused)
         } else if job.commit == Commit::Row && job.ledger.is_none() {
             job.autocommit(session, batch, parser, &mut refused, in_flight)
@@ -54,6 +54,11 @@ impl Worker {
                 batch,
                 trial,
                 opened: self.uncommitted.is_empty(),
+                uncommitted: self
+                    .uncommitted
+                    .iter()
+                    .map(|(receipt, _)| receipt.tally.rejected)
+                    .sum(),
             };
             transaction.run(session, parser, &mut refused).await?
         };
@@ -99,6 +104,8 @@ struct Transaction<'a> {
     trial: &'a Trial,
     /// Whether this batch begins the transaction.
     opened: bool,
+    /// Bad rows of earlier batches of the transaction.
+    uncommitted: u64,
 }
 
 impl Transaction<'_> {
@@ -120,7 +127,7 @@ impl Transaction<'_> {
         }
         let written = step("write", self.write(session, parser, refused)).await?;
         job.check_count(written)?;
-        if let Err(error) = job.check_refused(batch, refused) {
+        if let Err(error) = job.check_refused(batch, refused, self.uncommitted) {
             session.execute("ROLLBACK").await?;
             return Err(Ended::Stopped(error));
         }
@@ -261,6 +268,22 @@ fn refused_before_commit(failure: &Failure) -> bool {
         .is_some_and(|code| code.starts_with("23") || code.starts_with("40") && code != "40003")
 }
 
+/// Asks for the column at fault, in a transaction of its own.
+async fn probe(
+    session: &mut Session,
+    job: &Job,
+    batch: &Batch,
+    index: usize,
+    parser: &mut RowParser,
+) -> Result<Option<String>, Failure> {
+    session.execute("BEGIN").await?;
+    let column = session
+        .column_at_fault(&job.target, batch, index, parser)
+        .await?;
+    session.execute("ROLLBACK").await?;
+    Ok(column)
+}
+
 impl Job {
     /// Each row a commit of its own.
     async fn autocommit(
@@ -279,7 +302,13 @@ impl Job {
                 .await
             {
                 Ok(written) => {
-                    self.check_count(written)?;
+                    if let Err(failure) = self.check_count(written) {
+                        self.committed(total, in_flight);
+                        return Err(Ended::Stopped(gave_up(
+                            failure,
+                            "rows before it are committed",
+                        )));
+                    }
                     self.latency.record(begun.elapsed());
                     total += written;
                 }
@@ -289,11 +318,21 @@ impl Job {
                         && refusal.column.is_none()
                         && refusal.sqlstate.starts_with("22")
                     {
-                        session.execute("BEGIN").await?;
-                        refusal.column = session
-                            .column_at_fault(&self.target, batch, index, parser)
-                            .await?;
-                        session.execute("ROLLBACK").await?;
+                        let probed = probe(session, self, batch, index, parser).await;
+                        match probed {
+                            Ok(column) => refusal.column = column,
+                            // Rows before are committed: a repetition would double them.
+                            Err(failure) => {
+                                self.committed(total, in_flight);
+                                let record = batch.first_record + index as u64;
+                                return Err(Ended::Stopped(gave_up(
+                                    failure,
+                                    format!(
+                                        "rows commit one by one; record {record} is refused, those after it are not loaded"
+                                    ),
+                                )));
+                            }
+                        }
                     }
                     refused.insert(index, refusal);
                 }
@@ -308,7 +347,7 @@ impl Job {
                     )));
                 }
             }
-            if let Err(error) = self.check_refused(batch, refused) {
+            if let Err(error) = self.check_refused(batch, refused, 0) {
                 self.committed(total, in_flight);
                 return Err(Ended::Stopped(error));
             }
@@ -336,14 +375,21 @@ impl Job {
     }
 
     /// Whether so many bad rows are allowed.
-    fn check_refused(&self, batch: &Batch, refused: &Refused) -> Result<(), Error> {
+    /// `uncommitted`: bad rows of earlier batches of the same transaction.
+    fn check_refused(
+        &self,
+        batch: &Batch,
+        refused: &Refused,
+        uncommitted: u64,
+    ) -> Result<(), Error> {
         let Some((index, refusal)) = refused.iter().next() else {
             return Ok(());
         };
         let OnError::Reject(limit) = self.on_error else {
             return Err(self.row_error(batch, index, refusal));
         };
-        if self.is_at_rail(batch) && isolate::derailed(refused, RAIL) {
+        let derailed = self.is_at_rail(batch) && isolate::derailed(refused, RAIL);
+        if derailed || self.all_alike(batch, refused, &refusal.sqlstate) {
             return Err(Error::Rail {
                 records: RAIL,
                 first: Box::new(self.row_error(batch, index, refusal)),
@@ -354,12 +400,41 @@ impl Job {
             .rejected
             .load(std::sync::atomic::Ordering::Relaxed);
         match limit {
-            Some(limit) if before + refused.len() as u64 > limit => Err(Error::RejectLimit {
-                limit,
-                last: Box::new(self.row_error(batch, index, refusal)),
-            }),
+            Some(limit) if before + uncommitted + refused.len() as u64 > limit => {
+                Err(Error::RejectLimit {
+                    limit,
+                    last: Box::new(self.row_error(batch, index, refusal)),
+                })
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Whether batches too small for the rail have brought as many bad rows alike, and no other.
+    fn all_alike(&self, batch: &Batch, refused: &Refused, sqlstate: &str) -> bool {
+        let Ok(mut alike) = self.alike.lock() else {
+            return false;
+        };
+        let nothing_loaded = self
+            .counters
+            .loaded
+            .load(std::sync::atomic::Ordering::Relaxed)
+            == 0
+            && self
+                .counters
+                .already_loaded
+                .load(std::sync::atomic::Ordering::Relaxed)
+                == 0;
+        let all = refused.len() == batch.len()
+            && refused
+                .iter()
+                .all(|(_, refusal)| refusal.sqlstate == sqlstate);
+        if !nothing_loaded || !all || (!alike.0.is_empty() && alike.0 != sqlstate) {
+            *alike = (String::new(), 0);
+            return false;
+        }
+        *alike = (sqlstate.to_string(), alike.1 + refused.len());
+        alike.1 >= RAIL
     }
 
     /// Whether this batch begins the load and nothing is loaded yet.
