@@ -95,9 +95,10 @@ impl Isolation<'_> {
                         .await?;
                 }
                 // A row that waits for another one of the batch may still get in.
-                let stop = self.stop_at_first && refusal.sqlstate != FOREIGN_KEY;
+                let waits = refusal.sqlstate == FOREIGN_KEY;
+                let stop = self.stop_at_first && !waits;
                 refused.insert(index, refusal);
-                if stop || self.rail.is_some_and(|rail| derailed(refused, rail)) {
+                if stop || (!waits && self.rail.is_some_and(|rail| derailed(refused, rail))) {
                     return Ok(total);
                 }
                 continue;

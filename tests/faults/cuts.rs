@@ -123,7 +123,7 @@ fn cut_everywhere(strategy: &str) {
     // The first load makes the ledger; it is not one of the points.
     let first = Case::new(&database, input());
     first.exact("no fault", &load(&first, strategy).run());
-    cut_all(&database, strategy, times(14, 1), false);
+    cut_all(&database, strategy, times(20, 1), false);
 }
 
 #[test]
@@ -155,6 +155,6 @@ fn unnest_survives_a_cut_anywhere() {
 #[test]
 fn the_ledger_is_made_whole_whatever_is_cut() {
     let database = Database::new();
-    let step = if torture() { 2 } else { 40 };
+    let step = if torture() { 2 } else { 64 };
     cut_all(&database, "copy", step, true);
 }

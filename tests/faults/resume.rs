@@ -11,7 +11,7 @@ use crate::kills::long_input;
 use crate::support::input::{HEADER, table_sql};
 use crate::support::{Case, Database, Fate, Input, Load, Proxy, Ran, seeded, times, wait_until};
 
-/// A load that stops after two of its batches, at a lost answer of the second... by an abort.
+/// A load that dies when two of its batches are committed.
 fn interrupt(case: &Case, load: &Load) -> Ran {
     let ran = load.clone().env("PGRUNG_ABORT_AT", "after commit:2").run();
     assert_eq!(ran.signal, Some(6), "{ran}");

@@ -15,4 +15,5 @@ mod interrupts;
 mod ledger;
 mod loads;
 mod memory;
+mod once;
 mod streams;

@@ -58,6 +58,13 @@ impl Ran {
         self
     }
 
+    /// stdout has these words.
+    #[track_caller]
+    pub fn tells(&self, words: &str) -> &Self {
+        assert!(self.stdout.contains(words), "{words:?} is not in: {self}");
+        self
+    }
+
     /// The rows that stderr says are committed: 0 if the load ended before it began.
     #[track_caller]
     pub fn committed(&self) -> u64 {

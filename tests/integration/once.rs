@@ -1,0 +1,191 @@
+//! Places where a row could be lost, doubled or called loaded without being so.
+
+use crate::support::command::run_with_stdin;
+use crate::support::{Database, Files, run};
+
+/// A file of these ids, one a line, below the header `id`.
+fn ids(range: std::ops::RangeInclusive<u32>) -> String {
+    let lines: Vec<String> = range.map(|id| id.to_string()).collect();
+    format!("id\n{}\n", lines.join("\n"))
+}
+
+#[test]
+fn a_file_that_another_import_has_loaded_is_not_loaded_again_among_others() {
+    let database = Database::with("CREATE TABLE t (id int)");
+    let files = Files::new();
+    let (first, second) = (
+        files.write("f1.csv", ids(1..=50)),
+        files.write("f2.csv", ids(51..=100)),
+    );
+    run(database.load_once("t").arg(&first)).exits(0);
+    run(database.load_once("t").args([&first, &second]))
+        .exits(0)
+        .says(&["f1.csv: loaded by import"])
+        .tells("50 loaded + 50 already loaded");
+    run(database.load_once("t").arg(&second))
+        .exits(0)
+        .tells("0 loaded + 50 already loaded");
+    assert_eq!(
+        database
+            .session
+            .one("SELECT count(*) || ' ' || count(DISTINCT id) FROM t"),
+        "100 100"
+    );
+}
+
+#[test]
+fn a_report_is_never_written_over_a_file_that_is_read() {
+    let database = Database::with("CREATE TABLE t (id int)");
+    let files = Files::new();
+    let content = ids(1..=3);
+    let file = files.write("f.csv", &content);
+    for flag in ["--rejects", "--summary", "--metrics-file"] {
+        run(database.load("t").arg(&file).arg(flag).arg(&file))
+            .exits(2)
+            .says(&[flag, "read as well"]);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), content);
+    }
+    run(database
+        .load("t")
+        .arg(&file)
+        .args(["--rejects", "/no/such/directory/x"]))
+    .exits(2);
+    assert_eq!(database.count("t"), 0);
+}
+
+#[test]
+fn other_rows_under_the_name_of_a_merged_stream_are_not_called_loaded() {
+    let database = Database::with("CREATE TABLE t (id int)");
+    let load = || {
+        let mut command = database.load_once("t");
+        command.args(["-", "--batch-rows", "1"]);
+        command
+    };
+    run_with_stdin(&mut load(), ids(1..=4)).exits(0);
+    let import = database.session.one("SELECT import_id FROM pgrung.imports");
+    assert_eq!(
+        database.session.one("SELECT count(*) FROM pgrung.spans"),
+        "1"
+    );
+    run_with_stdin(load().args(["--import-id", &import]), ids(5..=8)).exits(6);
+    assert_eq!(database.count("t"), 4);
+}
+
+#[test]
+fn what_was_dropped_of_a_file_is_loaded_by_the_next_run() {
+    let database = Database::with(
+        "CREATE TABLE t (id int);
+         CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END$$;
+         CREATE TRIGGER slow AFTER INSERT ON t EXECUTE FUNCTION slow()",
+    );
+    let files = Files::new();
+    let file = files.write("f.csv", ids(1..=1000));
+    let drop = ["--overflow", "drop", "-j", "1", "--batch-rows", "10"];
+    run(database.load_once("t").arg(&file).args(drop))
+        .exits(3)
+        .says(&["dropped"]);
+    assert!(database.count("t") < 1000);
+    database.session.run("DROP TRIGGER slow ON t");
+    run(database.load_once("t").arg(&file)).exits(0);
+    assert_eq!(
+        database
+            .session
+            .one("SELECT count(*) || ' ' || count(DISTINCT id) FROM t"),
+        "1000 1000"
+    );
+}
+
+#[test]
+fn the_reject_limit_counts_all_batches_of_one_transaction() {
+    let database = Database::with("CREATE TABLE t (id int)");
+    let files = Files::new();
+    let lines: Vec<String> = (1..=60)
+        .map(|id| {
+            if id % 10 == 0 {
+                "x".into()
+            } else {
+                id.to_string()
+            }
+        })
+        .collect();
+    let file = files.write("f.csv", format!("id\n{}\n", lines.join("\n")));
+    let limit = [
+        "--commit",
+        "load",
+        "--batch-rows",
+        "10",
+        "--reject-limit",
+        "4",
+    ];
+    run(database.load_once("t").arg(&file).args(limit)).exits(4);
+    assert_eq!(database.count("t"), 0);
+}
+
+#[test]
+fn small_batches_of_nothing_but_bad_rows_stop_the_load_too() {
+    let database = Database::with("CREATE TABLE t (id int)");
+    let files = Files::new();
+    let file = files.write("f.csv", format!("id\n{}", "x\n".repeat(1000)));
+    run(database
+        .load_once("t")
+        .arg(&file)
+        .args(["-j", "1", "--batch-rows", "30"]))
+    .exits(1)
+    .says(&["the first 100 rows are all refused"]);
+    assert_eq!(
+        database
+            .session
+            .one("SELECT count(*) < 200 FROM pgrung.rejects"),
+        "t"
+    );
+}
+
+#[test]
+fn a_long_chain_of_children_before_their_parents_loads_beside_a_bad_row() {
+    let database = Database::with("CREATE TABLE t (id int PRIMARY KEY, parent int REFERENCES t)");
+    let files = Files::new();
+    let chain: Vec<String> = (1..600).map(|id| format!("{id},{}", id + 1)).collect();
+    let file = files.write(
+        "f.csv",
+        format!("id,parent\n0,99999\n{}\n600,\n", chain.join("\n")),
+    );
+    run(database.load_once("t").arg(&file))
+        .exits(3)
+        .tells("600 loaded + 1 rejected");
+}
+
+#[test]
+fn sizes_beyond_reason_are_wrong_usage() {
+    let database = Database::with("CREATE TABLE t (id int)");
+    for flags in [
+        ["--batch-bytes", "100000GiB"],
+        ["--queue", "9999999999999"],
+        ["--report-every", "0"],
+    ] {
+        run_with_stdin(database.load("t").args(flags), "id\n1\n")
+            .exits(2)
+            .says(&[flags[0]]);
+    }
+}
+
+#[test]
+fn the_first_row_of_a_slow_pipe_is_not_kept_back() {
+    use std::io::Write;
+    use std::process::Stdio;
+
+    let database = Database::with("CREATE TABLE t (id int)");
+    let mut command = database.load_once("t");
+    command
+        .args(["-", "--no-header", "--max-wait", "100ms"])
+        .stdin(Stdio::piped());
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    pipe.write_all(b"1\n").unwrap();
+    crate::support::wait_until("the row is in the table", || database.count("t") == 1);
+    drop(pipe);
+    crate::support::command::finish(child).exits(0);
+}
