@@ -40,6 +40,13 @@ pub async fn load_leftovers(
             ));
             continue;
         };
+        // Whatever goes wrong with them is then not taken for a fault of this load.
+        console.notice(&format!(
+            "{}: an earlier run of import {} left batches for {}; they are loaded first",
+            dir.display(),
+            identity.import_id,
+            identity.table,
+        ));
         rejected += load_leftover(plan, dir, leftover, &identity, console, stop).await?;
     }
     Ok(rejected)

@@ -155,6 +155,11 @@ impl Stage {
                 Ok(()) => {
                     let rows = batch.len() as u64;
                     self.0.counters.spilled.fetch_add(rows, Ordering::Relaxed);
+                    let bytes = state.spill.total().bytes;
+                    self.0
+                        .counters
+                        .spilled_bytes
+                        .store(bytes, Ordering::Relaxed);
                     drop(state);
                     self.0.changed.notify_all();
                     return HandOver::Free(batch);

@@ -32,6 +32,8 @@ pub struct Counters {
     pub dropped_bytes: AtomicU64,
     /// Rows that went to disk on their way.
     pub spilled: AtomicU64,
+    /// Compressed bytes ever written to disk.
+    pub spilled_bytes: AtomicU64,
     /// Rows that a trigger or a rule of the table kept out.
     pub suppressed: AtomicU64,
     /// Batches whose commit is known.

@@ -105,11 +105,12 @@ impl Progress {
             before = now;
             let (p50, p99) = self.wait.take_recent();
             line.push_str(&format!(
-                "; wait p50 {p50:.0} ms p99 {p99:.0} ms; queue {} of {}; retries {}; dropped {}",
+                "; wait p50 {p50:.0} ms p99 {p99:.0} ms; queue {} of {}; retries {}; dropped {}; spilled {}",
                 self.queue.len(),
                 self.queue.capacity().unwrap_or(0),
                 self.counters.retries.load(Ordering::Relaxed),
                 HumanCount(self.counters.dropped.load(Ordering::Relaxed)),
+                HumanBytes(self.counters.spilled_bytes.load(Ordering::Relaxed)),
             ));
             let taken = self.taken.load(Ordering::Relaxed);
             if let Some(total) = self.total.filter(|total| *total > 0 && taken > 0) {

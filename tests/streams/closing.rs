@@ -1,5 +1,7 @@
 //! The end of a stream: the source's, in the middle of a record too, and SIGTERM.
 
+use std::io::Write;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -91,7 +93,7 @@ fn sigterm_at_a_random_time_drains_what_was_taken_from_the_pipe() {
             .args(&["--batch-rows", &batch_rows, "--max-wait", "200ms"]);
         let mut stream = load.args(&["-j", &random.u8(1..4).to_string()]).spawn();
         let rate = random.u64(50..5_000);
-        let feed = Feed::steady(stream.take_pipe(), 1, u64::MAX - 1, rate, String::new());
+        let feed = Feed::steady(stream.take_pipe(), u64::MAX, rate, String::new());
         wait_until("rows come", || database.count() > 0 || stream.has_ended());
         thread::sleep(Duration::from_millis(random.u64(0..600)));
         stream.signal(Signal::SIGTERM);
@@ -109,21 +111,21 @@ fn sigterm_ends_a_stream_whose_source_never_pauses() {
         .load()
         .args(&["--batch-rows", "500", "--grace", "30s", "-j", "1"]);
     let mut stream = load.spawn();
-    let feed = Feed::steady(
-        stream.take_pipe(),
-        1,
-        u64::MAX - 1,
-        10_000_000,
-        String::new(),
-    );
+    let text = Arc::new(rows(1, 1_500_000));
+    let (mut pipe, written) = (stream.take_pipe(), text.clone());
+    let writer = thread::spawn(move || pipe.write_all(written.as_bytes()));
     wait_until("rows come", || database.count() > 0 || stream.has_ended());
-    thread::sleep(Duration::from_millis(300));
+    thread::sleep(Duration::from_millis(200));
     let begun = Instant::now();
     stream.signal(Signal::SIGTERM);
     let ran = stream.wait();
     let took = begun.elapsed();
-    let fed = feed.stop();
-    drained(&database, &ran, &fed.text);
+    let written = writer.join().unwrap();
+    assert!(
+        written.is_err(),
+        "all was taken, which proves nothing: {ran}"
+    );
+    drained(&database, &ran, &text);
     assert!(took < Duration::from_secs(5), "{took:?}: {ran}");
 }
 

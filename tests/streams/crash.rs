@@ -251,6 +251,34 @@ fn a_spill_is_loaded_into_its_own_table_by_a_run_into_another() {
     );
 }
 
+/// The next run, into another table, must not be blamed.
+#[test]
+fn a_spill_whose_table_is_gone_is_named_and_kept_until_the_table_is_back() {
+    let database = Database::new();
+    database.table("u");
+    let dir = tempfile::tempdir().unwrap();
+    killed_while_spilled(&database, "t", dir.path(), 1, 500);
+    database.run("ALTER TABLE t RENAME TO elsewhere");
+    let before = names_in(dir.path());
+    let ran = spilling_into(&database, "u", dir.path()).run(&rows(1, 50));
+    let place = dir.path().to_str().unwrap();
+    ran.exits(2)
+        .says(&[place, "left batches for", "\"public\".\"t\" does not exist"]);
+    assert_eq!(database.count_of("u"), 0);
+    assert_eq!(names_in(dir.path()), before);
+    database.run("ALTER TABLE elsewhere RENAME TO t");
+    spilling_into(&database, "u", dir.path())
+        .run(&rows(1, 50))
+        .exits(0);
+    nothing_spilled_is_lost(&database, "t", 1, 500);
+    database.table_holds("u", 1, 50);
+    assert!(
+        names_in(dir.path()).is_empty(),
+        "{:?}",
+        names_in(dir.path())
+    );
+}
+
 #[test]
 fn a_run_terminated_while_spilled_leaves_the_rest_to_the_next() {
     let database = Database::new();

@@ -23,7 +23,7 @@ fn paused(server: &Server, load: &Load) -> (Ran, String, u64) {
         .clone()
         .args(&["-j", "1", "--batch-bytes", "256KiB", "--max-wait", "100ms"])
         .spawn();
-    let feed = Feed::steady(stream.take_pipe(), 1, last, RATE, "x".repeat(PADDING));
+    let feed = Feed::steady(stream.take_pipe(), last, RATE, "x".repeat(PADDING));
     stream.wait_for(r#"pgrung_rows_total{outcome="loaded"}"#, 1_000.0);
     let pause = server.pause();
     thread::sleep(Duration::from_secs(seconds));
@@ -31,7 +31,6 @@ fn paused(server: &Server, load: &Load) -> (Ran, String, u64) {
     drop(pause);
     let fed = feed.finish();
     assert_eq!(fed.rows, last, "{}", stream.stderr());
-    drop(fed);
     let ran = stream.wait();
     assert_eq!(ran.rows("read"), last, "{ran}");
     let memory = ran.number("/peak_memory_bytes");

@@ -58,10 +58,8 @@ fn a_window_closes_in_time_although_rows_keep_arriving() {
     let database = Database::new();
     let load = database.load().args(&["--max-wait", "100ms", "-j", "1"]);
     let mut stream = load.spawn();
-    let feed = Feed::steady(stream.take_pipe(), 1, 6_000, 2_000, String::new());
-    let fed = feed.finish();
-    assert_eq!(fed.rows, 6_000);
-    drop(fed);
+    let feed = Feed::steady(stream.take_pipe(), 6_000, 2_000, String::new());
+    assert_eq!(feed.finish().rows, 6_000);
     let ran = stream.wait();
     ran.exits(0).waits_at_most(100.0, SLACK_MS);
     database.holds(6_000);
@@ -96,10 +94,8 @@ fn bursts_close_batches_by_rows_and_the_rest_of_each_by_time() {
 fn fifty_thousand_rows_a_second_are_the_table() {
     let database = Database::new();
     let mut stream = database.load().args(&["--max-wait", "200ms"]).spawn();
-    let feed = Feed::steady(stream.take_pipe(), 1, 150_000, 50_000, String::new());
-    let fed = feed.finish();
-    assert_eq!(fed.rows, 150_000);
-    drop(fed);
+    let feed = Feed::steady(stream.take_pipe(), 150_000, 50_000, String::new());
+    assert_eq!(feed.finish().rows, 150_000);
     let ran = stream.wait();
     ran.exits(0);
     assert_eq!(ran.rows("read"), 150_000, "{ran}");

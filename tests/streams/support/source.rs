@@ -30,59 +30,43 @@ pub struct Feed {
 }
 
 /// What a thread has written.
+#[derive(Default)]
 pub struct Fed {
     /// Rows written as a whole.
     pub rows: u64,
-    /// All bytes that the pipe took, if it broke; it keeps what fits into it.
+    /// What was written, of which a broken pipe has not taken the end; nothing where rows have
+    /// padding.
     pub text: String,
-    /// The pipe, if it is not broken.
-    pub pipe: Option<ChildStdin>,
 }
 
 impl Feed {
-    /// Writes `rows_per_second` in ticks of 10 ms, from row `first` on, until the pipe breaks, or
-    /// `last` is written, or it is enough. Late ticks are caught up.
-    pub fn steady(
-        mut pipe: ChildStdin,
-        first: u64,
-        last: u64,
-        rows_per_second: u64,
-        padding: String,
-    ) -> Self {
+    /// Writes `rows_per_second` in ticks of 10 ms, from row 1 to row `last`, until the pipe breaks or
+    /// it is enough; then the source ends. Late ticks are caught up, a second's rows at a time.
+    pub fn steady(mut pipe: ChildStdin, last: u64, rows_per_second: u64, padding: String) -> Self {
         let enough = Arc::new(AtomicBool::new(false));
         let heard = enough.clone();
         let thread = thread::spawn(move || {
             let begin = Instant::now();
-            let mut next = first;
-            let mut text = String::new();
-            while next <= last && !heard.load(Ordering::Relaxed) {
+            let mut fed = Fed::default();
+            while fed.rows < last && !heard.load(Ordering::Relaxed) {
                 let due = begin.elapsed().as_millis() as u64 * rows_per_second / 1000 + 1;
-                let count = (first + due).min(last + 1).saturating_sub(next);
+                let count = due.min(last).saturating_sub(fed.rows);
                 if count == 0 {
                     thread::sleep(Duration::from_millis(10));
                     continue;
                 }
-                // No more than a second at once: after a stall the time of writing stays true.
-                let count = count.min(rows_per_second.max(1));
-                let tick = padded_rows(next, count, &padding);
-                if pipe.write_all(tick.as_bytes()).is_err() {
-                    text.push_str(&tick);
-                    return Fed {
-                        rows: next - first,
-                        text,
-                        pipe: None,
-                    };
-                }
+                let count = count.min(rows_per_second);
+                let tick = padded_rows(fed.rows + 1, count, &padding);
+                let broken = pipe.write_all(tick.as_bytes()).is_err();
                 if padding.is_empty() {
-                    text.push_str(&tick);
+                    fed.text.push_str(&tick);
                 }
-                next += count;
+                if broken {
+                    break;
+                }
+                fed.rows += count;
             }
-            Fed {
-                rows: next - first,
-                text,
-                pipe: Some(pipe),
-            }
+            fed
         });
         Feed { thread, enough }
     }

@@ -247,7 +247,6 @@ impl Stream {
             stderr: read(&self.stderr),
             summary: serde_json::from_str(&read(&self.summary)).ok(),
             figures: Exposition::parse(&read(&self.metrics)),
-            seconds: self.started.elapsed().as_secs_f64(),
         };
         assert!(!ran.stderr.contains("panicked"), "{ran}");
         ran
@@ -271,7 +270,6 @@ pub struct Ran {
     pub summary: Option<Value>,
     /// The last figures.
     pub figures: Exposition,
-    pub seconds: f64,
 }
 
 impl fmt::Display for Ran {

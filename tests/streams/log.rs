@@ -1,0 +1,139 @@
+//! What a stream says while it runs: lines for people and lines for machines.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{Database, Feed, rows, wait_until};
+
+/// The number between `before` and `after` in `line`, thousands apart or not.
+#[track_caller]
+fn between(line: &str, before: &str, after: &str) -> f64 {
+    let (_, rest) = line
+        .split_once(before)
+        .unwrap_or_else(|| panic!("no \"{before}\" in {line}"));
+    let (number, _) = rest
+        .split_once(after)
+        .unwrap_or_else(|| panic!("no \"{after}\" after \"{before}\" in {line}"));
+    number
+        .replace(',', "")
+        .parse()
+        .unwrap_or_else(|_| panic!("\"{number}\" in {line}"))
+}
+
+#[test]
+fn each_line_of_progress_has_the_figures_since_the_last() {
+    let database = Database::new();
+    let load = database
+        .load()
+        .args(&["--batch-rows", "100", "--max-wait", "50ms"]);
+    let mut stream = load.report_every("200ms").spawn();
+    let feed = Feed::steady(stream.take_pipe(), 6_000, 3_000, String::new());
+    feed.finish();
+    let ran = stream.wait();
+    ran.exits(0);
+    let lines: Vec<&str> = ran
+        .stderr
+        .lines()
+        .filter(|line| line.contains("rows/s"))
+        .collect();
+    assert!((4..=20).contains(&lines.len()), "{ran}");
+    let mut batches = 0.0;
+    let mut before = 0.0;
+    for line in &lines {
+        let loaded = between(line, "pgrung: ", " rows loaded");
+        assert!(loaded >= before && loaded <= 6_000.0, "{line}");
+        let rate = between(line, "rows loaded, ", " rows/s");
+        // Two tenths of a second, or a bit more on a busy machine.
+        assert!(
+            rate * 0.2 <= (loaded - before) * 1.2 + 1.0,
+            "{line}, before {before}"
+        );
+        before = loaded;
+        let closed = between(line, "flush rows ", " bytes")
+            + between(line, " bytes ", " wait")
+            + between(line, " wait ", " end")
+            + between(line, " end ", ";");
+        batches += closed;
+        if closed > 0.0 {
+            let fill = between(line, "; fill ", " %");
+            assert!(fill > 0.0 && fill <= 100.0, "{line}");
+        }
+        let p50 = between(line, "; wait p50 ", " ms");
+        assert!(between(line, " p99 ", " ms") >= p50, "{line}");
+        assert!(between(line, "; queue ", " of") <= 2.0, "{line}");
+        assert_eq!(between(line, " of ", ";"), 2.0, "{line}");
+        assert_eq!(between(line, "; retries ", ";"), 0.0, "{line}");
+        assert_eq!(between(line, "; dropped ", ";"), 0.0, "{line}");
+        assert!(line.contains("; spilled 0 B"), "{line}");
+    }
+    assert!(
+        batches > 0.0 && batches <= ran.number("/batches/count"),
+        "{ran}"
+    );
+}
+
+#[test]
+fn a_line_of_progress_tells_what_is_dropped_and_spilled() {
+    let database = Database::new();
+    let dir = tempfile::tempdir().unwrap();
+    let small = [
+        "-j",
+        "1",
+        "--queue",
+        "1",
+        "--batch-rows",
+        "10",
+        "--max-wait",
+        "20ms",
+    ];
+    for (load, word) in [
+        (database.load().args(&["--overflow", "drop"]), "; dropped "),
+        (database.load().spill_to(dir.path()), "; spilled "),
+    ] {
+        let stored = database.count();
+        let mut stream = load.args(&small).report_every("100ms").spawn();
+        stream.send(&rows(1, 10));
+        wait_until("the first batch", || database.count() > stored);
+        let lock = database.lock("t");
+        stream.send(&rows(11, 2_000));
+        let some = |line: &str| {
+            line.split_once(word)
+                .is_some_and(|(_, rest)| !rest.starts_with("0"))
+        };
+        wait_until(word, || stream.stderr().lines().any(some));
+        drop(lock);
+        let ran = stream.end();
+        assert!(matches!(ran.code, Some(0 | 3)), "{ran}");
+    }
+}
+
+#[test]
+fn every_line_of_a_json_log_is_an_object_with_time_level_and_message() {
+    let database = Database::new();
+    let load = database
+        .load()
+        .args(&["--log-format", "json", "--max-wait", "20ms", "--verbose"]);
+    let mut stream = load.report_every("100ms").spawn();
+    stream.send(&rows(1, 10));
+    std::thread::sleep(Duration::from_millis(500));
+    // A message with quotes and a line break in it.
+    stream.send("11,0,\"never\nclosed");
+    let ran = stream.end();
+    ran.exits(6);
+    let mut levels = std::collections::BTreeSet::new();
+    let mut before = 0.0;
+    for line in ran.stderr.lines() {
+        let value: Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let fields: Vec<&String> = value.as_object().unwrap().keys().collect();
+        assert_eq!(fields, ["level", "message", "unix_seconds"], "{line}");
+        let time = value["unix_seconds"].as_f64().unwrap();
+        assert!(time >= before && time > 1.7e9, "{line}");
+        before = time;
+        assert!(!value["message"].as_str().unwrap().is_empty(), "{line}");
+        levels.insert(value["level"].as_str().unwrap().to_owned());
+    }
+    let levels: Vec<String> = levels.into_iter().collect();
+    assert_eq!(levels, ["detail", "error", "notice"], "{ran}");
+}
