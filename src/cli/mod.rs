@@ -33,7 +33,7 @@ const MOST_QUEUE: usize = 10_000;
 const MOST_BATCH_BYTES: usize = 1 << 30;
 
 /// Least time between two lines of progress.
-const LEAST_REPORT_EVERY: Duration = Duration::from_millis(100);
+const LEAST_REPORT_EVERY: Duration = Duration::from_millis(10);
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -593,7 +593,7 @@ impl LoadArgs {
             );
         }
         if self.output.report_every < LEAST_REPORT_EVERY {
-            return usage("--report-every: at least 100ms");
+            return usage("--report-every: at least 10ms");
         }
         let files = inputs(&self.inputs)?;
         self.refuse_to_overwrite(&files)?;

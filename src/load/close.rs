@@ -100,7 +100,7 @@ async fn close_once(
     let Some(ledger) = ledger else { return Ok(()) };
     // With --limit, or after drops, there is more to read: the import stays open.
     if plan.read.limit.is_some() || dropped {
-        let client = connect::connect(&plan.settings).await?;
+        let mut client = connect::connect(&plan.settings).await?;
         let found = ledger.records(&client).await.map_err(refused)?;
         if found < read {
             return Err(Error::Lost {
@@ -108,6 +108,7 @@ async fn close_once(
                 read,
             });
         }
+        ledger.merge(&mut client).await.map_err(refused)?;
     } else {
         let mut client = connect::connect(&plan.settings).await?;
         match ledger.finish(&mut client, read).await.map_err(refused)? {
