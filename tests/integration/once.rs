@@ -189,3 +189,21 @@ fn the_first_row_of_a_slow_pipe_is_not_kept_back() {
     drop(pipe);
     crate::support::command::finish(child).exits(0);
 }
+
+#[test]
+fn a_source_that_turns_out_to_be_another_one_leaves_no_row_behind() {
+    let database = Database::with("CREATE TABLE t (id text)");
+    let load = || {
+        let mut command = database.load_once("t");
+        command.args(["-", "--import-id", "mine", "-j", "1", "--batch-rows", "1"]);
+        command
+    };
+    run_with_stdin(&mut load(), "id\n1111111\n2222222\n").exits(0);
+    // A gap, as a killed worker leaves it.
+    database.session.run(
+        "DELETE FROM pgrung.spans WHERE start_byte = 3; DELETE FROM t WHERE id = '1111111';
+         UPDATE pgrung.imports SET finished_at = NULL",
+    );
+    run_with_stdin(&mut load(), "id\nforeign row\n2222222\n").exits(6);
+    assert_eq!(database.rows("t"), ["2222222"]);
+}
