@@ -20,8 +20,12 @@ use crate::batch::Batch;
 use crate::source::Position;
 use crate::window::FlushReason;
 
-/// Bytes in front of the LZ4 block.
-pub const HEAD_BYTES: usize = 16;
+/// Bytes in front of the LZ4 block: two lengths, the checksum of the frame, and a check of these
+/// alone. Without it a changed length would look like a frame that was cut off.
+pub const HEAD_BYTES: usize = CHECKED_BYTES + 4;
+
+/// Bytes of the head that its own check covers.
+const CHECKED_BYTES: usize = 16;
 
 /// Most plain bytes of a frame: the longest input of an LZ4 block (LZ4_MAX_INPUT_SIZE).
 pub const MOST_PLAIN_BYTES: usize = 0x7E00_0000;
@@ -104,7 +108,9 @@ impl Codec {
     /// The packed frame with its checksum under `key`.
     pub fn seal(&mut self, key: u64) -> &[u8] {
         let checksum = checksum(&self.frame[..8], &self.frame[HEAD_BYTES..], key);
-        self.frame[8..HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        self.frame[8..CHECKED_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        let check = head_check(&self.frame[..CHECKED_BYTES]);
+        self.frame[CHECKED_BYTES..HEAD_BYTES].copy_from_slice(&check);
         &self.frame
     }
 
@@ -114,8 +120,12 @@ impl Codec {
         &mut self.frame
     }
 
-    /// The head at the start of the room.
+    /// The head at the start of the room; `None` if it is not as it was written.
     pub fn head(&self) -> Option<Head> {
+        let (checked, rest) = self.frame.split_at_checked(CHECKED_BYTES)?;
+        if rest.first_chunk::<4>()? != &head_check(checked) {
+            return None;
+        }
         let (lengths, rest) = self.frame.split_first_chunk::<8>()?;
         let checksum = rest.first_chunk::<8>()?;
         let number = |at: usize| {
@@ -150,6 +160,10 @@ impl Codec {
         let keep = self.plain.capacity();
         fill(self.plain.get(..plain)?, born, keep, into)
     }
+}
+
+fn head_check(checked: &[u8]) -> [u8; 4] {
+    (XxHash3_64::oneshot(checked) as u32).to_le_bytes()
 }
 
 fn checksum(lengths: &[u8], packed: &[u8], key: u64) -> u64 {

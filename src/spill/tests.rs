@@ -243,6 +243,23 @@ fn a_tail_of_one_batch_is_torn_at_every_byte() {
             bytes: torn,
         };
         assert_eq!(found[0].loss(), loss);
+        assert!(!found[0].is_damaged(), "{cut}");
+    }
+}
+
+#[test]
+fn a_byte_changed_in_an_accepted_batch_is_damage_and_no_torn_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let batches = [noise(0, 50), noise(50, 60)];
+    let (path, start, ends) = one_segment(dir.path(), &batches);
+    let bytes = fs::read(&path).unwrap();
+    for at in start..ends[0] {
+        let mut changed = bytes.clone();
+        changed[at as usize] ^= 1;
+        fs::write(&path, &changed).unwrap();
+        let mut found = leftovers(dir.path()).unwrap();
+        assert_same(&drain(&mut found[0]), &[]);
+        assert!(found[0].is_damaged(), "byte {at} of {start}..{}", ends[0]);
     }
 }
 
