@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use crate::source::Position;
+use crate::span::Position;
 use crate::window::FlushReason;
 
 /// A run of whole consecutive records of one source; one batch becomes one commit.

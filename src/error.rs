@@ -1,43 +1,49 @@
-//! Everything that can end a run, with its exit code.
+//! Everything that can end a load, with its exit code.
 
-use std::error::Error as StdError;
-use std::fmt;
 use std::io;
-use std::sync::Arc;
 
-use crate::batch::Batch;
 use crate::connect::ConnectError;
-use crate::embedded::EmbeddedError;
 use crate::exit_code::Exit;
+use crate::job::SettingsError;
+use crate::ledger::LedgerError;
 use crate::metrics::MetricsError;
-use crate::retry::{self, Action, Failure};
+use crate::queue::SpillError;
+use crate::retry::{self, Failure};
 use crate::server_error;
-use crate::source::{InputError, Position};
-use crate::spill::SpillError;
-use crate::strategy::Refusal;
-use crate::table::{TableError, Target};
+use crate::source::InputError;
+use crate::target::TableError;
+use crate::worker::DeliveryError;
 
-/// Why a run ended early.
+/// Why a load ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The command line or the environment makes no sense.
-    #[error("{0}")]
-    Usage(String),
+    /// The settings make no sense, or not for this table.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// No session on the server.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The private server.
-    #[error(transparent)]
-    Embedded(#[from] EmbeddedError),
     /// A source.
     #[error(transparent)]
     Input(#[from] InputError),
     /// The target.
-    #[error("{}", describe_table(.0))]
-    Table(TableError),
-    /// A row that is bad.
     #[error(transparent)]
-    Row(Box<RowError>),
+    Table(#[from] TableError),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// Batches are not delivered.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryError),
+    /// Batches that should be on disk.
+    #[error(transparent)]
+    Spill(#[from] SpillError),
+    /// Batches that an earlier run left on disk are not what was written.
+    #[error("{0}")]
+    Leftover(String),
+    /// Figures for machines.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// The server refused something that is not about a row.
     #[error("{doing}: {}", server_error::describe(.error))]
     Server {
@@ -46,70 +52,20 @@ pub enum Error {
         /// The server's words.
         error: tokio_postgres::Error,
     },
-    /// A batch could not be delivered.
-    #[error("{failure} ({what}){}", Advice(.advice))]
-    Delivery {
-        /// The last failure.
-        failure: Failure,
-        /// Why there is no further try.
-        what: String,
-        /// What to do about it.
-        advice: Option<&'static str>,
+    /// The rows read are not those accounted for: a defect of pgrung.
+    #[error("the rows do not balance: {0}; please report this")]
+    Unbalanced(String),
+    /// A thread or task of pgrung has panicked.
+    #[error("{what} ended unexpectedly: {panic}; please report this")]
+    Panic {
+        /// Which.
+        what: &'static str,
+        /// What it said.
+        panic: String,
     },
-    /// The ledger cannot be used.
-    #[error("{0}")]
-    Ledger(String),
-    /// Input, table or options differ from what the ledger knows.
-    #[error("{0}")]
-    Changed(String),
-    /// A newer run of the same import has taken over.
-    #[error(
-        "another run of import {0} has taken over; this one has stopped and commits nothing more"
-    )]
-    TakenOver(String),
-    /// Commits that the server had answered are gone.
-    #[error(
-        "the server has lost {lost} of {read} records after it had committed them: it crashed, and did not wait for the disk \
-         (--durability, an unlogged table) or for its standby; run the same command again, it loads what is missing"
-    )]
-    Lost {
-        /// Records that are gone.
-        lost: u64,
-        /// Records read.
-        read: u64,
-    },
-    /// More bad rows than allowed.
-    #[error(
-        "more than {limit} rows are bad (--reject-limit); the first of the batch that passed the limit: {last}"
-    )]
-    RejectLimit {
-        /// How many are allowed.
-        limit: u64,
-        /// A bad row of the batch that was too much.
-        last: Box<Error>,
-    },
-    /// Nothing but bad rows from the start.
-    #[error(
-        "the first {records} rows are all refused for the same reason, so the fault lies with the table or the options, not with the rows: {first}"
-    )]
-    Rail {
-        /// How many.
-        records: usize,
-        /// The first of them.
-        first: Box<Error>,
-    },
-    /// Batches that should be on disk.
-    #[error(transparent)]
-    Spill(#[from] SpillError),
-    /// Figures for machines.
-    #[error(transparent)]
-    Metrics(#[from] MetricsError),
     /// Stopped by a signal.
     #[error("interrupted")]
     Interrupted(i32),
-    /// A result of the bench that cannot be.
-    #[error("{0}")]
-    Mismatch(String),
     /// A file or stream that pgrung writes.
     #[error("cannot write {name}: {source}")]
     Output {
@@ -120,46 +76,43 @@ pub enum Error {
     },
 }
 
-impl From<TableError> for Error {
-    fn from(error: TableError) -> Self {
-        Error::Table(error)
-    }
-}
-
 impl Error {
+    pub(crate) fn panic(what: &'static str) -> impl Fn(tokio::task::JoinError) -> Error {
+        move |panic| Error::Panic {
+            what,
+            panic: panic.to_string(),
+        }
+    }
+
+    pub(crate) fn server(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> Error {
+        move |error| Error::Server { doing, error }
+    }
+
     /// The exit code that tells this error.
     pub fn exit(&self) -> Exit {
         match self {
-            Error::Usage(_) => Exit::Usage,
-            Error::Connect(error) if error.is_usage() => Exit::Usage,
-            Error::Connect(_) => Exit::Connect,
+            Error::Settings(_) => Exit::Usage,
+            Error::Connect(error) => connecting(error),
             Error::Table(TableError::Server(_)) => Exit::Failed,
             Error::Table(_) => Exit::Usage,
             Error::Input(InputError::OtherHeader { .. } | InputError::OtherFormat { .. }) => {
                 Exit::Usage
             }
-            Error::Input(_) | Error::Changed(_) => Exit::Input,
-            Error::RejectLimit { .. } => Exit::RejectLimit,
-            Error::Delivery {
+            Error::Input(_) => Exit::Input,
+            Error::Ledger(error) | Error::Delivery(DeliveryError::Ledger(error)) => ledger(error),
+            Error::Delivery(DeliveryError::RejectLimit { .. }) => Exit::Guard,
+            Error::Delivery(DeliveryError::GaveUp {
                 failure: Failure::Connect(error),
                 ..
-            } if error.is_usage() => Exit::Usage,
-            Error::Delivery {
-                failure: Failure::Connect(_),
-                ..
-            } => Exit::Connect,
+            }) => connecting(error),
             Error::Interrupted(signal) => Exit::Signal(*signal),
-            Error::Embedded(_)
-            | Error::Row(_)
-            | Error::Server { .. }
-            | Error::Delivery { .. }
-            | Error::Ledger(_)
-            | Error::TakenOver(_)
-            | Error::Lost { .. }
-            | Error::Rail { .. }
+            Error::Delivery(_)
             | Error::Spill(_)
+            | Error::Leftover(_)
             | Error::Metrics(_)
-            | Error::Mismatch(_)
+            | Error::Server { .. }
+            | Error::Unbalanced(_)
+            | Error::Panic { .. }
             | Error::Output { .. } => Exit::Failed,
         }
     }
@@ -167,96 +120,35 @@ impl Error {
     /// Whether the same thing may succeed a little later: the connection or the server was lost.
     pub fn may_pass(&self) -> bool {
         match self {
-            Error::Server { error, .. } => error.as_db_error().is_none_or(|server| {
-                matches!(retry::action(server.code().code(), false), Action::Retry(_))
-            }),
-            Error::Connect(error) => {
-                matches!(
-                    error.last(),
-                    ConnectError::Unreachable { .. }
-                        | ConnectError::Timeout { .. }
-                        | ConnectError::SessionAttributes { .. }
-                ) || error.sqlstate().is_some_and(|code| {
-                    matches!(retry::action(code.code(), false), Action::Retry(_))
-                })
-            }
+            Error::Server { error, .. } => retry::may_pass(error),
+            Error::Connect(error) => retry::connecting_may_pass(error),
+            Error::Ledger(error) => error.may_pass(),
             _ => false,
         }
     }
 
     /// The message with all its causes, in one line.
     pub fn chain(&self) -> String {
-        let mut line = self.to_string();
-        let mut cause = self.source();
-        while let Some(inner) = cause {
-            let text = inner.to_string();
-            if !line.contains(&text) {
-                line.push_str(": ");
-                line.push_str(&text);
-            }
-            cause = inner.source();
-        }
-        server_error::one_line(&line)
+        server_error::chain(self)
     }
 }
 
-fn describe_table(error: &TableError) -> String {
+fn connecting(error: &ConnectError) -> Exit {
+    if error.is_usage() {
+        Exit::Usage
+    } else {
+        Exit::Connect
+    }
+}
+
+fn ledger(error: &LedgerError) -> Exit {
     match error {
-        TableError::Server(error) => {
-            format!("reading the catalog: {}", server_error::describe(error))
-        }
-        other => other.to_string(),
+        LedgerError::Changed(_) => Exit::Input,
+        LedgerError::UnknownImport(_) => Exit::Usage,
+        LedgerError::Connect(error) => connecting(error),
+        LedgerError::Server { .. }
+        | LedgerError::Unusable(_)
+        | LedgerError::TakenOver(_)
+        | LedgerError::Lost { .. } => Exit::Failed,
     }
 }
-
-struct Advice<'a>(&'a Option<&'static str>);
-
-impl fmt::Display for Advice<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(advice) => write!(f, "; {advice}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// A bad row, with all that helps to find it.
-#[derive(Debug)]
-pub struct RowError {
-    source: Arc<str>,
-    position: Position,
-    column: Option<String>,
-    sqlstate: String,
-    message: String,
-}
-
-impl RowError {
-    /// Record `index` (0-based) of `batch`, refused for `refusal`.
-    pub fn new(
-        source: &Arc<str>,
-        target: &Target,
-        batch: &Batch,
-        index: usize,
-        refusal: &Refusal,
-    ) -> Self {
-        RowError {
-            source: source.clone(),
-            position: batch.position(index),
-            column: refusal.column_name(target).map(str::to_string),
-            sqlstate: refusal.sqlstate.clone(),
-            message: refusal.message.clone(),
-        }
-    }
-}
-
-impl fmt::Display for RowError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.source, self.position)?;
-        if let Some(column) = &self.column {
-            write!(f, ", column \"{column}\"")?;
-        }
-        write!(f, ": {}: {}", self.sqlstate, self.message)
-    }
-}
-
-impl StdError for RowError {}

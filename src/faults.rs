@@ -5,6 +5,7 @@
 mod switches {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
 
     /// Aborts the process when it comes to `point` for the nth time:
     /// `PGRUNG_ABORT_AT="before commit:2"`.
@@ -24,6 +25,15 @@ mod switches {
         }
     }
 
+    /// How often and after how many batches spans are merged:
+    /// `PGRUNG_MERGE_EVERY=<milliseconds>:<batches>`.
+    pub fn merge_pace() -> Option<(Duration, u64)> {
+        let text = std::env::var("PGRUNG_MERGE_EVERY").ok()?;
+        let (millis, batches) = text.split_once(':')?;
+        let every = Duration::from_millis(millis.parse().ok()?);
+        Some((every, batches.parse().ok()?))
+    }
+
     /// Whether a safeguard is switched off: `PGRUNG_SABOTAGE=claim`, or several, with commas.
     pub fn sabotaged(safeguard: &str) -> bool {
         static SWITCHED_OFF: OnceLock<String> = OnceLock::new();
@@ -33,12 +43,19 @@ mod switches {
 }
 
 #[cfg(debug_assertions)]
-pub use switches::{point, sabotaged};
+pub use switches::{merge_pace, point, sabotaged};
 
 /// Does nothing.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn point(_: &str) {}
+
+/// As it is.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn merge_pace() -> Option<(std::time::Duration, u64)> {
+    None
+}
 
 /// No safeguard can be switched off.
 #[cfg(not(debug_assertions))]

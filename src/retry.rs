@@ -78,17 +78,7 @@ impl Failure {
     pub fn action(&self) -> Action {
         match self {
             Failure::Timeout(_) | Failure::Vanished => Action::Retry(Pace::Backoff),
-            Failure::Connect(error) => match (error.last(), error.sqlstate()) {
-                (_, Some(code)) => action(code.code(), false),
-                (
-                    ConnectError::Unreachable { .. }
-                    | ConnectError::Timeout { .. }
-                    | ConnectError::SessionAttributes { .. }
-                    | ConnectError::Pool(_),
-                    None,
-                ) => Action::Retry(Pace::Backoff),
-                _ => Action::Stop,
-            },
+            Failure::Connect(error) => connecting(error),
             Failure::Count { .. } => Action::Stop,
             Failure::Server { error, .. } => match error.as_db_error() {
                 None => Action::Retry(Pace::Backoff),
@@ -142,6 +132,32 @@ pub fn action(sqlstate: &str, row_security: bool) -> Action {
             "58" => Retry(Few(3)),
             _ => Stop,
         },
+    }
+}
+
+/// Whether what the server refused may succeed a little later.
+pub fn may_pass(error: &tokio_postgres::Error) -> bool {
+    error
+        .as_db_error()
+        .is_none_or(|server| matches!(action(server.code().code(), false), Action::Retry(_)))
+}
+
+/// Whether a connection may be made a little later.
+pub fn connecting_may_pass(error: &ConnectError) -> bool {
+    matches!(connecting(error), Action::Retry(_))
+}
+
+fn connecting(error: &ConnectError) -> Action {
+    match (error.last(), error.sqlstate()) {
+        (_, Some(code)) => action(code.code(), false),
+        (
+            ConnectError::Unreachable { .. }
+            | ConnectError::Timeout { .. }
+            | ConnectError::SessionAttributes { .. }
+            | ConnectError::Pool(_),
+            None,
+        ) => Action::Retry(Pace::Backoff),
+        _ => Action::Stop,
     }
 }
 

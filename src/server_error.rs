@@ -11,19 +11,22 @@ use tokio_postgres::error::DbError;
 pub fn describe(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(server) => describe_server(server),
-        None => {
-            let mut line = one_line(&error.to_string());
-            let mut cause = error.source();
-            while let Some(inner) = cause {
-                let text = one_line(&inner.to_string());
-                if !line.contains(&text) {
-                    let _ = write!(line, ": {text}");
-                }
-                cause = inner.source();
-            }
-            line
-        }
+        None => chain(error),
     }
+}
+
+/// The message of any error with all its causes, in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut line = one_line(&error.to_string());
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let text = one_line(&inner.to_string());
+        if !line.contains(&text) {
+            let _ = write!(line, ": {text}");
+        }
+        cause = inner.source();
+    }
+    line
 }
 
 /// As [`describe`], of the server's own error.

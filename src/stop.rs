@@ -1,11 +1,13 @@
-//! The one switch that stops a load: set by a signal or by the first failure, seen by readers,
-//! workers and the progress display.
+//! The switches that stop a load: set by a signal or by the first failure, seen by readers,
+//! workers and the displays.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
-/// Whether the load is to stop. Once set it stays set.
+/// Whether to stop. Once set it stays set.
 #[derive(Debug, Default)]
 pub struct Stop {
     set: AtomicBool,
@@ -32,12 +34,12 @@ impl Stop {
         Some(self.signal.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
     }
 
-    /// Whether the load is to stop.
+    /// Whether it is set.
     pub fn is_set(&self) -> bool {
         self.set.load(Ordering::SeqCst)
     }
 
-    /// Returns when the load is to stop.
+    /// Returns when it is set.
     pub async fn wait(&self) {
         let changed = self.changed.notified();
         tokio::pin!(changed);
@@ -46,5 +48,39 @@ impl Stop {
         if !self.is_set() {
             changed.await;
         }
+    }
+
+    /// Waits for `time`, or until it is set, and then is true.
+    pub async fn within(&self, time: Duration) -> bool {
+        tokio::time::timeout(time, self.wait()).await.is_ok()
+    }
+}
+
+/// The two stops of a load, one after the other. Clones are the same stops.
+#[derive(Debug, Clone, Default)]
+pub struct Stops {
+    /// Nothing more is taken from the sources.
+    pub close: Arc<Stop>,
+    /// Nothing new is begun, whatever waits.
+    pub halt: Arc<Stop>,
+}
+
+impl Stops {
+    /// Stops the readers and everything else.
+    pub fn halt(&self) {
+        // Before the readers end: to a worker that is not to halt, their end is that of the source.
+        self.halt.set();
+        self.close.set();
+    }
+
+    /// Waits for `asked` and passes it on; with `drain`, what has been read has so long to get
+    /// into the table, because nobody could read it again.
+    pub async fn follow(self, asked: Arc<Stop>, drain: Option<Duration>) {
+        asked.wait().await;
+        if let Some(grace) = drain {
+            self.close.set();
+            tokio::time::sleep(grace).await;
+        }
+        self.halt();
     }
 }

@@ -1,9 +1,10 @@
 //! Puts the same rows through every strategy, each into a fresh table, and compares them.
 
+mod case;
 mod data;
 mod delay;
 mod results;
-mod rung;
+
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,24 +14,24 @@ use tempfile::TempPath;
 use tokio_postgres::Client;
 
 use self::delay::Delay;
-use self::results::{Far, Machine, Measured};
-use self::rung::{Reference, Rung};
-use crate::connect::{self, ConnectSettings};
+use self::case::{Case, Reference};
+use self::results::{CaseRuns, Distant, Machine};
+use crate::connect::{self, ConnectError, ConnectSettings};
+use crate::job::{self, Time};
 use crate::error::Error;
 use crate::report::Console;
 use crate::source::{Input, ReadOptions};
 use crate::stop::Stop;
 use crate::strategy::StrategyKind;
-use crate::table::{Table, quote_name};
+use crate::target::{Table, TableError, quote_name};
+use crate::worker::Commit;
 
 pub use data::{LINEITEM, write_lineitem};
 pub use results::Results;
 
 /// A bench as meant.
 #[derive(Debug, Clone)]
-pub struct BenchPlan {
-    /// Where the server is.
-    pub settings: ConnectSettings,
+pub struct BenchSettings {
     /// Rows of TPC-H lineitem to make.
     pub rows: usize,
     /// The user's own file and table instead.
@@ -51,8 +52,63 @@ pub struct BenchPlan {
     pub round_trips: Vec<Duration>,
 }
 
+impl Default for BenchSettings {
+    fn default() -> Self {
+        BenchSettings {
+            rows: 100_000,
+            own: None,
+            read: ReadOptions::default(),
+            strategies: StrategyKind::ALL.to_vec(),
+            rounds: 3,
+            max_time: Duration::from_secs(10),
+            batch_rows: None,
+            workers: 1,
+            round_trips: Vec::new(),
+        }
+    }
+}
+
+/// The defaults that are plain values, by the names of their flags, as the help tells them.
+pub fn defaults() -> Vec<(&'static str, String)> {
+    let bench = BenchSettings::default();
+    let reading = ["quote", "null", "max_record_bytes"];
+    let mut defaults = job::defaults();
+    defaults.retain(|(name, _)| reading.contains(name));
+    defaults.extend([
+        ("rows", bench.rows.to_string()),
+        ("rounds", bench.rounds.to_string()),
+        ("max_seconds", Time(bench.max_time).to_string()),
+        ("workers", bench.workers.to_string()),
+    ]);
+    defaults
+}
+
+/// Why a bench ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// A load, or what is around it.
+    #[error(transparent)]
+    Load(#[from] Error),
+    /// A result that cannot be.
+    #[error("{0}")]
+    Mismatch(String),
+}
+
+impl From<TableError> for BenchError {
+    fn from(error: TableError) -> Self {
+        BenchError::Load(error.into())
+    }
+}
+
+impl From<ConnectError> for BenchError {
+    fn from(error: ConnectError) -> Self {
+        BenchError::Load(error.into())
+    }
+}
+
 /// Where a bench works: a schema of its own, with a table that every run's table is made like.
 pub struct Arena {
+    server: ConnectSettings,
     client: Client,
     schema: String,
     /// The model, quoted.
@@ -68,12 +124,12 @@ pub struct Arena {
 ///
 /// # Errors
 /// When a load fails, when a run stores other rows than the others, or at a signal.
-pub async fn run(plan: &BenchPlan, console: &Console, stop: &Arc<Stop>) -> Result<Results, Error> {
-    let client = connect::connect(&plan.settings).await?;
-    let schema = format!("pgrung_bench_{}", std::process::id());
-    let made = Arena::make(plan, client, schema).await;
+pub async fn run(bench: &BenchSettings, console: &Console, stop: &Arc<Stop>) -> Result<Results, BenchError> {
+    let client = connect::connect(&bench.settings).await?;
+    let schema = format!("pgcase_bench_{}", std::process::id());
+    let made = Arena::make(bench, client, schema).await;
     let arena = made?;
-    let result = compare(plan, &arena, console, stop).await;
+    let result = compare(bench, &arena, console, stop).await;
     let removed = arena
         .sql(&format!("DROP SCHEMA {} CASCADE", arena.schema))
         .await;
@@ -83,62 +139,62 @@ pub async fn run(plan: &BenchPlan, console: &Console, stop: &Arc<Stop>) -> Resul
 }
 
 async fn compare(
-    plan: &BenchPlan,
+    bench: &BenchSettings,
     arena: &Arena,
     console: &Console,
     stop: &Arc<Stop>,
-) -> Result<Results, Error> {
+) -> Result<Results, BenchError> {
     let machine = Machine::of(&arena.client)
         .await
         .map_err(server("reading the server's settings"))?;
     console.notice(&format!("{}: warm-up", arena.what));
     // The warm-up loads the table that all others are compared with.
-    let warm_up = Rung {
+    let warm_up = Case {
         strategy: StrategyKind::Copy,
-        commit: crate::worker::Commit::Batch,
+        commit: Commit::Batch,
     };
-    let reference = Reference::load(plan, arena, warm_up, stop).await?;
-    let rungs = Rung::ladder(&plan.strategies);
-    let mut measured: Vec<Measured> = rungs.iter().map(|rung| Measured::new(*rung)).collect();
-    for round in 1..=plan.rounds {
-        for (rung, measured) in rungs.iter().zip(&mut measured) {
+    let reference = Reference::load(bench, arena, warm_up, stop).await?;
+    let cases = Case::ladder(&bench.strategies);
+    let mut measured: Vec<CaseRuns> = cases.iter().map(|case| CaseRuns::new(*case)).collect();
+    for round in 1..=bench.rounds {
+        for (case, measured) in cases.iter().zip(&mut measured) {
             console.notice(&format!(
                 "round {round} of {}: {}",
-                plan.rounds,
-                rung.name()
+                bench.rounds,
+                case.name()
             ));
-            let run = rung
-                .run(plan, arena, &plan.settings, Some(&reference), stop)
+            let run = case
+                .run(bench, arena, &arena.server, Some(&reference), stop)
                 .await?;
             measured.add(run);
         }
     }
     let mut far = Vec::new();
-    for round_trip in &plan.round_trips {
-        far.push(compare_far(plan, arena, &reference, *round_trip, console, stop).await?);
+    for round_trip in &bench.round_trips {
+        far.push(compare_far(bench, arena, &reference, *round_trip, console, stop).await?);
     }
     Ok(Results {
         machine,
         far,
         what: arena.what.clone(),
         rows: reference.rows,
-        rounds: plan.rounds,
-        workers: plan.workers,
+        rounds: bench.rounds,
+        workers: bench.workers,
         measured,
     })
 }
 
-/// The same rungs with the server `round_trip` away; one round, because the delay drowns the
+/// The same cases with the server `round_trip` away; one round, because the delay drowns the
 /// noise.
 async fn compare_far(
-    plan: &BenchPlan,
+    bench: &BenchSettings,
     arena: &Arena,
     reference: &Reference,
     round_trip: Duration,
     console: &Console,
     stop: &Arc<Stop>,
-) -> Result<Far, Error> {
-    let delay = Delay::start(&plan.settings, round_trip)
+) -> Result<Distant, BenchError> {
+    let delay = Delay::start(&arena.server, round_trip)
         .await
         .map_err(|source| Error::Output {
             name: "the delayed connection".to_string(),
@@ -146,42 +202,44 @@ async fn compare_far(
         })?;
     let mut measured = Vec::new();
     // What sends nothing has no round trips.
-    let rungs = Rung::ladder(&plan.strategies);
-    for rung in rungs
+    let cases = Case::ladder(&bench.strategies);
+    for case in cases
         .into_iter()
-        .filter(|rung| rung.strategy != StrategyKind::Discard)
+        .filter(|case| case.strategy != StrategyKind::Discard)
     {
-        console.notice(&format!("round trip {round_trip:?}: {}", rung.name()));
-        let run = rung
-            .run(plan, arena, delay.settings(), Some(reference), stop)
+        console.notice(&format!("round trip {round_trip:?}: {}", case.name()));
+        let run = case
+            .run(bench, arena, delay.settings(), Some(reference), stop)
             .await?;
-        let mut one = Measured::new(rung);
+        let mut one = CaseRuns::new(case);
         one.add(run);
         measured.push(one);
     }
-    Ok(Far {
+    Ok(Distant {
         round_trip,
         measured,
     })
 }
 
 impl Arena {
-    async fn make(plan: &BenchPlan, client: Client, schema: String) -> Result<Self, Error> {
-        let (input, read, like, what, data) = match &plan.own {
+    async fn make(at: &ConnectSettings, bench: &BenchSettings) -> Result<Self, BenchError> {
+        let client = connect::connect(at).await?;
+        let schema = format!("pgrung_bench_{}", std::process::id());
+        let (input, read, like, what, data) = match &bench.own {
             Some((path, table)) => {
                 let table = Table::find(&client, table).await?;
                 let what = format!("{} into a copy of {}", path.display(), table.quoted());
                 let like = format!("(LIKE {} INCLUDING ALL)", table.quoted());
                 (
                     Input::File(path.clone()),
-                    plan.read.clone(),
+                    bench.read.clone(),
                     like,
                     what,
                     None,
                 )
             }
             None => {
-                let rows = plan.rows;
+                let rows = bench.rows;
                 let made = tokio::task::spawn_blocking(move || data::lineitem(rows)).await;
                 let file = made
                     .map_err(std::io::Error::other)
@@ -203,6 +261,7 @@ impl Arena {
         };
         let like_name = format!("{}.\"model\"", quote_name(&schema));
         let arena = Arena {
+            server: at.clone(),
             client,
             schema: quote_name(&schema),
             like: like_name,
@@ -226,7 +285,7 @@ impl Arena {
         Ok(arena)
     }
 
-    async fn sql(&self, sql: &str) -> Result<(), Error> {
+    async fn sql(&self, sql: &str) -> Result<(), BenchError> {
         self.client
             .batch_execute(sql)
             .await
@@ -234,6 +293,6 @@ impl Arena {
     }
 }
 
-fn server(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> Error {
-    move |error| Error::Server { doing, error }
+fn server(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> BenchError {
+    move |error| BenchError::Load(Error::server(doing)(error))
 }

@@ -7,21 +7,21 @@ use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use super::rung::{Run, Rung};
+use super::case::{Case, Run};
 use crate::report::{Latency, LatencyMillis};
 use crate::worker::Commit;
 
 /// All runs of one rung.
-pub struct Measured {
-    rung: Rung,
+pub struct CaseRuns {
+    rung: Case,
     runs: Vec<Run>,
     latency: Latency,
 }
 
-impl Measured {
+impl CaseRuns {
     /// No runs yet.
-    pub fn new(rung: Rung) -> Self {
-        Measured {
+    pub fn new(rung: Case) -> Self {
+        CaseRuns {
             rung,
             runs: Vec::new(),
             latency: Latency::default(),
@@ -30,7 +30,7 @@ impl Measured {
 
     /// Takes one run in.
     pub fn add(&mut self, run: Run) {
-        self.latency.add(&run.latency);
+        self.latency.add(&run.counters.commit);
         self.runs.push(run);
     }
 
@@ -83,8 +83,8 @@ impl Machine {
     pub async fn of(client: &Client) -> Result<Self, tokio_postgres::Error> {
         let row = client
             .query_one(
-                "SELECT current_setting('server_version'),
-                        string_agg(name || ' ' || current_setting(name), ', ' ORDER BY name)
+                "SELECT current_setting('server_version') AS version,
+                        string_agg(name || ' ' || current_setting(name), ', ' ORDER BY name) AS settings
                  FROM pg_settings
                  WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes', 'shared_buffers', 'max_wal_size')",
                 &[],
@@ -100,8 +100,8 @@ impl Machine {
         Ok(Machine {
             client: cpu,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            server: row.get(0),
-            settings: row.get(1),
+            server: row.get("version"),
+            settings: row.get("settings"),
         })
     }
 }
@@ -119,17 +119,17 @@ pub struct Results {
     /// Connections that wrote.
     pub workers: usize,
     /// The rungs in order.
-    pub measured: Vec<Measured>,
+    pub measured: Vec<CaseRuns>,
     /// The same with the server further away.
-    pub far: Vec<Far>,
+    pub far: Vec<Distant>,
 }
 
 /// The rungs with a longer way to the server.
-pub struct Far {
+pub struct Distant {
     /// The round trip put between client and server.
     pub round_trip: Duration,
     /// The rungs in order.
-    pub measured: Vec<Measured>,
+    pub measured: Vec<CaseRuns>,
 }
 
 /// One line of the table, computed.
@@ -240,12 +240,12 @@ impl Results {
         if self.far.is_empty() {
             return Vec::new();
         }
-        let rate = |measured: &Measured| HumanCount(median(&measured.rates()) as u64).to_string();
+        let rate = |measured: &CaseRuns| HumanCount(median(&measured.rates()) as u64).to_string();
         let mut heading = vec!["rows/s by round trip".to_string(), "as it is".to_string()];
         heading.extend(self.far.iter().map(|far| format!("{:?}", far.round_trip)));
         let mut rows = vec![heading];
         for near in &self.measured {
-            let of_rung = |far: &Far| {
+            let of_rung = |far: &Distant| {
                 let same = far.measured.iter().find(|other| other.rung == near.rung);
                 same.map_or(String::new(), rate)
             };
@@ -429,7 +429,7 @@ mod tests {
 
     fn results() -> Results {
         let measured = |strategy, commit, seconds: &[f64], rows| {
-            let mut measured = Measured::new(Rung { strategy, commit });
+            let mut measured = CaseRuns::new(Case { strategy, commit });
             for &seconds in seconds {
                 let latency = Latency::default();
                 latency.record(Duration::from_millis(2));
@@ -455,7 +455,7 @@ mod tests {
             rows: 10_000,
             rounds: 3,
             workers: 1,
-            far: vec![Far {
+            far: vec![Distant {
                 round_trip: Duration::from_millis(10),
                 measured: vec![measured(StrategyKind::Copy, Commit::Batch, &[0.5], 10_000)],
             }],

@@ -24,13 +24,13 @@ impl Ledger {
     /// What the server says.
     pub async fn records(&self, client: &impl GenericClient) -> Result<u64, tokio_postgres::Error> {
         let sql = format!(
-            "SELECT coalesce(sum(records), 0)::bigint FROM {} WHERE import_id = $1 AND source = ANY ($2)",
+            "SELECT coalesce(sum(records), 0)::bigint AS records FROM {} WHERE import_id = $1 AND source = ANY ($2)",
             self.spans()
         );
         let row = client
             .query_one(&sql, &[&self.import_id, &self.sources])
             .await?;
-        Ok(unsigned(row.get(0)))
+        Ok(unsigned(row.get("records")))
     }
 
     /// Marks the import as finished, after a look whether all `records` of its sources are still

@@ -3,7 +3,7 @@
 
 use tokio_postgres::{Client, Transaction};
 
-use super::Ledger;
+use super::{Ledger, outcome_columns};
 
 impl Ledger {
     /// Merges the spans of this run's sources. Waits for batches under way and keeps new ones
@@ -49,10 +49,11 @@ impl Ledger {
                  WHERE p.import_id = $1 AND p.source = $2 AND p.start_byte = long.start_byte
                  RETURNING p.*, long.run
              )
-             INSERT INTO {spans} (import_id, source, start_byte, end_byte, first_record, records, lines, loaded, rejected, suppressed)
-             SELECT $1, $2, min(start_byte), max(end_byte), min(first_record), sum(records), sum(lines),
-                    sum(loaded), sum(rejected), sum(suppressed)
-             FROM old GROUP BY run"
+             INSERT INTO {spans} (import_id, source, start_byte, end_byte, first_record, records, lines, {})
+             SELECT $1, $2, min(start_byte), max(end_byte), min(first_record), sum(records), sum(lines), {}
+             FROM old GROUP BY run",
+            outcome_columns(|_, column| column.to_string()),
+            outcome_columns(|_, column| format!("sum({column})")),
         );
         for source in &self.mergeable {
             let ours = transaction

@@ -3,7 +3,8 @@
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::error::Error;
+use super::error::LedgerError;
+use crate::server_error;
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -19,7 +20,7 @@ const LOCK: i64 = 0x7067_7275_6e67;
 ///
 /// # Errors
 /// When the role may not create the tables, or the ledger is newer than this program.
-pub async fn migrate(client: &mut Client) -> Result<Vec<String>, Error> {
+pub async fn migrate(client: &mut Client) -> Result<Vec<String>, LedgerError> {
     // The lock belongs to the session: the library runs transactions of its own.
     let lock = format!("SELECT pg_advisory_lock({LOCK})");
     client.batch_execute(&lock).await.map_err(refused)?;
@@ -29,13 +30,13 @@ pub async fn migrate(client: &mut Client) -> Result<Vec<String>, Error> {
     result
 }
 
-async fn run(client: &mut Client) -> Result<Vec<String>, Error> {
+async fn run(client: &mut Client) -> Result<Vec<String>, LedgerError> {
     // The one statement outside migrations/: the library's own table needs a schema first.
     let exists = client
-        .query_one("SELECT to_regnamespace('pgrung') IS NOT NULL", &[])
+        .query_one("SELECT to_regnamespace('pgrung') IS NOT NULL AS found", &[])
         .await
         .map_err(refused)?;
-    if !exists.get::<_, bool>(0) {
+    if !exists.get::<_, bool>("found") {
         client
             .batch_execute("CREATE SCHEMA pgrung")
             .await
@@ -46,7 +47,7 @@ async fn run(client: &mut Client) -> Result<Vec<String>, Error> {
     let report = runner
         .run_async(client)
         .await
-        .map_err(|error| Error::Ledger(format!("migrating the ledger: {}", chain(&error))))?;
+        .map_err(|error| LedgerError::Unusable(format!("migrating the ledger: {}", server_error::chain(&error))))?;
     Ok(report
         .applied_migrations()
         .iter()
@@ -58,7 +59,7 @@ async fn run(client: &mut Client) -> Result<Vec<String>, Error> {
 ///
 /// # Errors
 /// When it is not and this role may not change that, or when it is newer.
-pub async fn require(client: &mut Client) -> Result<(), Error> {
+pub async fn require(client: &mut Client) -> Result<(), LedgerError> {
     let latest = embedded::migrations::runner()
         .get_migrations()
         .iter()
@@ -67,7 +68,7 @@ pub async fn require(client: &mut Client) -> Result<(), Error> {
         .unwrap_or(0);
     let found = version(client).await?;
     if found > i64::from(latest) {
-        return Err(Error::Ledger(format!(
+        return Err(LedgerError::Unusable(format!(
             "the ledger in schema pgrung is of version {found}, this pgrung knows {latest}: use a newer pgrung"
         )));
     }
@@ -78,40 +79,29 @@ pub async fn require(client: &mut Client) -> Result<(), Error> {
 }
 
 /// The newest migration that the database has; 0 without a ledger.
-async fn version(client: &Client) -> Result<i64, Error> {
+async fn version(client: &Client) -> Result<i64, LedgerError> {
     let found = client
-        .query_one("SELECT to_regclass($1) IS NOT NULL", &[&HISTORY])
+        .query_one("SELECT to_regclass($1) IS NOT NULL AS found", &[&HISTORY])
         .await
         .map_err(refused)?;
-    if !found.get::<_, bool>(0) {
+    if !found.get::<_, bool>("found") {
         return Ok(0);
     }
-    let sql = format!("SELECT coalesce(max(version), 0)::bigint FROM {HISTORY}");
-    Ok(client.query_one(&sql, &[]).await.map_err(refused)?.get(0))
+    let sql = format!("SELECT coalesce(max(version), 0)::bigint AS version FROM {HISTORY}");
+    Ok(client.query_one(&sql, &[]).await.map_err(refused)?.get("version"))
 }
 
-fn refused(error: tokio_postgres::Error) -> Error {
+fn refused(error: tokio_postgres::Error) -> LedgerError {
     if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
-        return Error::Ledger(format!(
+        return LedgerError::Unusable(format!(
             "this role may not use or create the ledger in schema pgrung ({}): run `pgrung migrate` once as a role \
              that may, and grant this one USAGE on the schema and SELECT, INSERT, UPDATE, DELETE on its tables; \
              or load with --no-ledger",
-            crate::server_error::describe(&error)
+            server_error::describe(&error)
         ));
     }
-    Error::Server {
+    LedgerError::Server {
         doing: "preparing the ledger",
         error,
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }

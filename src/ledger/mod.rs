@@ -1,24 +1,34 @@
 //! The ledger: which byte ranges of which sources are committed, written in the transaction of the
 //! data, so that a batch is loaded exactly once whatever dies.
 
+mod enrol;
+mod error;
 mod finish;
+mod identify;
 mod merge;
 mod migrate;
 mod open;
+mod rejects;
+mod replay;
 mod resume;
 mod status;
 
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, SimpleQueryMessage, Statement};
+use tokio_postgres::{Client, Row, SimpleQueryMessage, Statement};
 
 use crate::batch::Batch;
+use crate::outcome::{Outcome, Tally};
 use crate::retry::Failure;
 use crate::source::hash;
+use crate::span::Span;
 
+pub use error::LedgerError;
 pub use finish::Finish;
+pub use identify::SourceIdentity;
 pub use migrate::{migrate, require};
-pub use open::{Known, Request, SourceIdentity, open};
-pub use resume::resume;
+pub use open::{Request, open};
+pub use replay::{OpenReject, ReplayImport};
+pub use resume::{Resumed, resume};
 pub use status::{ImportStatus, status};
 
 /// One run of one import: what its workers write into the ledger.
@@ -35,27 +45,6 @@ pub struct Ledger {
     pub mergeable: Vec<i32>,
     /// Whether the target, and with it spans and rejects, vanish in a server crash.
     pub unlogged: bool,
-}
-
-/// A stretch of a source that is committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Span {
-    /// First byte in the uncompressed source.
-    pub start: u64,
-    /// Byte behind the last one.
-    pub end: u64,
-    /// Records in it.
-    pub records: u64,
-    /// Line breaks in it.
-    pub lines: u64,
-    /// Records that are rows of the table.
-    pub loaded: u64,
-    /// Records that were put aside.
-    pub rejected: u64,
-    /// Records that a trigger or rule kept out.
-    pub suppressed: u64,
-    /// XXH3-128 of the bytes; unknown for merged spans.
-    pub checksum: Option<String>,
 }
 
 /// What the ledger says of a batch at the start of its transaction.
@@ -79,17 +68,6 @@ pub struct Backend {
     transaction_start: i64,
 }
 
-/// What became of the records of a batch.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Rows stored.
-    pub loaded: u64,
-    /// Records put aside.
-    pub rejected: u64,
-    /// Rows that a trigger or rule kept out.
-    pub suppressed: u64,
-}
-
 /// The ledger's statements on one connection, prepared at their first use.
 #[derive(Default)]
 pub struct Statements {
@@ -98,22 +76,27 @@ pub struct Statements {
     settle: Option<Statement>,
 }
 
+/// Table of the spans of logged and unlogged targets.
+fn spans(unlogged: bool) -> &'static str {
+    if unlogged {
+        "pgrung.unlogged_spans"
+    } else {
+        "pgrung.spans"
+    }
+}
+
+/// Table of the rejects of logged and unlogged targets.
+fn rejects(unlogged: bool) -> &'static str {
+    if unlogged {
+        "pgrung.unlogged_rejects"
+    } else {
+        "pgrung.rejects"
+    }
+}
+
 impl Ledger {
     fn spans(&self) -> &'static str {
-        if self.unlogged {
-            "pgrung.unlogged_spans"
-        } else {
-            "pgrung.spans"
-        }
-    }
-
-    /// Table of the rejects.
-    pub fn rejects(&self) -> &'static str {
-        if self.unlogged {
-            "pgrung.unlogged_rejects"
-        } else {
-            "pgrung.rejects"
-        }
+        spans(self.unlogged)
     }
 
     /// Number of the batch's source in the ledger.
@@ -183,47 +166,35 @@ impl Ledger {
         checksum: &str,
     ) -> Result<Claim, tokio_postgres::Error> {
         let sql = format!(
-            "SELECT {SPAN_COLUMNS},
+            "SELECT {},
                     (SELECT count(*) FROM {} r WHERE r.import_id = $1 AND r.source = $2
-                                                AND r.start_byte >= $3 AND r.start_byte < $4)
+                                                AND r.start_byte >= $3 AND r.start_byte < $4) AS rejects
              FROM {} p WHERE import_id = $1 AND source = $2 AND start_byte <= $3 AND end_byte > $3",
-            self.rejects(),
+            span_columns(),
+            rejects(self.unlogged),
             self.spans()
         );
         let (start, end) = (signed(batch.start_byte), signed(batch.span().end));
         let row = client
             .query_opt(&sql, &[&self.import_id, &self.source(batch), &start, &end])
             .await?;
-        let Some((span, rejects)) =
-            row.and_then(|row| Some((span_of(&row)?, unsigned(row.get(8)))))
-        else {
+        let Some(row) = row else {
             return Ok(Claim::Conflict);
         };
+        let span = span_of(&row);
         let same = span.start == batch.start_byte && span.end == batch.span().end;
-        Ok(
-            if same
-                && span
-                    .checksum
-                    .as_deref()
-                    .is_none_or(|known| known == checksum)
-            {
-                Claim::Loaded(Tally {
-                    loaded: span.loaded,
-                    rejected: span.rejected,
-                    suppressed: span.suppressed,
-                })
-            } else if span.checksum.is_none() && span.end >= batch.span().end {
-                // Merged with its neighbours since: only the rejects are still told apart.
-                let records = batch.len() as u64;
-                Claim::Loaded(Tally {
-                    loaded: records.saturating_sub(rejects),
-                    rejected: rejects,
-                    suppressed: 0,
-                })
-            } else {
-                Claim::Conflict
-            },
-        )
+        let unchanged = |known: &str| known == checksum;
+        if same && span.checksum.as_deref().is_none_or(unchanged) {
+            return Ok(Claim::Loaded(span.tally));
+        }
+        if span.checksum.is_some() || span.end < batch.span().end {
+            return Ok(Claim::Conflict);
+        }
+        // Merged with its neighbours since: only the rejects are still told apart.
+        let rejected = unsigned(row.get("rejects"));
+        let stored = (batch.len() as u64).saturating_sub(rejected);
+        let tally = Tally::of(Outcome::Inserted, stored).and(Outcome::Rejected, rejected);
+        Ok(Claim::Loaded(tally))
     }
 
     /// Last step before COMMIT: notes what became of the records. True proves that the transaction
@@ -239,20 +210,18 @@ impl Ledger {
         tally: Tally,
     ) -> Result<bool, tokio_postgres::Error> {
         let sql = format!(
-            "UPDATE {} SET loaded = $4, rejected = $5, suppressed = $6
-             WHERE import_id = $1 AND source = $2 AND start_byte = $3",
-            self.spans()
+            "UPDATE {} SET {} WHERE import_id = $1 AND source = $2 AND start_byte = $3",
+            self.spans(),
+            outcome_columns(|number, column| format!("{column} = ${}", number + 4)),
         );
         let statement = prepared(&mut statements.settle, client, &sql).await?;
         let start = signed(batch.start_byte);
-        let parameters: [&(dyn ToSql + Sync); 6] = [
-            &self.import_id,
-            &self.source(batch),
-            &start,
-            &signed(tally.loaded),
-            &signed(tally.rejected),
-            &signed(tally.suppressed),
-        ];
+        let source = self.source(batch);
+        let kept: Vec<i64> = Outcome::in_ledger()
+            .map(|(outcome, _)| signed(tally[outcome]))
+            .collect();
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&self.import_id, &source, &start];
+        parameters.extend(kept.iter().map(|rows| rows as &(dyn ToSql + Sync)));
         Ok(client.execute(&statement, &parameters).await? == 1)
     }
 }
@@ -324,23 +293,34 @@ async fn prepared(
     }
 }
 
-/// The columns that [`span_of`] reads, of a table called `p`.
-const SPAN_COLUMNS: &str =
-    "p.start_byte, p.end_byte, p.records, p.lines, p.loaded, p.rejected, p.suppressed, p.checksum";
+/// The columns of a span's outcomes, each in the form of its number (0-based) and name.
+fn outcome_columns(form: impl Fn(usize, &str) -> String) -> String {
+    let columns = Outcome::in_ledger().enumerate();
+    let forms: Vec<String> = columns
+        .map(|(number, (_, column))| form(number, column))
+        .collect();
+    forms.join(", ")
+}
 
-/// A span from a row that begins with [`SPAN_COLUMNS`]; `None` where the join found none.
-fn span_of(row: &tokio_postgres::Row) -> Option<Span> {
-    let number = |index| row.get::<_, Option<i64>>(index).map(unsigned);
-    Some(Span {
-        start: number(0)?,
-        end: number(1)?,
-        records: number(2)?,
-        lines: number(3)?,
-        loaded: number(4).unwrap_or(0),
-        rejected: number(5).unwrap_or(0),
-        suppressed: number(6).unwrap_or(0),
-        checksum: row.get(7),
-    })
+/// The columns that [`span_of`] reads, of a table called `p`.
+fn span_columns() -> String {
+    let outcomes = outcome_columns(|_, column| format!("p.{column}"));
+    format!("p.start_byte, p.end_byte, p.records, p.lines, p.checksum, {outcomes}")
+}
+
+/// A span from a row that has [`span_columns`].
+fn span_of(row: &Row) -> Span {
+    let number = |column| unsigned(row.get::<_, Option<i64>>(column).unwrap_or(0));
+    Span {
+        start: number("start_byte"),
+        end: number("end_byte"),
+        records: number("records"),
+        lines: number("lines"),
+        tally: Outcome::in_ledger().fold(Tally::default(), |tally, (outcome, column)| {
+            tally.and(outcome, number(column))
+        }),
+        checksum: row.get("checksum"),
+    }
 }
 
 /// Counts and offsets are far below 2^63; the database has no unsigned type.

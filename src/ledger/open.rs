@@ -1,33 +1,23 @@
 //! Opens a run of an import: finds or makes it, refuses what does not fit, takes over from older
 //! runs, and reads what is already committed.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Transaction};
 
-use super::{Ledger, SPAN_COLUMNS, Span, span_of};
+use super::enrol::enrol;
+use super::error::{LedgerError, opening};
+use super::identify::{Identity, SourceIdentity, derived_id, identify};
+use super::{Ledger, span_columns, span_of};
 use crate::connect::{self, ConnectSettings};
-use crate::error::Error;
-use crate::report::Console;
-use crate::source::{Fingerprint, hash};
-use crate::table::{Table, Target};
+use crate::source::Reading;
+use crate::span::Known;
+use crate::target::{Table, Target};
 
 /// How long to wait for another run's batch before its transaction is ended.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// An input as the ledger sees it.
-#[derive(Debug, Clone)]
-pub struct SourceIdentity {
-    /// Name, absolute for a file.
-    pub name: String,
-    /// `None` for a pipe.
-    pub fingerprint: Option<Fingerprint>,
-    /// Where it is, if it is a file.
-    pub path: Option<PathBuf>,
-}
 
 /// What to open.
 pub struct Request<'a> {
@@ -39,18 +29,15 @@ pub struct Request<'a> {
     pub table: &'a Table,
     /// The target columns.
     pub target: &'a Target,
-    /// The reading options that shape rows.
-    pub reading: Value,
+    /// How records are read.
+    pub reading: &'a Reading,
     /// The inputs.
     pub sources: &'a [SourceIdentity],
     /// For a second connection that ends stuck transactions of an older run.
     pub settings: &'a ConnectSettings,
-    /// Where notices go.
-    pub console: &'a Console,
+    /// Takes what the user should know.
+    pub notify: &'a (dyn Fn(&str) + Sync),
 }
-
-/// What is already committed of one source, in the order of its bytes.
-pub type Known = Vec<Span>;
 
 /// An opened run.
 pub struct Opened {
@@ -67,16 +54,16 @@ pub struct Opened {
 /// # Errors
 /// When the inputs, the table or the options differ from what the ledger knows, and what the
 /// server says.
-pub async fn open(client: &mut Client, request: &Request<'_>) -> Result<Opened, Error> {
+pub async fn open(client: &mut Client, request: &Request<'_>) -> Result<Opened, LedgerError> {
     if request.restart {
         forget(client, request).await?;
     }
     let pid: i32 = client
-        .query_one("SELECT pg_backend_pid()", &[])
+        .query_one("SELECT pg_backend_pid() AS pid", &[])
         .await
-        .map_err(refused)?
-        .get(0);
-    let transaction = client.transaction().await.map_err(refused)?;
+        .map_err(opening)?
+        .get("pid");
+    let transaction = client.transaction().await.map_err(opening)?;
     let import_id = match identify(&transaction, request).await? {
         Identity::Known(import_id) => import_id,
         Identity::New(import_id) => {
@@ -103,9 +90,9 @@ pub async fn open(client: &mut Client, request: &Request<'_>) -> Result<Opened, 
     for source in &ledger.sources {
         known.push(spans(&transaction, &ledger, *source).await?);
     }
-    let loaded: u64 = known.iter().flatten().map(|span| span.loaded).sum();
+    let loaded: u64 = known.iter().flatten().map(|span| span.tally.loaded()).sum();
     if loaded > 0 && is_empty(&transaction, &request.target.table).await? {
-        return Err(Error::Changed(format!(
+        return Err(LedgerError::Changed(format!(
             "import {}: the ledger knows of {loaded} rows in {}, but the table is empty: it was emptied since; --restart forgets the import and loads again",
             ledger.import_id, request.target.table
         )));
@@ -121,9 +108,9 @@ pub async fn open(client: &mut Client, request: &Request<'_>) -> Result<Opened, 
                 &[&ledger.import_id],
             )
             .await
-            .map_err(refused)?;
+            .map_err(opening)?;
     }
-    transaction.commit().await.map_err(refused)?;
+    transaction.commit().await.map_err(opening)?;
     Ok(Opened {
         ledger,
         known,
@@ -131,132 +118,11 @@ pub async fn open(client: &mut Client, request: &Request<'_>) -> Result<Opened, 
     })
 }
 
-pub(super) fn refused(error: tokio_postgres::Error) -> Error {
-    Error::Server {
-        doing: "opening the import in the ledger",
-        error,
-    }
-}
-
-enum Identity {
-    Known(String),
-    New(String),
-}
-
-/// The import that this run belongs to.
-async fn identify(transaction: &Transaction<'_>, request: &Request<'_>) -> Result<Identity, Error> {
-    let import_id = request
-        .import_id
-        .clone()
-        .unwrap_or_else(|| derived_id(request));
-    let found = transaction
-        .query_opt(
-            "SELECT 1 FROM pgrung.imports WHERE import_id = $1",
-            &[&import_id],
-        )
-        .await
-        .map_err(refused)?;
-    if found.is_some() {
-        return Ok(Identity::Known(import_id));
-    }
-    if request.import_id.is_none()
-        && let Some(other) = same_name(transaction, request).await?
-    {
-        return Ok(Identity::Known(other));
-    }
-    Ok(Identity::New(import_id))
-}
-
-/// From the table and the fingerprints; random where a source has none.
-fn derived_id(request: &Request<'_>) -> String {
-    let prints: Option<Vec<&Fingerprint>> = request
-        .sources
-        .iter()
-        .map(|source| source.fingerprint.as_ref())
-        .collect();
-    match prints {
-        Some(prints) => {
-            let mut text: Vec<String> = prints
-                .iter()
-                .map(|print| serde_json::json!(print).to_string())
-                .collect();
-            // The same files in another order are the same import.
-            text.sort();
-            text.insert(0, request.target.table.clone());
-            hash(text.join("\n").as_bytes())[..16].to_string()
-        }
-        None => format!("{:016x}", fastrand::u64(..)),
-    }
-}
-
-/// An import whose file of the same name has other bytes now: continued if the file has grown and
-/// the import is not finished, refused if a part of the old file is loaded.
-async fn same_name(
-    transaction: &Transaction<'_>,
-    request: &Request<'_>,
-) -> Result<Option<String>, Error> {
-    for source in request.sources {
-        let (Some(path), Some(now)) = (&source.path, &source.fingerprint) else {
-            continue;
-        };
-        let rows = transaction
-            .query(
-                "SELECT i.import_id, s.fingerprint, s.finished_at IS NOT NULL
-                 FROM pgrung.sources s JOIN pgrung.imports i USING (import_id)
-                 WHERE i.target = $1 AND s.name = $2 AND s.fingerprint IS NOT NULL
-                 ORDER BY i.run_at DESC",
-                &[&request.target.table, &source.name],
-            )
-            .await
-            .map_err(refused)?;
-        for row in rows {
-            let (import_id, finished): (String, bool) = (row.get(0), row.get(2));
-            let Ok(then) = serde_json::from_value::<Fingerprint>(row.get(1)) else {
-                continue;
-            };
-            if then == *now {
-                continue;
-            }
-            let grown = then.begins(path).unwrap_or(false);
-            match (finished, grown) {
-                (true, false) => {}
-                (false, true) if request.sources.len() == 1 => {
-                    request.console.notice(&format!(
-                        "{}: the file has grown since import {import_id} was interrupted; its beginning is the same, so the import goes on",
-                        source.name
-                    ));
-                    transaction
-                        .execute(
-                            "UPDATE pgrung.sources SET fingerprint = $3 WHERE import_id = $1 AND name = $2",
-                            &[&import_id, &source.name, &serde_json::json!(now)],
-                        )
-                        .await
-                        .map_err(refused)?;
-                    return Ok(Some(import_id));
-                }
-                (finished, grown) => {
-                    return Err(Error::Changed(format!(
-                        "{}: the file {} since {} import {import_id}: --restart forgets that import and loads the file anew (rows loaded before stay in the table); --import-id NAME loads it as another import",
-                        source.name,
-                        if grown { "has grown" } else { "has changed" },
-                        if finished {
-                            "it was loaded as"
-                        } else {
-                            "a part of it was loaded by the unfinished"
-                        },
-                    )));
-                }
-            }
-        }
-    }
-    Ok(None)
-}
-
 async fn create(
     transaction: &Transaction<'_>,
     request: &Request<'_>,
     import_id: &str,
-) -> Result<(), Error> {
+) -> Result<(), LedgerError> {
     let Request { table, target, .. } = request;
     transaction
         .execute(
@@ -269,15 +135,15 @@ async fn create(
                 &table.filenode,
                 &table.unlogged,
                 &column_names(target),
-                &request.reading,
+                &json!(request.reading),
             ],
         )
         .await
-        .map_err(refused)?;
+        .map_err(opening)?;
     Ok(())
 }
 
-fn column_names(target: &Target) -> Vec<&str> {
+pub(super) fn column_names(target: &Target) -> Vec<&str> {
     target
         .columns
         .iter()
@@ -290,7 +156,7 @@ async fn check(
     transaction: &Transaction<'_>,
     request: &Request<'_>,
     import_id: &str,
-) -> Result<(), Error> {
+) -> Result<(), LedgerError> {
     let row = transaction
         .query_one(
             "SELECT target, target_oid, target_filenode, target_unlogged, columns, reading
@@ -298,7 +164,7 @@ async fn check(
             &[&import_id],
         )
         .await
-        .map_err(refused)?;
+        .map_err(opening)?;
     let Request {
         table,
         target,
@@ -307,25 +173,25 @@ async fn check(
     } = request;
     let restart = "--restart forgets the import and loads again";
     let refuse = |what: String| {
-        Err(Error::Changed(format!(
+        Err(LedgerError::Changed(format!(
             "import {import_id}: {what}; {restart}"
         )))
     };
-    let known_table: &str = row.get(0);
+    let known_table: &str = row.get("target");
     if known_table != target.table {
         return refuse(format!("it loads {known_table}, not {}", target.table));
     }
-    if row.get::<_, u32>(1) != table.oid {
+    if row.get::<_, u32>("target_oid") != table.oid {
         return refuse(format!(
             "table {known_table} was dropped and made anew since"
         ));
     }
-    if row.get::<_, Option<u32>>(2) != table.filenode || row.get::<_, bool>(3) != table.unlogged {
+    if row.get::<_, Option<u32>>("target_filenode") != table.filenode || row.get::<_, bool>("target_unlogged") != table.unlogged {
         return refuse(format!(
             "table {known_table} was truncated or rewritten since"
         ));
     }
-    let known_columns: Vec<&str> = row.get(4);
+    let known_columns: Vec<&str> = row.get("columns");
     if known_columns != column_names(target) {
         return refuse(format!(
             "its columns are {}, now they are {}",
@@ -333,7 +199,8 @@ async fn check(
             column_names(target).join(", ")
         ));
     }
-    let known_reading: Value = row.get(5);
+    let known_reading: Value = row.get("reading");
+    let reading = json!(reading);
     let keys = reading.as_object().into_iter().flatten();
     let differences: Vec<String> = keys
         .filter(|(key, value)| known_reading.get(key) != Some(value))
@@ -360,17 +227,17 @@ async fn take_over(
     request: &Request<'_>,
     import_id: &str,
     pid: i32,
-) -> Result<(i64, bool), Error> {
+) -> Result<(i64, bool), LedgerError> {
     let raise = async {
         let row = transaction
             .query_one(
                 "UPDATE pgrung.imports i SET epoch = i.epoch + 1, run_at = now()
                  FROM (SELECT finished_at FROM pgrung.imports WHERE import_id = $1 FOR UPDATE) old
-                 WHERE i.import_id = $1 RETURNING i.epoch, old.finished_at IS NOT NULL",
+                 WHERE i.import_id = $1 RETURNING i.epoch, old.finished_at IS NOT NULL AS finished",
                 &[&import_id],
             )
             .await?;
-        let (epoch, finished): (i64, bool) = (row.get(0), row.get(1));
+        let (epoch, finished): (i64, bool) = (row.get("epoch"), row.get("finished"));
         transaction
             .execute(
                 "UPDATE pgrung.sources SET epoch = $2 WHERE import_id = $1",
@@ -382,219 +249,57 @@ async fn take_over(
     tokio::pin!(raise);
     loop {
         match tokio::time::timeout(PATIENCE, &mut raise).await {
-            Ok(result) => return result.map_err(refused),
+            Ok(result) => return result.map_err(opening),
             Err(_) => {
-                request.console.notice(&format!(
+                (request.notify)(&format!(
                     "another run of import {import_id} holds a transaction open; taking over"
                 ));
-                let second = connect::connect(request.settings).await?;
+                let second = connect::connect(request.settings)
+                    .await
+                    .map_err(LedgerError::Connect)?;
                 second
                     .execute(
                         "SELECT pg_terminate_backend(pid) FROM unnest(pg_blocking_pids($1)) AS pid",
                         &[&pid],
                     )
                     .await
-                    .map_err(refused)?;
+                    .map_err(opening)?;
             }
         }
     }
-}
-
-/// Finds or makes the number of each source, and whether it was read to its end before.
-async fn enrol(
-    transaction: &Transaction<'_>,
-    request: &Request<'_>,
-    import_id: &str,
-    epoch: i64,
-) -> Result<Vec<(i32, bool)>, Error> {
-    let rows = transaction
-        .query(
-            "SELECT source, name, fingerprint, finished_at IS NOT NULL FROM pgrung.sources
-             WHERE import_id = $1 ORDER BY source",
-            &[&import_id],
-        )
-        .await
-        .map_err(refused)?;
-    let mut next = rows
-        .iter()
-        .map(|row| row.get::<_, i32>(0) + 1)
-        .max()
-        .unwrap_or(0);
-    let mut numbers = Vec::new();
-    for source in request.sources {
-        let print = source
-            .fingerprint
-            .as_ref()
-            .map(|print| serde_json::json!(print));
-        // The fingerprint decides; only pipes go by their name.
-        let known = rows.iter().find(|row| match &print {
-            Some(print) => row.get::<_, Option<Value>>(2).as_ref() == Some(print),
-            None => {
-                row.get::<_, &str>(1) == source.name && row.get::<_, Option<Value>>(2).is_none()
-            }
-        });
-        if let Some(row) = known {
-            if print.is_none() {
-                check_checksums(transaction, request, import_id, row.get(0)).await?;
-            }
-            // Only its bytes tell whether a pipe brings the same rows again: they are read.
-            numbers.push((row.get(0), row.get::<_, bool>(3) && print.is_some()));
-            continue;
-        }
-        let renamed = rows.iter().any(|row| row.get::<_, &str>(1) == source.name);
-        if renamed {
-            return Err(Error::Changed(format!(
-                "{}: the file has changed since import {import_id} loaded it or a part of it; --restart forgets the import and loads again",
-                source.name
-            )));
-        }
-        transaction
-            .execute(
-                "INSERT INTO pgrung.sources (import_id, source, name, fingerprint, epoch) VALUES ($1, $2, $3, $4, $5)",
-                &[&import_id, &next, &source.name, &print, &epoch],
-            )
-            .await
-            .map_err(refused)?;
-        let copied = match &print {
-            Some(print) if request.import_id.is_none() => {
-                adopt(transaction, request, import_id, source, print, next).await?
-            }
-            _ => false,
-        };
-        numbers.push((next, copied));
-        next += 1;
-    }
-    Ok(numbers)
-}
-
-/// A pipe brings the same rows again, or other ones: only checksums tell, and merged spans have
-/// none.
-async fn check_checksums(
-    transaction: &Transaction<'_>,
-    request: &Request<'_>,
-    import_id: &str,
-    source: i32,
-) -> Result<(), Error> {
-    let spans = if request.table.unlogged {
-        "pgrung.unlogged_spans"
-    } else {
-        "pgrung.spans"
-    };
-    let sql = format!(
-        "SELECT EXISTS (SELECT FROM {spans} WHERE import_id = $1 AND source = $2 AND checksum IS NULL)"
-    );
-    let row = transaction
-        .query_one(&sql, &[&import_id, &source])
-        .await
-        .map_err(refused)?;
-    if row.get(0) {
-        return Err(Error::Changed(format!(
-            "import {import_id}: what it read from stdin was merged in the ledger, so nothing tells whether the same rows come again; leave --import-id out to load what comes now as a new import, or name a new one"
-        )));
-    }
-    Ok(())
-}
-
-/// A file that another import into this table has loaded is loaded: its spans are taken over.
-/// Returns whether there was one.
-async fn adopt(
-    transaction: &Transaction<'_>,
-    request: &Request<'_>,
-    import_id: &str,
-    source: &SourceIdentity,
-    print: &Value,
-    number: i32,
-) -> Result<bool, Error> {
-    let row = transaction
-        .query_opt(
-            "SELECT i.import_id, s.source, s.finished_at IS NOT NULL, i.target_filenode IS NOT DISTINCT FROM $5
-             FROM pgrung.sources s JOIN pgrung.imports i USING (import_id)
-             WHERE i.import_id <> $1 AND i.target_oid = $2 AND s.fingerprint = $3 AND i.columns = $4 AND i.reading = $6
-             ORDER BY s.finished_at IS NULL, i.run_at DESC LIMIT 1",
-            &[
-                &import_id,
-                &request.table.oid,
-                print,
-                &column_names(request.target),
-                &request.table.filenode,
-                &request.reading,
-            ],
-        )
-        .await
-        .map_err(refused)?;
-    let Some(row) = row else { return Ok(false) };
-    let (other, their_number): (String, i32) = (row.get(0), row.get(1));
-    let way_out = "--import-id NAME loads it as another import";
-    if !row.get::<_, bool>(3) {
-        return Err(Error::Changed(format!(
-            "{}: import {other} loaded this content, and the table was truncated or rewritten since; {way_out}",
-            source.name
-        )));
-    }
-    if !row.get::<_, bool>(2) {
-        return Err(Error::Changed(format!(
-            "{}: a part of this content was loaded by import {other}, which is not finished: --import-id {other} goes on with it; {way_out}",
-            source.name
-        )));
-    }
-    let spans = if request.table.unlogged {
-        "pgrung.unlogged_spans"
-    } else {
-        "pgrung.spans"
-    };
-    let sql = format!(
-        "INSERT INTO {spans} (import_id, source, start_byte, end_byte, first_record, records, lines, loaded, rejected, suppressed, checksum)
-         SELECT $1, $2, start_byte, end_byte, first_record, records, lines, loaded, rejected, suppressed, checksum
-         FROM {spans} WHERE import_id = $3 AND source = $4"
-    );
-    transaction
-        .execute(&sql, &[&import_id, &number, &other, &their_number])
-        .await
-        .map_err(refused)?;
-    transaction
-        .execute(
-            "UPDATE pgrung.sources SET finished_at = now() WHERE import_id = $1 AND source = $2",
-            &[&import_id, &number],
-        )
-        .await
-        .map_err(refused)?;
-    request.console.notice(&format!(
-        "{}: loaded by import {other} already",
-        source.name
-    ));
-    Ok(true)
 }
 
 async fn spans(
     transaction: &Transaction<'_>,
     ledger: &Ledger,
     source: i32,
-) -> Result<Known, Error> {
+) -> Result<Known, LedgerError> {
     let sql = format!(
-        "SELECT {SPAN_COLUMNS} FROM {} p WHERE import_id = $1 AND source = $2 ORDER BY start_byte",
+        "SELECT {} FROM {} p WHERE import_id = $1 AND source = $2 ORDER BY start_byte",
+        span_columns(),
         ledger.spans()
     );
     let rows = transaction
         .query(&sql, &[&ledger.import_id, &source])
         .await
-        .map_err(refused)?;
-    Ok(rows.iter().filter_map(span_of).collect())
+        .map_err(opening)?;
+    Ok(rows.iter().map(span_of).collect())
 }
 
 /// Whether the table holds no row at all; false where this role may not look.
-async fn is_empty(transaction: &Transaction<'_>, table: &str) -> Result<bool, Error> {
+async fn is_empty(transaction: &Transaction<'_>, table: &str) -> Result<bool, LedgerError> {
     transaction
         .batch_execute("SAVEPOINT look")
         .await
-        .map_err(refused)?;
-    let sql = format!("SELECT NOT EXISTS (SELECT FROM {table})");
+        .map_err(opening)?;
+    let sql = format!("SELECT NOT EXISTS (SELECT FROM {table}) AS empty");
     match transaction.query_one(&sql, &[]).await {
-        Ok(row) => Ok(row.get(0)),
+        Ok(row) => Ok(row.get("empty")),
         Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
             transaction
                 .batch_execute("ROLLBACK TO look")
                 .await
-                .map_err(refused)?;
+                .map_err(opening)?;
             Ok(false)
         }
         Err(error) => Err(refused(error)),
@@ -602,7 +307,7 @@ async fn is_empty(transaction: &Transaction<'_>, table: &str) -> Result<bool, Er
 }
 
 /// `--restart`: forgets this import, and imports into the table from files of the same names.
-async fn forget(client: &mut Client, request: &Request<'_>) -> Result<(), Error> {
+async fn forget(client: &mut Client, request: &Request<'_>) -> Result<(), LedgerError> {
     let names: Vec<&str> = request
         .sources
         .iter()
@@ -613,7 +318,7 @@ async fn forget(client: &mut Client, request: &Request<'_>) -> Result<(), Error>
         .import_id
         .clone()
         .unwrap_or_else(|| derived_id(request));
-    let transaction = client.transaction().await.map_err(refused)?;
+    let transaction = client.transaction().await.map_err(opening)?;
     let rows = transaction
         .query(
             "SELECT import_id FROM pgrung.imports WHERE import_id = $1
@@ -628,9 +333,9 @@ async fn forget(client: &mut Client, request: &Request<'_>) -> Result<(), Error>
             ],
         )
         .await
-        .map_err(refused)?;
+        .map_err(opening)?;
     for row in rows {
-        let old: String = row.get(0);
+        let old: String = row.get("import_id");
         for table in [
             "spans",
             "rejects",
@@ -639,11 +344,9 @@ async fn forget(client: &mut Client, request: &Request<'_>) -> Result<(), Error>
             "imports",
         ] {
             let sql = format!("DELETE FROM pgrung.{table} WHERE import_id = $1");
-            transaction.execute(&sql, &[&old]).await.map_err(refused)?;
+            transaction.execute(&sql, &[&old]).await.map_err(opening)?;
         }
-        request
-            .console
-            .notice(&format!("import {old} is forgotten"));
+        (request.notify)(&format!("import {old} is forgotten"));
     }
-    transaction.commit().await.map_err(refused)
+    transaction.commit().await.map_err(opening)
 }

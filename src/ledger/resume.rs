@@ -3,9 +3,8 @@
 use tokio_postgres::Client;
 
 use super::Ledger;
-use super::open::refused;
-use crate::error::Error;
-use crate::spill::Identity;
+use super::error::{LedgerError, opening};
+use crate::queue::Identity;
 
 /// An import taken up again without its sources.
 pub struct Resumed {
@@ -19,8 +18,8 @@ pub struct Resumed {
 ///
 /// # Errors
 /// When the ledger does not know it, and what the server says.
-pub async fn resume(client: &mut Client, identity: &Identity) -> Result<Resumed, Error> {
-    let transaction = client.transaction().await.map_err(refused)?;
+pub async fn resume(client: &mut Client, identity: &Identity) -> Result<Resumed, LedgerError> {
+    let transaction = client.transaction().await.map_err(opening)?;
     let row = transaction
         .query_opt(
             "UPDATE pgrung.imports SET epoch = epoch + 1, run_at = now() WHERE import_id = $1
@@ -28,22 +27,22 @@ pub async fn resume(client: &mut Client, identity: &Identity) -> Result<Resumed,
             &[&identity.import_id],
         )
         .await
-        .map_err(refused)?
+        .map_err(opening)?
         .ok_or_else(|| {
-            Error::Ledger(format!(
+            LedgerError::Unusable(format!(
                 "the spill holds batches of import {}, which the ledger of this database does not know: load them where they belong, or remove the files",
                 identity.import_id
             ))
         })?;
-    let epoch: i64 = row.get(0);
+    let epoch: i64 = row.get("epoch");
     transaction
         .execute(
             "UPDATE pgrung.sources SET epoch = $2 WHERE import_id = $1",
             &[&identity.import_id, &epoch],
         )
         .await
-        .map_err(refused)?;
-    transaction.commit().await.map_err(refused)?;
+        .map_err(opening)?;
+    transaction.commit().await.map_err(opening)?;
     Ok(Resumed {
         ledger: Ledger {
             import_id: identity.import_id.clone(),
@@ -55,8 +54,8 @@ pub async fn resume(client: &mut Client, identity: &Identity) -> Result<Resumed,
                 .map(|source| source.ledger_source.unwrap_or(-1))
                 .collect(),
             mergeable: Vec::new(),
-            unlogged: row.get(2),
+            unlogged: row.get("target_unlogged"),
         },
-        columns: row.get(1),
+        columns: row.get("columns"),
     })
 }

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use tokio_postgres::Client;
 
+use super::error::{LedgerError, refused};
 use super::unsigned;
-use crate::error::Error;
 
 /// One import as `pgrung status` shows it.
 #[derive(Debug, Clone, Serialize)]
@@ -55,21 +55,18 @@ pub struct SourceStatus {
 ///
 /// # Errors
 /// What the server says.
-pub async fn status(client: &Client, import_id: Option<&str>) -> Result<Vec<ImportStatus>, Error> {
-    let refused = |error| Error::Server {
-        doing: "reading the ledger",
-        error,
-    };
+pub async fn status(client: &Client, import_id: Option<&str>) -> Result<Vec<ImportStatus>, LedgerError> {
+    let refused = refused("reading the ledger");
     let rows = client
         .query(
             "WITH all_spans AS (SELECT * FROM pgrung.spans UNION ALL SELECT * FROM pgrung.unlogged_spans),
                   all_rejects AS (SELECT * FROM pgrung.rejects UNION ALL SELECT * FROM pgrung.unlogged_rejects)
-             SELECT i.import_id, i.target, i.finished_at IS NOT NULL, i.epoch,
-                    i.started_at::timestamptz(0)::text, i.run_at::timestamptz(0)::text, i.finished_at::timestamptz(0)::text,
-                    (SELECT coalesce(sum(loaded), 0)::bigint FROM all_spans p WHERE p.import_id = i.import_id),
-                    (SELECT count(*) FROM all_rejects r WHERE r.import_id = i.import_id),
-                    (SELECT count(*) FROM all_rejects r WHERE r.import_id = i.import_id AND r.replayed_at IS NULL),
-                    extract(epoch FROM i.finished_at - i.started_at)::float8
+             SELECT i.import_id, i.target, i.epoch AS runs, i.started_at::timestamptz(0)::text AS started_at,
+                    i.run_at::timestamptz(0)::text AS run_at, i.finished_at::timestamptz(0)::text AS finished_at,
+                    (SELECT coalesce(sum(loaded), 0)::bigint FROM all_spans p WHERE p.import_id = i.import_id) AS loaded,
+                    (SELECT count(*) FROM all_rejects r WHERE r.import_id = i.import_id) AS rejected,
+                    (SELECT count(*) FROM all_rejects r WHERE r.import_id = i.import_id AND r.replayed_at IS NULL) AS rejects_open,
+                    extract(epoch FROM i.finished_at - i.started_at)::float8 AS seconds
              FROM pgrung.imports i WHERE $1::text IS NULL OR i.import_id = $1
              ORDER BY i.run_at DESC",
             &[&import_id],
@@ -78,21 +75,25 @@ pub async fn status(client: &Client, import_id: Option<&str>) -> Result<Vec<Impo
         .map_err(refused)?;
     let mut imports = Vec::new();
     for row in rows {
-        let import_id: String = row.get(0);
-        let loaded = unsigned(row.get(7));
-        let seconds: Option<f64> = row.get(10);
+        let import_id: String = row.get("import_id");
+        let loaded = unsigned(row.get("loaded"));
+        let finished_at: Option<String> = row.get("finished_at");
+        let seconds: Option<f64> = row.get("seconds");
         imports.push(ImportStatus {
             sources: sources(client, &import_id).await.map_err(refused)?,
             import_id,
-            table: row.get(1),
-            state: if row.get(2) { "finished" } else { "unfinished" },
-            runs: row.get(3),
-            started_at: row.get(4),
-            run_at: row.get(5),
-            finished_at: row.get(6),
+            table: row.get("target"),
+            state: match finished_at {
+                Some(_) => "finished",
+                None => "unfinished",
+            },
+            runs: row.get("runs"),
+            started_at: row.get("started_at"),
+            run_at: row.get("run_at"),
+            finished_at,
             loaded,
-            rejected: unsigned(row.get(8)),
-            rejects_open: unsigned(row.get(9)),
+            rejected: unsigned(row.get("rejected")),
+            rejects_open: unsigned(row.get("rejects_open")),
             rows_per_second: seconds
                 .filter(|seconds| *seconds > 0.0)
                 .map(|seconds| loaded as f64 / seconds),
@@ -107,7 +108,7 @@ async fn sources(
 ) -> Result<Vec<SourceStatus>, tokio_postgres::Error> {
     let rows = client
         .query(
-            "SELECT s.name, s.finished_at IS NOT NULL, p.start_byte, p.end_byte
+            "SELECT s.name, s.finished_at IS NOT NULL AS finished, p.start_byte, p.end_byte
              FROM pgrung.sources s
              LEFT JOIN (SELECT * FROM pgrung.spans UNION ALL SELECT * FROM pgrung.unlogged_spans) p
                     ON p.import_id = s.import_id AND p.source = s.source
@@ -118,11 +119,11 @@ async fn sources(
     let mut sources: Vec<SourceStatus> = Vec::new();
     let mut end = 0;
     for row in rows {
-        let name: String = row.get(0);
+        let name: String = row.get("name");
         if sources.last().is_none_or(|source| source.name != name) {
             sources.push(SourceStatus {
                 name,
-                finished: row.get(1),
+                finished: row.get("finished"),
                 bytes: 0,
                 spans: 0,
                 gaps: Vec::new(),
@@ -133,8 +134,8 @@ async fn sources(
             continue;
         };
         let range = row
-            .get::<_, Option<i64>>(2)
-            .zip(row.get::<_, Option<i64>>(3));
+            .get::<_, Option<i64>>("start_byte")
+            .zip(row.get::<_, Option<i64>>("end_byte"));
         if let Some((from, to)) = range {
             let (from, to) = (unsigned(from), unsigned(to));
             if source.spans > 0 && from > end {

@@ -4,36 +4,39 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::close::flush;
-use super::plan::LoadPlan;
-use super::start::Destination;
-use super::switches::Switches;
-use super::tallies::Tallies;
+use super::Control;
+use super::close::{check_lost, flush};
+use super::control::ControlConnection;
+use super::running::Running;
+use super::workers::Destination;
+use crate::batch::Batch;
 use crate::connect;
 use crate::error::Error;
+use crate::job::LoadSettings;
 use crate::ledger;
-use crate::report::{Console, Rows};
-use crate::source::{Pool, RowParser};
-use crate::spill::{self, Identity, Leftover};
-use crate::stop::Stop;
-use crate::table::{Table, Target};
+use crate::outcome::Outcome;
+use crate::queue::{self, Identity, Leftover, Queue, SpillError};
+use crate::source::RowParser;
+use crate::target::{Table, Target};
 use crate::worker::Worker;
 
-/// Loads all leftovers in `dir`, oldest first, and removes them; returns how many of their records
-/// are rejects.
+/// Loads all leftovers in the directory of the spill, oldest first, and removes them; returns how
+/// many of their records are rejects.
 ///
 /// # Errors
 /// When the disk or the server refuses; what is committed stays committed, the rest stays on disk.
 pub async fn load_leftovers(
-    plan: &LoadPlan,
-    dir: &Path,
-    console: &Console,
-    stop: &Arc<Stop>,
+    settings: &LoadSettings,
+    connection: &mut ControlConnection,
+    control: &Control,
 ) -> Result<u64, Error> {
+    let Some(dir) = settings.spills_to() else {
+        return Ok(0);
+    };
     let mut rejected = 0;
-    for leftover in spill::leftovers(dir)? {
+    for leftover in queue::leftovers(dir)? {
         let Some(identity) = leftover.identity().cloned() else {
-            console.notice(&format!(
+            control.console.notice(&format!(
                 "{}: run {} left files without a readable batch; they stay where they are",
                 dir.display(),
                 leftover.run(),
@@ -41,114 +44,133 @@ pub async fn load_leftovers(
             continue;
         };
         // Whatever goes wrong with them is then not taken for a fault of this load.
-        console.notice(&format!(
+        control.console.notice(&format!(
             "{}: an earlier run of import {} left batches for {}; they are loaded first",
             dir.display(),
             identity.import_id,
             identity.table,
         ));
-        rejected += load_leftover(plan, dir, leftover, &identity, console, stop).await?;
+        let (running, destination) = take_up(&identity, connection).await?;
+        let leftover = deliver(leftover, &identity, &running, destination, settings, control).await?;
+        check_loss(&leftover, &identity, dir, control)?;
+        rejected += settle(leftover, &identity, &running, connection, control).await?;
     }
     Ok(rejected)
 }
 
-async fn load_leftover(
-    plan: &LoadPlan,
-    dir: &Path,
-    leftover: Leftover,
+/// Takes the import up again: where its batches go.
+async fn take_up(
     identity: &Identity,
-    console: &Console,
-    stop: &Arc<Stop>,
-) -> Result<u64, Error> {
-    let mut client = connect::connect(&plan.settings).await?;
-    ledger::require(&mut client).await?;
-    let resumed = ledger::resume(&mut client, identity).await?;
-    let table = Table::find(&client, &identity.table).await?;
+    connection: &mut ControlConnection,
+) -> Result<(Running, Destination), Error> {
+    let pool = connect::pool(connection.server(), 1)?;
+    let client = connection.client().await?;
+    ledger::require(client).await?;
+    let resumed = ledger::resume(client, identity).await?;
+    let table = Table::find(client, &identity.table).await?;
     let target = Arc::new(Target {
         table: table.quoted(),
         columns: table.pick(&resumed.columns)?,
     });
-    let parser = RowParser::from_reading(&identity.reading, target.json_columns());
+    let names = identity.sources.iter().map(|source| source.name.as_str());
     let destination = Destination {
+        names: names.map(Arc::from).collect(),
         table,
-        target,
-        connections: connect::pool(&plan.settings, 1)?,
+        target: target.clone(),
+        pool,
         ledger: Some(resumed.ledger.clone()),
-        names: identity
-            .sources
-            .iter()
-            .map(|source| Arc::from(source.name.as_str()))
-            .collect(),
+        reject_file: None,
     };
-    let (tallies, switches) = (
-        Tallies::default(),
-        Switches {
-            halt: stop.clone(),
-            ..Switches::default()
-        },
-    );
-    let job = Arc::new(destination.job(plan, None, None, &tallies, &switches, console));
-    let buffers = Pool::new(2);
-    let (full_in, full) = async_channel::bounded(1);
-    let empty = buffers.empty.clone();
-    let reading = tokio::task::spawn_blocking(move || hand_on(leftover, &full_in, &empty));
-    let worker = Worker::new(job, parser).run(full, buffers.give_back);
-    drop(buffers.empty);
+    Ok((Running::unseen(target, resumed.ledger), destination))
+}
+
+/// Delivers the batches with one worker: their order is that of the source.
+async fn deliver(
+    leftover: Leftover,
+    identity: &Identity,
+    running: &Running,
+    destination: Destination,
+    settings: &LoadSettings,
+    control: &Control,
+) -> Result<Leftover, Error> {
+    let parser = RowParser::of(&identity.reading, destination.target.json_columns());
+    let job = Arc::new(destination.job(settings, running, &control.stop, control));
+    let queue = Queue::new(1, 2);
+    let (full, empty) = (queue.full, queue.empty.clone());
+    let reading = tokio::task::spawn_blocking(move || hand_on(leftover, &full, &empty));
+    let worker = Worker::new(job, parser).run(queue.waiting, queue.give_back);
+    drop(queue.empty);
     worker.await?;
     let leftover = reading
         .await
-        .map_err(|panic| Error::Mismatch(format!("reading the spill failed: {panic}")))??;
-    if stop.is_set() {
-        return Err(Error::Interrupted(stop.signal().unwrap_or_default()));
+        .map_err(Error::panic("reading the spill"))??;
+    if control.stop.is_set() {
+        return Err(Error::Interrupted(control.stop.signal().unwrap_or_default()));
     }
-    let loss = leftover.loss();
-    if loss.bytes > 0 {
-        console.notice(&format!(
-            "{} bytes at the end of the spill of import {} were being written when that run ended and are no batch",
-            loss.bytes, identity.import_id,
-        ));
-    }
-    if leftover.is_damaged() {
-        return Err(Error::Mismatch(format!(
-            "batches of import {} in {} are damaged: the disk does not give back what was written; the files stay. Load the missing rows from their source, then remove the files that begin with pgrung-spill-{}",
-            identity.import_id,
-            dir.display(),
-            leftover.run(),
-        )));
-    }
-    // The files are the only other copy, so the commits have to be durable first, and there.
-    flush(plan).await?;
-    let rows = Rows::of(&tallies.counters);
-    let committed = resumed.ledger.records(&client).await;
-    let committed = committed.map_err(|error| Error::Server {
-        doing: "checking the ledger",
-        error,
-    })?;
-    if committed < rows.read {
-        return Err(Error::Lost {
-            lost: rows.read - committed,
-            read: rows.read,
-        });
-    }
-    leftover.remove()?;
-    console.notice(&format!(
-        "what an earlier run of import {} left on disk is loaded: {} rows are in the table, {} are rejects",
-        identity.import_id,
-        rows.loaded, rows.rejected,
-    ));
-    Ok(rows.rejected)
+    Ok(leftover)
 }
 
 /// Reads the batches in their order until the end, or until nobody takes them.
 fn hand_on(
     mut leftover: Leftover,
-    full: &async_channel::Sender<crate::batch::Batch>,
-    empty: &async_channel::Receiver<crate::batch::Batch>,
-) -> Result<Leftover, spill::SpillError> {
+    full: &async_channel::Sender<Batch>,
+    empty: &async_channel::Receiver<Batch>,
+) -> Result<Leftover, SpillError> {
     while let Ok(mut batch) = empty.recv_blocking() {
         if !leftover.pop(&mut batch)? || full.send_blocking(batch).is_err() {
             break;
         }
     }
     Ok(leftover)
+}
+
+/// Says what of the files is no batch.
+fn check_loss(
+    leftover: &Leftover,
+    identity: &Identity,
+    dir: &Path,
+    control: &Control,
+) -> Result<(), Error> {
+    let loss = leftover.loss();
+    if loss.bytes > 0 {
+        control.console.notice(&format!(
+            "{} bytes at the end of the spill of import {} were being written when that run ended and are no batch",
+            loss.bytes, identity.import_id,
+        ));
+    }
+    if leftover.is_damaged() {
+        return Err(Error::Leftover(format!(
+            "batches of import {} in {} are damaged: the disk does not give back what was written; the files stay. Load the missing rows from their source, then remove the files that begin with pgrung-spill-{}",
+            identity.import_id,
+            dir.display(),
+            leftover.run(),
+        )));
+    }
+    Ok(())
+}
+
+/// Removes the files once their rows are durable: they are the only other copy. Returns how many
+/// of the rows are rejects.
+async fn settle(
+    leftover: Leftover,
+    identity: &Identity,
+    running: &Running,
+    connection: &mut ControlConnection,
+    control: &Control,
+) -> Result<u64, Error> {
+    flush(connection).await?;
+    let rows = running.counters.rows();
+    if let Some(ledger) = &running.ledger {
+        let client = connection.client().await?;
+        let committed = ledger.records(client).await;
+        check_lost(committed.map_err(Error::server("checking the ledger"))?, rows.read)?;
+    }
+    leftover.remove()?;
+    let rejected = rows.tally[Outcome::Rejected];
+    control.console.notice(&format!(
+        "what an earlier run of import {} left on disk is loaded: {} rows are in the table, {rejected} are rejects",
+        identity.import_id,
+        rows.tally.loaded(),
+    ));
+    Ok(rejected)
 }

@@ -1,27 +1,55 @@
-//! All that is settled before the first row moves: sources, table, columns, rights, import.
+//! All that can fail, settled before the first row moves: settings, leftovers, sources, table,
+//! columns, rights, import, files, the metrics port.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use deadpool_postgres::Pool as Connections;
-use tokio_postgres::Client;
-
-use super::plan::{LedgerUse, LoadPlan};
-use super::sampler::indexes;
+use super::Control;
+use super::columns::{Named, check_copy_format};
+use super::control::ControlConnection;
+use super::identities::{drop_twins, identities};
+use super::leftovers::load_leftovers;
+use super::rights::check_rights;
+use super::workers::Destination;
 use crate::connect;
 use crate::error::Error;
-use crate::ledger::{self, Known, Ledger, SourceIdentity};
+use crate::job::{Durability, LedgerUse, LoadSettings};
+use crate::ledger::{self, Ledger};
+use crate::metrics::{self, Listener};
+use crate::queue::{Identity, Spill, SpilledSource};
+use crate::reject_file::RejectFile;
 use crate::report::Console;
-use crate::source::{Fingerprint, Format, Input, InputError, Reader};
-use crate::strategy::{CopyFormat, StrategyKind};
-use crate::table::{Column, Table, Target};
+use crate::source::{Input, Reading, Records};
+use crate::span::Known;
+use crate::strategy::StrategyKind;
+use crate::target::{Table, Target};
 
 /// A load that is ready to run.
-pub struct Ready {
+pub struct Prepared {
+    /// Where rows come from.
+    pub origin: Origin,
+    /// Where they go.
+    pub destination: Destination,
+    /// Stored bytes of all sources, where known.
+    pub total: Option<u64>,
+    /// Indexes of the table.
+    pub indexes: i64,
+    /// Where batches wait on disk.
+    pub spill: Option<Spill>,
+    /// Where the figures are served.
+    pub listener: Option<Listener>,
+    /// Rejects among the batches that an earlier run had left on disk.
+    pub leftover_rejects: u64,
+}
+
+/// The sources of a load that is ready to run.
+pub struct Origin {
     /// The first source, opened, its header taken.
-    pub first: Reader,
+    pub first: Records,
     /// The names in its header.
     pub header: Option<Vec<String>>,
+    /// How records are read.
+    pub reading: Reading,
     /// All sources; files of the same content only once.
     pub inputs: Vec<Input>,
     /// What is committed already, source by source.
@@ -30,270 +58,191 @@ pub struct Ready {
     pub finished: bool,
     /// Stored bytes taken from the sources.
     pub taken: Arc<AtomicU64>,
-    /// Stored bytes of all sources, where known.
-    pub total: Option<u64>,
-    /// The table.
-    pub table: Table,
-    /// What is written of it.
-    pub target: Arc<Target>,
-    /// Connections for the workers.
-    pub connections: Connections,
-    /// Where commits are noted.
-    pub ledger: Option<Ledger>,
-    /// Indexes of the table.
-    pub indexes: i64,
 }
 
 /// Settles everything.
 ///
 /// # Errors
 /// Whatever would make the load fail anyway, before anything is written.
-pub async fn prepare(plan: &LoadPlan, console: &Console) -> Result<Ready, Error> {
-    let taken = Arc::new(AtomicU64::new(0));
-    let input = plan.inputs.first().cloned().unwrap_or(Input::Stdin);
-    let (options, counter) = (plan.read.clone(), taken.clone());
-    let (first, header) = blocking(move || {
-        let mut first = Reader::open(0, &input, &options, counter)?;
-        let header = match first.format() {
-            Format::Ndjson => None,
-            _ if options.header => Some(first.take_header()?),
-            _ => None,
-        };
-        Ok((first, header))
-    })
-    .await?;
-    let total = stored_bytes(&first, &plan.inputs)?;
+pub async fn prepare(
+    settings: &LoadSettings,
+    connection: &mut ControlConnection,
+    control: &Control,
+) -> Result<Prepared, Error> {
+    settings.check()?;
+    let leftover_rejects = load_leftovers(settings, connection, control).await?;
+    let taken = Arc::<AtomicU64>::default();
+    let (mut first, named) = open_first(settings, taken.clone()).await?;
+    let total = stored_bytes(&first, &settings.inputs)?;
 
-    let connections = connect::pool(&plan.settings, plan.workers)?;
-    let client = connections
-        .get()
-        .await
-        .map_err(|error| Error::Connect(error.into()))?;
-    let table = Table::find(&client, &plan.table).await?;
-    let (first, columns) = columns(plan, first, header.as_deref(), &table).await?;
+    let client = connection.client().await?;
+    let table = Table::find(client, &settings.table).await?;
     let target = Arc::new(Target {
         table: table.quoted(),
-        columns,
+        columns: named.columns(&first, &table, settings)?,
     });
-    if plan.copy_format == CopyFormat::Binary
-        && let Some(column) = target
-            .columns
-            .iter()
-            .find(|column| column.encoder().is_none())
-    {
-        return Err(Error::Usage(format!(
-            "--copy-format binary: column \"{}\" is of type {}, which has no binary encoder; use auto or text",
-            column.name, column.base_type_name
-        )));
-    }
-    check_rights(&client, &target, plan.strategy).await?;
-    let indexes = indexes(&client, table.oid).await;
-    drop(client);
-    console.detail(&describe(&first, &target));
+    check_copy_format(&target, settings.copy_format)?;
+    check_rights(client, &target, settings.strategy).await?;
+    let indexes = table.indexes(client).await;
+    control.console.detail(&describe(&first, &target));
 
-    let mut ready = Ready {
-        known: vec![Vec::new(); plan.inputs.len()],
-        inputs: plan.inputs.clone(),
-        finished: false,
-        ledger: None,
+    first.expect_columns(target.columns.len());
+    let mut origin = Origin {
+        reading: first.reading(named.header.is_some()),
         first,
-        header,
+        header: named.header,
+        inputs: settings.inputs.clone(),
+        known: vec![Known::new(); settings.inputs.len()],
+        finished: false,
         taken,
-        total,
+    };
+    let ledger = origin.open_import(settings, connection, &table, &target, control).await?;
+    let reject_file = reject_file(settings, &ledger, &origin)?;
+    let destination = Destination {
+        pool: connect::pool(connection.server(), settings.workers())?,
+        names: origin.inputs.iter().map(Input::name).collect(),
         table,
         target,
-        connections,
-        indexes,
+        ledger,
+        reject_file,
     };
-    if let LedgerUse::On { import_id, restart } = &plan.ledger
-        && plan.strategy != StrategyKind::Discard
-    {
-        ready
-            .open_import(plan, import_id.clone(), *restart, console)
-            .await?;
-    }
-    Ok(ready)
+    Ok(Prepared {
+        spill: create_spill(settings, &origin, &destination)?,
+        listener: match settings.metrics {
+            Some(address) => Some(metrics::listen(address).await?),
+            None => None,
+        },
+        origin,
+        destination,
+        total,
+        indexes,
+        leftover_rejects,
+    })
 }
 
-impl Ready {
+/// Opens the first source and takes what it says of its columns.
+async fn open_first(
+    settings: &LoadSettings,
+    taken: Arc<AtomicU64>,
+) -> Result<(Records, Named), Error> {
+    let settings = settings.clone();
+    blocking(move || {
+        let mut first = Records::open(&settings.inputs[0], &settings.read, taken)?;
+        let named = Named::take(&mut first, &settings)?;
+        Ok((first, named))
+    })
+    .await
+}
+
+impl Origin {
+    /// Opens the import in the ledger, if one is used: what is known of the sources, and which of
+    /// them are the same.
     async fn open_import(
         &mut self,
-        plan: &LoadPlan,
-        import_id: Option<String>,
-        restart: bool,
-        console: &Console,
-    ) -> Result<(), Error> {
-        let mut client = connect::connect(&plan.settings).await?;
-        ledger::require(&mut client).await?;
-        let mut sources = identities(&self.inputs).await?;
-        drop_twins(&mut self.inputs, &mut sources, console);
-        let request = ledger::Request {
-            import_id,
-            restart,
-            table: &self.table,
-            target: &self.target,
-            reading: self.first.reading(self.header.is_some()),
-            sources: &sources,
-            settings: &plan.settings,
-            console,
+        settings: &LoadSettings,
+        connection: &mut ControlConnection,
+        table: &Table,
+        target: &Target,
+        control: &Control,
+    ) -> Result<Option<Ledger>, Error> {
+        let LedgerUse::On { import_id, restart } = &settings.ledger else {
+            return Ok(None);
         };
-        let opened = ledger::open(&mut client, &request).await?;
+        if settings.strategy == StrategyKind::Discard {
+            return Ok(None);
+        }
+        let inputs = self.inputs.clone();
+        let mut sources = blocking(move || identities(&inputs)).await?;
+        drop_twins(&mut self.inputs, &mut sources, &control.console);
+        let server = connection.server().clone();
+        let client = connection.client().await?;
+        ledger::require(client).await?;
+        let request = ledger::Request {
+            import_id: import_id.clone(),
+            restart: *restart,
+            table,
+            target,
+            reading: &self.reading,
+            sources: &sources,
+            settings: &server,
+            notify: &|text| control.console.notice(text),
+        };
+        let opened = ledger::open(client, &request).await?;
         self.known = opened.known;
         self.finished = opened.finished;
-        announce(&opened.ledger, &self.known, self.finished, console);
-        self.ledger = Some(opened.ledger);
-        Ok(())
+        announce(&opened.ledger, self, &control.console);
+        Ok(Some(opened.ledger))
     }
 }
 
-/// The columns that the fields of a record go to.
-async fn columns(
-    plan: &LoadPlan,
-    mut first: Reader,
-    header: Option<&[String]>,
-    table: &Table,
-) -> Result<(Reader, Vec<Column>), Error> {
-    let names = match (&plan.read.columns, header) {
-        (Some(names), Some(header)) if names.len() != header.len() => {
-            return Err(Error::Usage(format!(
-                "--columns names {} columns, but the header of {} has {}",
-                names.len(),
-                first.name(),
-                header.len(),
-            )));
-        }
-        (Some(names), _) => names.clone(),
-        (None, Some(header)) => header.to_vec(),
-        (None, None) if first.format() == Format::Ndjson => {
-            let (reader, seen) = blocking(move || {
-                let seen = first.sample_keys();
-                seen.map(|seen| (first, seen))
-            })
-            .await?;
-            first = reader;
-            json_columns(table, &seen)?
-        }
-        (None, None) => table.writable().map(|column| column.name.clone()).collect(),
+/// Without a ledger, bad rows go straight to a file, if one is named.
+fn reject_file(
+    settings: &LoadSettings,
+    ledger: &Option<Ledger>,
+    origin: &Origin,
+) -> Result<Option<RejectFile>, Error> {
+    let Some(path) = settings.rejects.as_ref().filter(|_| ledger.is_none()) else {
+        return Ok(None);
     };
-    let columns = table.pick(&names)?;
-    Ok((first, columns))
+    match RejectFile::create(path, origin.reject_header()) {
+        Ok(file) => Ok(Some(file)),
+        Err(source) => Err(Error::Output {
+            name: path.display().to_string(),
+            source,
+        }),
+    }
 }
 
-/// For JSON lines without `--columns`: all columns, but of those with a default only the ones
-/// whose keys were seen. A record with an unknown key is a bad record; a source without any known
-/// key is a wrong source.
-fn json_columns(table: &Table, seen: &[String]) -> Result<Vec<String>, Error> {
-    let known: Vec<Column> = seen
-        .iter()
-        .filter_map(|name| table.pick(std::slice::from_ref(name)).ok()?.pop())
-        .collect();
-    if known.is_empty() && !seen.is_empty() {
-        table.pick(seen)?;
+impl Origin {
+    /// The header line of a file of rejects: that of the source.
+    pub fn reject_header(&self) -> Vec<u8> {
+        let names = self.header.as_deref().unwrap_or_default();
+        self.reading.header_line(names)
     }
-    Ok(table
-        .writable()
-        .filter(|column| !column.has_default || known.contains(column))
-        .map(|column| column.name.clone())
-        .collect())
+}
+
+/// The files of `--overflow spill`, if that is wanted.
+fn create_spill(
+    settings: &LoadSettings,
+    origin: &Origin,
+    destination: &Destination,
+) -> Result<Option<Spill>, Error> {
+    let (Some(dir), Some(ledger)) = (settings.spills_to(), &destination.ledger) else {
+        return Ok(None);
+    };
+    let sources = origin.inputs.iter().zip(&ledger.sources);
+    let identity = Identity {
+        import_id: ledger.import_id.clone(),
+        table: destination.target.table.clone(),
+        sources: sources
+            .map(|(input, number)| SpilledSource {
+                name: input.name().to_string(),
+                ledger_source: Some(*number),
+            })
+            .collect(),
+        reading: origin.reading.clone(),
+    };
+    // Where commits need not wait for the disk, neither need batches.
+    let sync = !matches!(
+        settings.durability,
+        Some(Durability::Off | Durability::End)
+    );
+    let spill = Spill::create(dir, settings.spill_limit as u64, identity)?;
+    Ok(Some(spill.sync_segments(sync)))
 }
 
 /// Stored bytes of all sources, where all are files; finds missing files before anything is
 /// written.
-fn stored_bytes(first: &Reader, inputs: &[Input]) -> Result<Option<u64>, Error> {
+fn stored_bytes(first: &Records, inputs: &[Input]) -> Result<Option<u64>, Error> {
     let mut total = first.size();
     for input in inputs.iter().skip(1) {
-        let size = Reader::size_of(input)?;
+        let size = input.size()?;
         total = total.zip(size).map(|(total, size)| total + size);
     }
     Ok(total)
 }
 
-/// A write of no rows in a transaction rolled back: finds missing rights, a read-only server and
-/// tables that the strategy cannot write, before the first row.
-async fn check_rights(
-    client: &Client,
-    target: &Target,
-    strategy: StrategyKind,
-) -> Result<(), Error> {
-    let refused = |error| Error::Server {
-        doing: "checking that the table can be written",
-        error,
-    };
-    // Not to wait in silence for somebody who locks the table.
-    client
-        .batch_execute("BEGIN; SET LOCAL lock_timeout = '30s'")
-        .await
-        .map_err(refused)?;
-    let result = match strategy {
-        StrategyKind::Discard => Ok(()),
-        StrategyKind::Copy => copy_nothing(client, target).await,
-        _ => {
-            let nulls = vec!["NULL"; target.columns.len()].join(", ");
-            let sql = format!("{} SELECT {nulls} WHERE false", target.insert_into());
-            client.batch_execute(&sql).await
-        }
-    };
-    if result.is_ok() {
-        client.batch_execute("ROLLBACK").await.map_err(refused)?;
-    }
-    result.map_err(refused)
-}
-
-async fn copy_nothing(client: &Client, target: &Target) -> Result<(), tokio_postgres::Error> {
-    let sink = client
-        .copy_in::<_, bytes::Bytes>(&target.copy_from())
-        .await?;
-    std::pin::pin!(sink).finish().await.map(|_| ())
-}
-
-/// The sources as the ledger knows them.
-async fn identities(inputs: &[Input]) -> Result<Vec<SourceIdentity>, Error> {
-    let inputs = inputs.to_vec();
-    blocking(move || inputs.iter().map(identity).collect()).await
-}
-
-fn identity(input: &Input) -> Result<SourceIdentity, InputError> {
-    let Input::File(path) = input else {
-        return Ok(SourceIdentity {
-            name: input.name().to_string(),
-            fingerprint: None,
-            path: None,
-        });
-    };
-    let fingerprint = Fingerprint::of(path).map_err(|source| InputError::Read {
-        name: input.name(),
-        error: source,
-    })?;
-    let absolute = path.canonicalize().unwrap_or_else(|_| path.clone());
-    Ok(SourceIdentity {
-        name: absolute.display().to_string(),
-        fingerprint,
-        path: Some(path.clone()),
-    })
-}
-
-/// A file given twice, under whatever name, is one source: it is loaded once.
-fn drop_twins(inputs: &mut Vec<Input>, sources: &mut Vec<SourceIdentity>, console: &Console) {
-    let mut index = 0;
-    while index < sources.len() {
-        let source = &sources[index];
-        let twin = sources[..index]
-            .iter()
-            .find(|other| source.fingerprint.is_some() && other.fingerprint == source.fingerprint);
-        if let Some(twin) = twin {
-            console.notice(&format!(
-                "{} has the same content as {}: loaded once",
-                source.name, twin.name
-            ));
-            sources.remove(index);
-            inputs.remove(index);
-        } else {
-            index += 1;
-        }
-    }
-}
-
-fn describe(first: &Reader, target: &Target) -> String {
+fn describe(first: &Records, target: &Target) -> String {
     let packed = match first.compression().name() {
         "none" => String::new(),
         packed => format!(" in {packed}"),
@@ -307,10 +256,10 @@ fn describe(first: &Reader, target: &Target) -> String {
 }
 
 /// Says which import this is and what is left of it.
-fn announce(ledger: &Ledger, known: &[Known], finished: bool, console: &Console) {
-    let committed: u64 = known.iter().flatten().map(|span| span.records).sum();
+fn announce(ledger: &Ledger, origin: &Origin, console: &Console) {
+    let committed: u64 = origin.known.iter().flatten().map(|span| span.records).sum();
     let import_id = &ledger.import_id;
-    if finished {
+    if origin.finished {
         console.notice(&format!(
             "import {import_id} was finished by an earlier run: nothing is left to load; --restart loads it again"
         ));
@@ -325,10 +274,9 @@ fn announce(ledger: &Ledger, known: &[Known], finished: bool, console: &Console)
 
 /// Runs what may wait for a disk or a pipe beside the runtime.
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, InputError> + Send + 'static,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => Ok(result?),
-        Err(panic) => Err(Error::Mismatch(format!("reading failed: {panic}"))),
-    }
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(Error::panic("reading"))?
 }

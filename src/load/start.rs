@@ -1,125 +1,114 @@
-//! Turns a prepared load into its moving parts: parser, readers, the workers' job.
+//! Turns a prepared load into its moving parts and what is looked at while they move.
 
 use std::sync::{Arc, Mutex};
 
-use deadpool_postgres::Pool;
+use futures::{FutureExt, TryFutureExt};
 
-use super::plan::{Durability, LoadPlan};
-use super::prepare::Ready;
-use super::readers::{First, Readers, Sources, Waiting};
-use super::switches::Switches;
-use super::tallies::Tallies;
+use super::Control;
+use super::engine::{Engine, Reading, Writing};
+use super::prepare::{Origin, Prepared};
+use super::publish::Displays;
+use super::readers::{First, Sources, Waiting, readers};
+use super::running::Running;
 use crate::error::Error;
-use crate::ledger::Ledger;
-use crate::overflow::Stage;
-use crate::rejects::RejectFile;
-use crate::report::Console;
-use crate::source::{Input, RowParser, Shared};
-use crate::spill::{Identity, Spill, SpilledSource};
-use crate::table::{Table, Target};
-use crate::worker::{Commit, Job, OnError};
+use crate::job::LoadSettings;
+use crate::queue::{Entrance, Overflow, Policy, Queue, SpillQueue};
+use crate::report::Counters;
+use crate::source::RowParser;
+use crate::stop::Stops;
+use crate::worker::{Commit, Worker};
 
-impl Ready {
-    /// A parser of the sources' records.
-    pub fn parser(&mut self) -> RowParser {
-        self.first.parser(&self.target.json_columns())
-    }
-
-    /// The header line of a file of rejects: that of the source.
-    pub fn reject_header(&self) -> Vec<u8> {
-        match &self.header {
-            Some(names) => self.first.header_line(names),
-            None => Vec::new(),
-        }
-    }
-
-    /// Without a ledger, bad rows go straight to a file, if one is named.
-    ///
-    /// # Errors
-    /// When it cannot be created.
-    pub fn reject_file(
-        &self,
-        plan: &LoadPlan,
-        header: &[u8],
-    ) -> Result<Option<Mutex<RejectFile>>, Error> {
-        let Some(path) = plan.rejects.as_ref().filter(|_| self.ledger.is_none()) else {
-            return Ok(None);
+impl Prepared {
+    /// The moving parts, what looks at them, and the displays, which are shown at once.
+    pub fn start(self, settings: &LoadSettings, control: &Control) -> (Engine, Running, Displays) {
+        let (counters, stops) = (Arc::<Counters>::default(), Stops::default());
+        let (workers, count) = (settings.workers(), self.origin.reader_count(settings));
+        // One more goes between disk and workers.
+        let spare = usize::from(self.spill.is_some());
+        let buffers = count + settings.queue + workers;
+        let queue = Queue::new(settings.queue, buffers + spare);
+        control.console.detail(&format!(
+            "{workers} workers (default: one a core, at most 4), {count} readers; memory for batches: {buffers} x {} bytes",
+            settings.batch_bytes,
+        ));
+        let spilling = self.spill.map(|spill| {
+            let spilling = SpillQueue::new(spill, counters.clone(), control.console.clone());
+            spilling.start(queue.full.clone(), queue.empty.clone());
+            spilling
+        });
+        let running = Running {
+            target: self.destination.target.clone(),
+            ledger: self.destination.ledger.clone(),
+            counters: counters.clone(),
+            taken: self.origin.taken.clone(),
+            total: self.total,
+            waiting: queue.waiting.clone(),
+            spilling: spilling.clone(),
+            backends: Arc::default(),
+            finished: self.origin.finished,
+            indexes: self.indexes,
+            logged: !self.destination.table.unlogged,
+            reject_header: self.origin.reject_header(),
         };
-        match RejectFile::create(path, header.to_vec()) {
-            Ok(file) => Ok(Some(Mutex::new(file))),
-            Err(source) => Err(Error::Output {
-                name: path.display().to_string(),
-                source,
-            }),
-        }
-    }
+        let displays = Displays::start(&running, self.listener, settings, control);
 
+        let columns = self.destination.target.json_columns();
+        let parser = RowParser::of(&self.origin.reading, columns);
+        let job = Arc::new(self.destination.job(settings, &running, &stops.halt, control));
+        let writing = |_| -> Writing {
+            let worker = Worker::new(job.clone(), parser.clone());
+            let run = worker.run(queue.waiting.clone(), queue.give_back.clone());
+            run.map_err(Error::from).boxed()
+        };
+        let entrance = Entrance {
+            full: queue.full,
+            empty: queue.empty,
+            policy: match (settings.overflow, spilling) {
+                (_, Some(spilling)) => Policy::Spill(spilling),
+                (Overflow::Drop, None) => Policy::Drop(Mutex::default()),
+                (Overflow::Block | Overflow::Spill, None) => Policy::Block,
+            },
+            counters,
+            stops: stops.clone(),
+            console: control.console.clone(),
+        };
+        let engine = Engine {
+            workers: (0..workers).map(writing).collect(),
+            readers: self.origin.readers(count, entrance, settings, &running),
+            waiting: queue.waiting,
+            stops,
+            // What came from a pipe cannot be read again; but a part is no whole load.
+            drain: self.total.is_none() && settings.commit != Commit::Load,
+            grace: settings.grace,
+        };
+        (engine, running, displays)
+    }
+}
+
+impl Origin {
     /// Number of readers: with `--limit` the order of the sources matters, so it is one.
-    pub fn readers(&self, plan: &LoadPlan) -> usize {
-        match plan.read.limit {
+    fn reader_count(&self, settings: &LoadSettings) -> usize {
+        match settings.read.limit {
             Some(_) => 1,
-            None => plan.workers.min(self.inputs.len()).max(1),
+            None => settings.workers().min(self.inputs.len()).max(1),
         }
     }
 
-    /// The stage of `--overflow spill`, if that is wanted.
-    ///
-    /// # Errors
-    /// When the directory cannot be made or written to.
-    pub fn stage(
-        &self,
-        plan: &LoadPlan,
-        tallies: &Tallies,
-        console: &Console,
-    ) -> Result<Option<Stage>, Error> {
-        let (Some((dir, limit)), Some(ledger)) = (&plan.spill, &self.ledger) else {
-            return Ok(None);
-        };
-        let numbers = ledger.sources.iter().map(|number| Some(*number));
-        let identity = Identity {
-            import_id: ledger.import_id.clone(),
-            table: self.target.table.clone(),
-            sources: self
-                .inputs
-                .iter()
-                .zip(numbers)
-                .map(|(input, ledger_source)| SpilledSource {
-                    name: input.name().to_string(),
-                    ledger_source,
-                })
-                .collect(),
-            reading: self.first.reading(self.header.is_some()),
-        };
-        // Where commits need not wait for the disk, neither need batches.
-        let sync = !matches!(plan.durability, Durability::Off | Durability::End);
-        let spill = Spill::create(dir, *limit, identity)?.sync_segments(sync);
-        Ok(Some(Stage::new(
-            spill,
-            tallies.counters.clone(),
-            console.clone(),
-        )))
-    }
-
-    /// Where the rows go.
-    pub fn destination(&self) -> Destination {
-        Destination {
-            table: self.table.clone(),
-            target: self.target.clone(),
-            connections: self.connections.clone(),
-            ledger: self.ledger.clone(),
-            names: self.inputs.iter().map(Input::name).collect(),
-        }
-    }
-
-    /// Starts `count` readers; none if nothing is left to read.
-    pub fn start_readers(mut self, plan: &LoadPlan, count: usize, shared: Shared) -> Readers {
+    /// The readers; none if nothing is left to read.
+    fn readers(
+        mut self,
+        count: usize,
+        entrance: Entrance,
+        settings: &LoadSettings,
+        running: &Running,
+    ) -> Vec<Reading> {
         if self.finished {
             for span in self.known.iter().flatten() {
-                shared.counters.known(span);
+                running.counters.known(span);
             }
-            return Readers::none();
+            return Vec::new();
         }
-        self.first.skip(std::mem::take(&mut self.known[0]));
+        let known = std::mem::take(&mut self.known[0]);
         let waiting = self.inputs.into_iter().zip(self.known).enumerate().skip(1);
         let sources = Sources {
             waiting: Mutex::new(
@@ -135,73 +124,14 @@ impl Ready {
                 name: self.first.name().clone(),
                 format: self.first.format(),
                 header: self.header,
-                columns: self.target.columns.len(),
+                columns: running.target.columns.len(),
             },
-            options: plan.read.clone(),
+            options: settings.read.clone(),
+            window: settings.window(),
             taken: self.taken,
-            shared,
-            all_or_nothing: plan.commit == Commit::Load,
+            entrance,
+            all_or_nothing: settings.commit == Commit::Load,
         };
-        Readers::start(count, self.first, sources)
-    }
-}
-
-/// Where rows go.
-pub struct Destination {
-    /// The table.
-    pub table: Table,
-    /// What is written of it.
-    pub target: Arc<Target>,
-    /// Connections for the workers.
-    pub connections: Pool,
-    /// Where commits are noted.
-    pub ledger: Option<Ledger>,
-    /// Names of the sources.
-    pub names: Vec<Arc<str>>,
-}
-
-impl Destination {
-    /// What the workers share.
-    pub fn job(
-        &self,
-        plan: &LoadPlan,
-        reject_file: Option<Mutex<RejectFile>>,
-        stage: Option<Stage>,
-        tallies: &Tallies,
-        switches: &Switches,
-        console: &Console,
-    ) -> Job {
-        Job {
-            pool: self.connections.clone(),
-            begin: plan.begin(),
-            alike: Mutex::default(),
-            deferrable: self.table.deferrable,
-            can_copy: !self.table.row_security,
-            suppresses: self.table.suppresses,
-            volatile: self.table.unlogged || plan.durability == Durability::End,
-            target: self.target.clone(),
-            strategy: plan.strategy,
-            copy_format: plan.copy_format,
-            commit: plan.commit,
-            on_error: match plan.on_error {
-                // Nowhere to put them aside.
-                OnError::Reject(_) if self.ledger.is_none() && reject_file.is_none() => {
-                    OnError::Stop
-                }
-                on_error => on_error,
-            },
-            ledger: self.ledger.clone(),
-            reject_file,
-            stage,
-            window: plan.window,
-            patience: plan.patience,
-            backends: Arc::default(),
-            sources: self.names.clone(),
-            counters: tallies.counters.clone(),
-            latency: tallies.latency.clone(),
-            wait: tallies.wait.clone(),
-            stop: switches.halt.clone(),
-            console: console.clone(),
-        }
+        readers(count, self.first, known, sources)
     }
 }

@@ -11,7 +11,7 @@ const TRIES: usize = 20;
 
 /// Times of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Measured {
+pub struct ServerTimes {
     /// From a message to its answer.
     pub round_trip: Duration,
     /// What COMMIT takes beyond the round trip.
@@ -20,10 +20,10 @@ pub struct Measured {
     pub wal_writer_delay: Duration,
 }
 
-impl Default for Measured {
+impl Default for ServerTimes {
     /// A server on this machine, with a disk that flushes in 2 ms.
     fn default() -> Self {
-        Measured {
+        ServerTimes {
             round_trip: Duration::from_micros(100),
             commit: Duration::from_millis(2),
             wal_writer_delay: WAL_WRITER_DELAY,
@@ -31,7 +31,7 @@ impl Default for Measured {
     }
 }
 
-impl Measured {
+impl ServerTimes {
     /// Asks the server. Writes messages of no content to its log, and nothing else.
     ///
     /// # Errors
@@ -53,7 +53,7 @@ impl Measured {
         let delay = "SELECT setting::bigint FROM pg_settings WHERE name = 'wal_writer_delay'";
         let delay: i64 = client.query_one(delay, &[]).await?.get(0);
         let round_trip = median(round_trips);
-        Ok(Measured {
+        Ok(ServerTimes {
             round_trip,
             commit: median(commits).saturating_sub(round_trip),
             wal_writer_delay: Duration::from_millis(u64::try_from(delay).unwrap_or(0)),

@@ -1,6 +1,6 @@
 //! Computes what a load will do from how fast rows arrive and what the server takes for a commit:
 //! which trigger of the window fires, how long rows wait, what each strategy can carry, what a
-//! crash costs (`pgrung plan`), and tells of a run that has ended what held it up.
+//! crash costs (`pgrung plan`).
 //!
 //! # The model
 //!
@@ -19,7 +19,6 @@
 mod arrival;
 mod cost;
 mod measure;
-mod observed;
 mod recommend;
 mod report;
 #[cfg(test)]
@@ -29,7 +28,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::load::Durability;
+use crate::job::Durability;
 use crate::strategy::StrategyKind;
 use crate::window::Window;
 
@@ -37,8 +36,7 @@ use self::arrival::Arrival;
 use self::cost::PIECES_UNDER_WAY;
 
 pub use cost::Costs;
-pub use measure::Measured;
-pub use observed::{Observed, verdict};
+pub use measure::ServerTimes;
 pub use recommend::Recommendation;
 
 /// Share of the workers' time that may be planned for. Arrivals are never even: above it the queue

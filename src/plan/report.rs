@@ -6,7 +6,7 @@ use indicatif::{HumanBytes, HumanCount};
 
 use super::arrival::brief;
 use super::{Pace, Plan};
-use crate::load::Durability;
+use crate::job::Durability;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

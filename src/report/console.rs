@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -39,6 +39,16 @@ impl Console {
         }
     }
 
+    /// Whether only errors are wanted.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// How notices are written.
+    pub fn format(&self) -> LogFormat {
+        self.format
+    }
+
     /// Whether details are wanted.
     pub fn is_verbose(&self) -> bool {
         self.verbose && !self.quiet
@@ -73,11 +83,8 @@ impl Console {
     fn write(&self, level: &str, text: &str) {
         let line = match (self.format, level) {
             (LogFormat::Json, _) => {
-                let time = SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .unwrap_or_default();
-                json!({ "unix_seconds": time.as_secs_f64(), "level": level, "message": text })
-                    .to_string()
+                let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+                json!({ "time": time, "level": level, "message": text }).to_string()
             }
             (LogFormat::Text, "error") => format!("pgrung: error: {}", one_line(text)),
             (LogFormat::Text, _) => format!("pgrung: {}", one_line(text)),

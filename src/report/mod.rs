@@ -1,15 +1,15 @@
 //! What a load tells: counts and histograms, and their forms as text, JSON and a live display.
 
-mod bottleneck;
 mod console;
 mod counters;
-mod imports;
+mod latency;
 mod progress;
 mod summary;
+mod verdict;
 
-pub use bottleneck::{Bottleneck, Observed};
 pub use console::{Console, LogFormat};
-pub use counters::{Counters, Latency};
-pub use imports::describe_imports;
+pub use counters::{Batches, Count, Counters};
+pub use latency::{Latency, LatencyMillis};
 pub use progress::{Progress, ProgressMode};
-pub use summary::{Batches, LatencyMillis, Rows, Summary};
+pub use summary::Summary;
+pub use verdict::{Bottleneck, Looks, Observed};

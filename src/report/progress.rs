@@ -9,13 +9,16 @@ use indicatif::{
     HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle,
 };
 
-use super::{Console, Counters, Latency};
+use serde::{Deserialize, Serialize};
+
+use super::{Batches, Console, Counters};
 use crate::batch::Batch;
+use crate::outcome::Outcome;
 use crate::stop::Stop;
-use crate::window::FlushReason;
 
 /// How to show progress.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ProgressMode {
     /// A bar if stderr is a terminal, else plain lines.
     Auto,
@@ -39,8 +42,6 @@ pub struct Progress {
     pub taken: Arc<AtomicU64>,
     /// Counts of the load.
     pub counters: Arc<Counters>,
-    /// From the first row of a batch to its commit.
-    pub wait: Arc<Latency>,
     /// Batches between readers and workers.
     pub queue: async_channel::Receiver<Batch>,
     /// Ends with the load.
@@ -80,8 +81,8 @@ impl Progress {
         }
         self.console.set_bar(Some(bar.clone()));
         let mut rate = Rate::new();
-        while !self.wait(REFRESH).await {
-            let rows = self.counters.loaded.load(Ordering::Relaxed);
+        while !self.done.within(REFRESH).await {
+            let rows = self.counters.tally().loaded();
             bar.set_message(format!(
                 "{} rows  {} rows/s",
                 HumanCount(rows),
@@ -95,22 +96,27 @@ impl Progress {
 
     async fn lines(self) {
         let start = Instant::now();
-        let mut before = Flow::of(&self.counters);
+        let (mut rows, mut batches) = (0, Batches::default());
         let mut looked = start;
-        while !self.wait(self.every).await {
-            let now = Flow::of(&self.counters);
+        while !self.done.within(self.every).await {
             let seconds = looked.elapsed().as_secs_f64();
             looked = Instant::now();
-            let mut line = now.since(&before, seconds);
-            before = now;
-            let (p50, p99) = self.wait.take_recent();
+            let (rows_before, before) = (rows, batches);
+            rows = self.counters.tally().loaded();
+            batches = self.counters.batches();
+            let mut line = flow(
+                rows,
+                (rows - rows_before) as f64 / seconds.max(f64::EPSILON),
+                &batches.since(&before),
+            );
+            let (p50, p99) = self.counters.wait.take_recent();
             line.push_str(&format!(
                 "; wait p50 {p50:.0} ms p99 {p99:.0} ms; queue {} of {}; retries {}; dropped {}; spilled {}",
                 self.queue.len(),
                 self.queue.capacity().unwrap_or(0),
-                self.counters.retries.load(Ordering::Relaxed),
-                HumanCount(self.counters.dropped.load(Ordering::Relaxed)),
-                HumanBytes(self.counters.spilled_bytes.load(Ordering::Relaxed)),
+                self.counters.retries.get(),
+                HumanCount(self.counters.tally()[Outcome::Dropped]),
+                HumanBytes(self.counters.spilled_bytes.get()),
             ));
             let taken = self.taken.load(Ordering::Relaxed);
             if let Some(total) = self.total.filter(|total| *total > 0 && taken > 0) {
@@ -126,54 +132,22 @@ impl Progress {
             self.console.notice(&line);
         }
     }
-
-    /// Waits; true when the load is done.
-    async fn wait(&self, time: Duration) -> bool {
-        tokio::time::timeout(time, self.done.wait()).await.is_ok()
-    }
 }
 
-/// What has flowed so far, to tell what flowed since the last line.
-struct Flow {
-    rows: u64,
-    batches: u64,
-    flushes: [u64; 4],
-    fill_ppm: u64,
-}
-
-impl Flow {
-    fn of(counters: &Counters) -> Self {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Flow {
-            rows: get(&counters.loaded),
-            batches: get(&counters.batches),
-            flushes: [0, 1, 2, 3].map(|index| get(&counters.flushes[index])),
-            fill_ppm: get(&counters.fill_ppm),
-        }
+/// What has flowed since the last line, in the words of the summary.
+fn flow(rows: u64, rate: f64, batches: &Batches) -> String {
+    let mut line = format!(
+        "{} rows loaded, {} rows/s; flush",
+        HumanCount(rows),
+        HumanCount(rate as u64)
+    );
+    for (reason, count) in batches.flushes() {
+        line.push_str(&format!(" {} {count}", reason.name()));
     }
-
-    /// In the words of the summary.
-    fn since(&self, before: &Flow, seconds: f64) -> String {
-        let rate = (self.rows - before.rows) as f64 / seconds.max(f64::EPSILON);
-        let mut line = format!(
-            "{} rows loaded, {} rows/s; flush",
-            HumanCount(self.rows),
-            HumanCount(rate as u64)
-        );
-        for (index, reason) in FlushReason::ALL.iter().enumerate() {
-            line.push_str(&format!(
-                " {} {}",
-                reason.name(),
-                self.flushes[index] - before.flushes[index]
-            ));
-        }
-        let batches = self.batches - before.batches;
-        if batches > 0 {
-            let fill = (self.fill_ppm - before.fill_ppm) as f64 / batches as f64 / 1e4;
-            line.push_str(&format!("; fill {fill:.0} %"));
-        }
-        line
+    if batches.count() > 0 {
+        line.push_str(&format!("; fill {:.0} %", batches.fill_mean() * 100.0));
     }
+    line
 }
 
 /// Rows a second over the last few looks.

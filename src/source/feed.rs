@@ -7,11 +7,12 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::compression::Compression;
+use super::stream::Opened;
 use super::{Input, InputError};
 
 /// Bytes moved in one step. Large enough that a system call costs nothing a row, small enough to
@@ -77,48 +78,32 @@ impl Feed {
         taken: Arc<AtomicU64>,
     ) -> Result<Self, InputError> {
         let fail = |error| InputError::read(&input.name(), error);
-        let mut file = match input {
-            Input::File(path) => File::open(path).map_err(fail)?,
-            Input::Stdin => {
-                let stdin = io::stdin();
-                File::from(stdin.as_fd().try_clone_to_owned().map_err(fail)?)
-            }
-        };
-        let metadata = file.metadata().map_err(fail)?;
-        if metadata.is_dir() {
-            return Err(InputError::read(
-                &input.name(),
-                io::Error::from(io::ErrorKind::IsADirectory),
-            ));
-        }
-        let regular = metadata.is_file();
+        let mut origin = Origin::open(input).map_err(fail)?;
         let mut head = Vec::new();
         // No more than it takes to tell: a slow pipe may hold back its next byte for long.
         while Compression::may_begin(&head) {
-            let more = file.by_ref().take(1).read_to_end(&mut head).map_err(fail)?;
-            if more == 0 {
-                break;
+            let mut byte = [0];
+            match origin.read(&mut byte).map_err(fail)? {
+                0 => break,
+                _ => head.extend_from_slice(&byte),
             }
         }
         let compression = compression.unwrap_or_else(|| Compression::detect(&head));
-        let mut size = None;
-        if regular {
-            file.seek_relative(-(head.len() as i64)).map_err(fail)?;
-            let position = file.stream_position().map_err(fail)?;
-            size = Some(metadata.len().saturating_sub(position));
-            head.clear();
-        }
-        if regular && compression == Compression::None {
-            return Ok(Feed {
-                way: Way::File { file, taken },
-                size,
-                compression,
-            });
-        }
+        let size = origin.rewind(&mut head).map_err(fail)?;
+        let origin = match (origin, size) {
+            (Origin::File(file), Some(_)) if compression == Compression::None => {
+                return Ok(Feed {
+                    way: Way::File { file, taken },
+                    size,
+                    compression,
+                });
+            }
+            (origin, _) => origin,
+        };
         let close = Arc::new(Close::default());
         let packed = Counted {
             head: io::Cursor::new(head),
-            file,
+            origin,
             taken,
             close: close.clone(),
         };
@@ -134,24 +119,6 @@ impl Feed {
             size,
             compression,
         })
-    }
-
-    /// Stored bytes of an input that is not open yet, where known.
-    ///
-    /// # Errors
-    /// When it is missing or a directory.
-    pub fn size_of(input: &Input) -> Result<Option<u64>, InputError> {
-        let Input::File(path) = input else {
-            return Ok(None);
-        };
-        let metadata = path
-            .metadata()
-            .and_then(|metadata| match metadata.is_dir() {
-                true => Err(io::Error::from(io::ErrorKind::IsADirectory)),
-                false => Ok(metadata),
-            });
-        let metadata = metadata.map_err(|error| InputError::read(&input.name(), error))?;
-        Ok(metadata.is_file().then_some(metadata.len()))
     }
 
     /// Whether what was read cannot be read again.
@@ -280,11 +247,74 @@ fn feed(
     }
 }
 
+/// Where the stored bytes come from.
+enum Origin {
+    File(File),
+    Stream(Opened),
+}
+
+impl Origin {
+    fn open(input: &Input) -> io::Result<Self> {
+        let file = match input {
+            Input::File(path) => File::open(path)?,
+            Input::Stdin => File::from(io::stdin().as_fd().try_clone_to_owned()?),
+            Input::Stream(stream) => return stream.open().map(Origin::Stream),
+        };
+        if file.metadata()?.is_dir() {
+            return Err(io::Error::from(io::ErrorKind::IsADirectory));
+        }
+        Ok(Origin::File(file))
+    }
+
+    /// Goes back before `head` where that is possible, and forgets it; the stored bytes from there
+    /// on, where known.
+    fn rewind(&mut self, head: &mut Vec<u8>) -> io::Result<Option<u64>> {
+        let Origin::File(file) = self else {
+            return Ok(None);
+        };
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Ok(None);
+        }
+        file.seek_relative(-(head.len() as i64))?;
+        head.clear();
+        let position = file.stream_position()?;
+        Ok(Some(metadata.len().saturating_sub(position)))
+    }
+
+    /// Reads if there are bytes within [`HEARS_WITHIN`]; a read of a pipe cannot be called off.
+    fn read_soon(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        match self {
+            Origin::File(file) => {
+                let mut files = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+                match poll(&mut files, PollTimeout::from(HEARS_WITHIN))? {
+                    0 => Ok(None),
+                    _ => file.read(into).map(Some),
+                }
+            }
+            Origin::Stream(stream) => {
+                stream.read_within(Duration::from_millis(HEARS_WITHIN.into()), into)
+            }
+        }
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.read_soon(into) {
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Some(read)) => return Ok(read),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
 /// Counts the bytes that it takes, until it is to take no more.
 struct Counted {
     /// Bytes taken before.
     head: io::Cursor<Vec<u8>>,
-    file: File,
+    origin: Origin,
     taken: Arc<AtomicU64>,
     close: Arc<Close>,
 }
@@ -292,19 +322,16 @@ struct Counted {
 impl Read for Counted {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let mut read = self.head.read(buf)?;
-        if read == 0 {
-            // A read of a pipe cannot be called off, so none is begun before there are bytes.
-            loop {
-                if self.close.asked.load(Ordering::SeqCst) {
-                    self.close.heard.store(true, Ordering::SeqCst);
-                    return Ok(0);
-                }
-                let mut files = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
-                if poll(&mut files, PollTimeout::from(HEARS_WITHIN))? > 0 {
-                    break;
-                }
+        while read == 0 {
+            if self.close.asked.load(Ordering::SeqCst) {
+                self.close.heard.store(true, Ordering::SeqCst);
+                return Ok(0);
             }
-            read = self.file.read(buf)?;
+            match self.origin.read_soon(buf)? {
+                None => {}
+                Some(0) => return Ok(0),
+                Some(some) => read = some,
+            }
         }
         self.taken.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)

@@ -9,9 +9,11 @@ mod fingerprint;
 mod ndjson;
 mod parser;
 mod reader;
+mod reading;
+mod records;
 mod scan;
+mod stream;
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,29 +24,68 @@ pub use fields::{FieldError, Fields};
 pub use fingerprint::{Fingerprint, hash, hash_all};
 pub use ndjson::{Keys, next_end as next_json_end};
 pub use parser::RowParser;
-pub use reader::{Pool, Reader, Shared};
+pub use reader::{Downstream, HandOver, Reader};
+pub use reading::Reading;
+pub use records::Records;
+pub use stream::Stream;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncRead;
+
+use crate::span::Position;
 
 /// Where rows come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Input {
     /// Standard input.
     Stdin,
     /// A file, plain or compressed, or a pipe with a name.
     File(PathBuf),
+    /// Bytes that the program itself brings, see [`Input::reader`].
+    Stream(Stream),
 }
 
 impl Input {
+    /// Rows from any reader, under a name for messages. It is read once and as a pipe is: what was
+    /// taken from it cannot be read again.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn reader(name: &str, reader: impl AsyncRead + Send + 'static) -> Self {
+        Input::Stream(Stream::new(name, reader))
+    }
+
     /// The name used in messages.
     pub fn name(&self) -> Arc<str> {
         match self {
             Input::Stdin => Arc::from("stdin"),
             Input::File(path) => Arc::from(path.display().to_string()),
+            Input::Stream(stream) => stream.name(),
         }
+    }
+
+    /// Stored bytes of an input that is not open yet, where known.
+    ///
+    /// # Errors
+    /// When it is missing or a directory.
+    pub fn size(&self) -> Result<Option<u64>, InputError> {
+        let Input::File(path) = self else {
+            return Ok(None);
+        };
+        let metadata = path
+            .metadata()
+            .and_then(|metadata| match metadata.is_dir() {
+                true => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+                false => Ok(metadata),
+            });
+        let metadata = metadata.map_err(|error| InputError::read(&self.name(), error))?;
+        Ok(metadata.is_file().then_some(metadata.len()))
     }
 }
 
 /// How records are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// Delimited text.
     Csv,
@@ -107,23 +148,6 @@ impl Default for ReadOptions {
     }
 }
 
-/// A place in the uncompressed bytes of a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// Bytes before it (0-based).
-    pub byte: u64,
-    /// Number of the record (1-based, the header not counted).
-    pub record: u64,
-    /// Number of the line (1-based, the header counted).
-    pub line: u64,
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "record {}, line {}", self.record, self.line)
-    }
-}
-
 /// Why a source cannot be read on.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
@@ -135,6 +159,9 @@ pub enum InputError {
         /// What was said.
         error: io::Error,
     },
+    /// A thread of pgrung has panicked, or could not be started.
+    #[error("a reader ended unexpectedly; please report this")]
+    Reader,
     /// A packed source ends in mid-stream.
     #[error("{name}: the {compression} data ends too early: the file is truncated; fetch it again", compression = .compression.name())]
     Truncated {

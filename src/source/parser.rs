@@ -1,10 +1,9 @@
 //! Cuts the records of a batch into fields, whichever the format.
 
-use serde_json::Value;
-
 use super::csv::{self, Dialect};
 use super::fields::{FieldError, FieldErrorKind, Fields};
 use super::ndjson::{self, Keys};
+use super::reading::Reading;
 
 /// Cuts records into the fields of rows; one for each worker.
 #[derive(Debug)]
@@ -44,31 +43,14 @@ impl RowParser {
         Self::new(Layout::Ndjson(keys), columns)
     }
 
-    /// A parser that reads records as an import read them: its reading options as the ledger keeps
-    /// them, and its columns with whether each takes JSON.
-    pub fn from_reading(reading: &Value, columns: Vec<(String, bool)>) -> Self {
+    /// A parser of records that are read so, into these columns: names, and whether each takes
+    /// JSON.
+    pub fn of(reading: &Reading, columns: Vec<(String, bool)>) -> Self {
         let count = columns.len();
-        if reading["format"] == "ndjson" {
-            return Self::ndjson(Keys::new(columns), count);
+        match reading.dialect(count) {
+            Some(dialect) => Self::delimited(dialect, count),
+            None => Self::ndjson(Keys::new(columns), count),
         }
-        let byte = |key: &str| reading[key].as_str().and_then(|text| text.bytes().next());
-        let dialect = Dialect {
-            delimiter: byte("delimiter").unwrap_or(b','),
-            quote: byte("quote"),
-            escape: byte("escape").unwrap_or(b'"'),
-            null: reading["null"]
-                .as_str()
-                .unwrap_or_default()
-                .as_bytes()
-                .to_vec(),
-            line_end: if reading["line_end"] == "cr" {
-                b'\r'
-            } else {
-                b'\n'
-            },
-            skip_blank: count != 1,
-        };
-        Self::delimited(dialect, count)
     }
 
     fn new(format: Layout, columns: usize) -> Self {

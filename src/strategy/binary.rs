@@ -2,7 +2,7 @@
 
 use super::rows::Row;
 use crate::encode::Encoder;
-use crate::table::Target;
+use crate::target::Target;
 
 /// Signature, flags and extension length: what a binary COPY begins with (PostgreSQL manual,
 /// COPY, "Binary Format").

@@ -11,19 +11,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, SinkExt};
+use serde::{Deserialize, Serialize};
 use tokio_postgres::{Client, CopyInSink, Statement};
 
 use super::binary::{HEADER, RowEncoder, TRAILER};
 use super::{RowSlice, Strategy, WriteError};
 use crate::server_error::copy_line;
-use crate::table::Target;
+use crate::target::Target;
 
 /// Bytes sent in one piece. From 64 KiB to 1 MiB the speed is the same, below it falls; the
 /// smallest of them stays in the cache and below the allocator's mmap threshold.
 pub(super) const PIECE_BYTES: usize = 64 * 1024;
 
 /// What COPY sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum CopyFormat {
     /// Binary where every column has a binary form, text else.
     Auto,
@@ -163,10 +165,6 @@ impl Copy {
 }
 
 impl Strategy for Copy {
-    fn name(&self) -> &'static str {
-        "copy"
-    }
-
     fn write<'a>(
         &'a mut self,
         client: &'a Client,

@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 use super::binary::RowEncoder;
 use super::copy::{CopyFormat, PIECE_BYTES, encode_text};
 use super::{RowSlice, Strategy, WriteError};
-use crate::table::Target;
+use crate::target::Target;
 
 /// Encodes and throws away: the client's own cost, which no server can beat.
 pub struct Discard {
@@ -26,10 +26,6 @@ impl Discard {
 }
 
 impl Strategy for Discard {
-    fn name(&self) -> &'static str {
-        "discard"
-    }
-
     fn write<'a>(
         &'a mut self,
         _: &'a Client,

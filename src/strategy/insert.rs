@@ -1,53 +1,72 @@
-//! Rung 1: one prepared INSERT a row, each answer awaited.
+//! Rungs 1 and 1 1/2: one prepared INSERT a row, each answer awaited or many under way.
 
 use std::sync::Arc;
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
 use tokio_postgres::{Client, Statement};
 
 use super::parameters::Parameters;
 use super::{RowSlice, Strategy, WriteError};
-use crate::table::Target;
+use crate::target::Target;
+
+/// Statements of `pipeline` that are under way at most. The client's request queue has no bound of
+/// its own; 256 rows cover any round trip a database is worth loading over.
+pub const PIPELINE_DEPTH: usize = 256;
 
 /// One prepared INSERT a row.
 pub struct Insert {
     target: Arc<Target>,
+    /// Statements under way at most.
+    depth: usize,
     statement: Option<Statement>,
     parameters: Parameters,
 }
 
 impl Insert {
-    pub(super) fn new(target: Arc<Target>) -> Self {
+    pub(super) fn new(target: Arc<Target>, depth: usize) -> Self {
         Insert {
             parameters: Parameters::new(&target),
             target,
+            depth,
             statement: None,
         }
     }
 
     async fn write_rows(&mut self, client: &Client, rows: RowSlice<'_>) -> Result<u64, WriteError> {
-        let statement = prepared(&mut self.statement, client, &self.target).await?;
+        let statement = match &mut self.statement {
+            Some(statement) => statement,
+            slot => {
+                let values = values(1, self.target.columns.len());
+                let sql = format!("{} VALUES {values}", self.target.insert_into());
+                slot.insert(client.prepare(&sql).await?)
+            }
+        };
         self.parameters.fill(rows);
+        let (parameters, statement) = (&self.parameters, &*statement);
+        // The stream starts and answers the statements in the order of the rows. After a failure
+        // the rest fails too, in an aborted transaction; the first error is the true one.
+        let mut answers = stream::iter(0..parameters.rows())
+            .map(|row| {
+                client
+                    .execute_raw(statement, parameters.of(row..row + 1))
+                    .map(move |answer| {
+                        answer.map_err(|error| WriteError {
+                            error,
+                            record: Some(parameters.record(row)),
+                        })
+                    })
+            })
+            .buffered(self.depth);
         let mut count = 0;
-        for row in 0..self.parameters.rows() {
-            count += client
-                .execute_raw(statement, self.parameters.of(row..row + 1))
-                .await
-                .map_err(|error| WriteError {
-                    error,
-                    record: Some(self.parameters.record(row)),
-                })?;
+        while let Some(answer) = answers.next().await {
+            count += answer?;
         }
         Ok(count)
     }
 }
 
 impl Strategy for Insert {
-    fn name(&self) -> &'static str {
-        "insert"
-    }
-
     fn write<'a>(
         &'a mut self,
         client: &'a Client,
@@ -55,23 +74,6 @@ impl Strategy for Insert {
     ) -> BoxFuture<'a, Result<u64, WriteError>> {
         self.write_rows(client, rows).boxed()
     }
-}
-
-/// The statement that inserts one row, prepared at its first use.
-pub(super) async fn prepared<'a>(
-    statement: &'a mut Option<Statement>,
-    client: &Client,
-    target: &Target,
-) -> Result<&'a Statement, tokio_postgres::Error> {
-    if statement.is_none() {
-        let sql = format!(
-            "{} VALUES {}",
-            target.insert_into(),
-            values(1, target.columns.len())
-        );
-        *statement = Some(client.prepare(&sql).await?);
-    }
-    Ok(statement.as_ref().expect("set just above"))
 }
 
 /// `($1, $2), ($3, $4)`: parameters of `rows` rows of `columns` columns.

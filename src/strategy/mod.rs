@@ -6,26 +6,29 @@ mod discard;
 mod insert;
 mod multi_insert;
 mod parameters;
-mod pipeline;
 mod rows;
 mod unnest;
 
+use std::fmt;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
-pub use copy::CopyFormat;
-pub use rows::{Refusal, Refused, RowSlice};
+use self::discard::Discard;
+use self::insert::Insert;
+use self::multi_insert::MultiInsert;
+use self::unnest::Unnest;
 
-use crate::table::Target;
+pub use copy::CopyFormat;
+pub use rows::{Refusal, Refused, Row, RowSlice};
+
+use crate::target::Target;
 
 /// Writes the rows of a slice. The caller owns the transaction, so ledger, retry and rejects are
 /// written once for all strategies.
 pub trait Strategy: Send + Sync {
-    /// The word used on the command line and in reports.
-    fn name(&self) -> &'static str;
-
     /// Writes all rows of the slice or none, inside the caller's transaction. Records that are no
     /// rows are noted as refused in the slice and passed over. Returns the server's own row count.
     /// Never retries, never commits, never logs values.
@@ -67,7 +70,8 @@ impl From<tokio_postgres::Error> for WriteError {
 }
 
 /// The rungs of the ladder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum StrategyKind {
     /// One prepared INSERT a row.
     Insert,
@@ -114,17 +118,63 @@ impl StrategyKind {
             Self::Copy | Self::Discard => usize::MAX,
         }
     }
+}
 
-    /// A strategy for one connection; it keeps that connection's prepared statements. `format` is
-    /// what `copy` and `discard` write.
-    pub fn build(self, target: Arc<Target>, format: CopyFormat) -> Box<dyn Strategy> {
-        match self {
-            Self::Insert => Box::new(insert::Insert::new(target)),
-            Self::Pipeline => Box::new(pipeline::Pipeline::new(target)),
-            Self::MultiInsert => Box::new(multi_insert::MultiInsert::new(target)),
-            Self::Unnest => Box::new(unnest::Unnest::new(target)),
-            Self::Copy => Box::new(copy::Copy::new(target, format)),
-            Self::Discard => Box::new(discard::Discard::new(&target, format)),
+/// Makes the strategy of each connection of a load, which keeps that connection's prepared
+/// statements.
+#[derive(Debug, Clone)]
+pub struct StrategyFactory {
+    /// The rung of the ladder.
+    pub kind: StrategyKind,
+    /// What `copy` and `discard` write.
+    pub format: CopyFormat,
+    /// A strategy that stands in for the rung.
+    pub own: Option<OwnStrategy>,
+}
+
+/// Makes a strategy that is not on the ladder.
+#[derive(Clone)]
+pub struct OwnStrategy(Arc<dyn Fn(Arc<Target>) -> Box<dyn Strategy> + Send + Sync>);
+
+impl OwnStrategy {
+    /// `make` is called once for each connection.
+    pub fn new<S: Strategy + 'static>(
+        make: impl Fn(Arc<Target>) -> S + Send + Sync + 'static,
+    ) -> Self {
+        OwnStrategy(Arc::new(move |target| Box::new(make(target))))
+    }
+}
+
+impl fmt::Debug for OwnStrategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OwnStrategy")
+    }
+}
+
+impl StrategyFactory {
+    /// A strategy for one connection.
+    pub fn build(&self, target: &Arc<Target>) -> Box<dyn Strategy> {
+        let (target, format) = (target.clone(), self.format);
+        if let Some(OwnStrategy(make)) = &self.own {
+            return make(target);
         }
+        match self.kind {
+            StrategyKind::Insert => Box::new(Insert::new(target, 1)),
+            StrategyKind::Pipeline => Box::new(Insert::new(target, insert::PIPELINE_DEPTH)),
+            StrategyKind::MultiInsert => Box::new(MultiInsert::new(target)),
+            StrategyKind::Unnest => Box::new(Unnest::new(target)),
+            StrategyKind::Copy => Box::new(copy::Copy::new(target, format)),
+            StrategyKind::Discard => Box::new(Discard::new(&target, format)),
+        }
+    }
+
+    /// COPY in text, whose errors name the column at fault.
+    pub fn text_copy(target: &Arc<Target>) -> Box<dyn Strategy> {
+        Box::new(copy::Copy::new(target.clone(), CopyFormat::Text))
+    }
+
+    /// Whether nothing goes to the server.
+    pub fn sends_nothing(&self) -> bool {
+        self.own.is_none() && self.kind == StrategyKind::Discard
     }
 }

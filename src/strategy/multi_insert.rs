@@ -9,7 +9,7 @@ use tokio_postgres::{Client, Statement};
 use super::insert::values;
 use super::parameters::Parameters;
 use super::{RowSlice, Strategy, WriteError};
-use crate::table::Target;
+use crate::target::Target;
 
 /// Rows of one statement at most: beyond it the time to plan the statement eats the gain.
 const MOST_ROWS: usize = 1_000;
@@ -87,10 +87,6 @@ impl MultiInsert {
 }
 
 impl Strategy for MultiInsert {
-    fn name(&self) -> &'static str {
-        "multi-insert"
-    }
-
     fn write<'a>(
         &'a mut self,
         client: &'a Client,

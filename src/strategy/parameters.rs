@@ -9,7 +9,7 @@ use tokio_postgres::types::{Format, IsNull, ToSql, Type};
 
 use super::rows::RowSlice;
 use crate::encode::Encoder;
-use crate::table::Target;
+use crate::target::Target;
 
 /// The rows of a slice as parameters.
 #[derive(Debug)]

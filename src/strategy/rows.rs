@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::batch::Batch;
 use crate::source::{FieldError, Fields, RowParser};
-use crate::table::Target;
+use crate::target::Target;
 
 /// Some consecutive records of a batch, without those already refused.
 pub struct RowSlice<'a> {

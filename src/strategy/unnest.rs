@@ -16,7 +16,7 @@ use tokio_postgres::{Client, Statement};
 
 use super::{RowSlice, Strategy, WriteError};
 use crate::encode::Encoder;
-use crate::table::{Column, Target};
+use crate::target::{Column, Target};
 
 /// Statements kept for other sets of text columns; each batch may have its own set.
 const MOST_STATEMENTS: usize = 16;
@@ -110,10 +110,6 @@ impl Unnest {
 }
 
 impl Strategy for Unnest {
-    fn name(&self) -> &'static str {
-        "unnest"
-    }
-
     fn write<'a>(
         &'a mut self,
         client: &'a Client,

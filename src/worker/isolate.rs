@@ -10,7 +10,7 @@ use crate::retry::{Action, Failure};
 use crate::server_error::{copy_column, one_line};
 use crate::source::RowParser;
 use crate::strategy::{Refusal, Refused};
-use crate::table::Target;
+use crate::target::Target;
 
 /// Records tried at once right after a bad row, at least. The piece grows while rows are good, so
 /// that a batch full of bad rows is not sent to the server again and again as a whole.
@@ -30,12 +30,12 @@ pub struct Isolation<'a> {
     pub can_copy: bool,
     /// Whether the first bad row ends it all.
     pub stop_at_first: bool,
-    /// At the beginning of a load: so many bad rows alike at its head end it all.
-    pub rail: Option<usize>,
+    /// At the beginning of a load: if so many rows at its head are refused alike, it ends.
+    pub most_alike: Option<usize>,
 }
 
 /// Whether the first `records` of a batch are all refused, with one SQLSTATE.
-pub fn derailed(refused: &Refused, records: usize) -> bool {
+pub fn starts_alike(refused: &Refused, records: usize) -> bool {
     let mut head = refused.iter().take(records);
     let Some((0, first)) = head.next() else {
         return false;
@@ -98,7 +98,7 @@ impl Isolation<'_> {
                 let waits = refusal.sqlstate == FOREIGN_KEY;
                 let stop = self.stop_at_first && !waits;
                 refused.insert(index, refusal);
-                if stop || (!waits && self.rail.is_some_and(|rail| derailed(refused, rail))) {
+                if stop || (!waits && self.most_alike.is_some_and(|most| starts_alike(refused, most))) {
                     return Ok(total);
                 }
                 continue;

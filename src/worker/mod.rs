@@ -1,36 +1,41 @@
 //! A worker takes batches and makes each of them one commit: transaction, strategy, retry.
 
+mod attempts;
+mod autocommit;
+mod error;
 mod isolate;
+mod refusals;
 mod session;
 mod transaction;
-mod trial;
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use deadpool_postgres::Pool;
+use serde::{Deserialize, Serialize};
 
-use self::trial::{Next, Trial};
+use self::attempts::{Attempts, Next};
 use crate::batch::Batch;
-use crate::error::{Error, RowError};
-use crate::ledger::{Backend, Ledger, Tally};
-use crate::overflow::Stage;
-use crate::rejects::RejectFile;
-use crate::report::{Console, Counters, Latency};
-use crate::retry::{Failure, advice};
+use crate::ledger::{Backend, Ledger};
+use crate::outcome::Tally;
+use crate::queue::SpillQueue;
+use crate::reject_file::RejectFile;
+use crate::report::{Console, Counters};
+use crate::retry::Failure;
 use crate::source::RowParser;
 use crate::stop::Stop;
-use crate::strategy::{CopyFormat, Refusal, StrategyKind};
-use crate::table::Target;
+use crate::strategy::StrategyFactory;
+use crate::target::Target;
 use crate::window::{FlushReason, Window};
 
+pub use attempts::RetryLimits;
+pub use error::{DeliveryError, RowError};
 pub use isolate::Isolation;
 pub use session::Session;
-pub use trial::Patience;
 
 /// What a commit covers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Commit {
     /// One commit a batch.
     Batch,
@@ -56,9 +61,7 @@ pub struct Job {
     /// What is written.
     pub target: Arc<Target>,
     /// How it is written.
-    pub strategy: StrategyKind,
-    /// What `copy` sends.
-    pub copy_format: CopyFormat,
+    pub strategy: StrategyFactory,
     /// What a commit covers.
     pub commit: Commit,
     /// SQL that begins a transaction.
@@ -70,7 +73,7 @@ pub struct Job {
     /// Where bad rows go without a ledger.
     pub reject_file: Option<Mutex<RejectFile>>,
     /// Batches on disk; a committed batch goes from there.
-    pub stage: Option<Stage>,
+    pub spilling: Option<SpillQueue>,
     /// Bad rows so far, as long as there is no other and all have this SQLSTATE.
     pub alike: Mutex<(String, usize)>,
     /// Whether constraints may wait for COMMIT.
@@ -85,17 +88,13 @@ pub struct Job {
     /// Limits of a batch, to tell how full one was.
     pub window: Window,
     /// Limits of the tries of a batch.
-    pub patience: Patience,
+    pub limits: RetryLimits,
     /// Server processes of the workers.
     pub backends: Arc<Mutex<Vec<i32>>>,
     /// Names of the sources.
     pub sources: Vec<Arc<str>>,
     /// Counts of the load.
     pub counters: Arc<Counters>,
-    /// Commit latencies of the load.
-    pub latency: Arc<Latency>,
-    /// Time from the first row of a batch to its commit.
-    pub wait: Arc<Latency>,
     /// Whether the load is to stop.
     pub stop: Arc<Stop>,
     /// Where notices go.
@@ -128,9 +127,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.counters
-            .abandoned
-            .fetch_add(self.rows, Ordering::Relaxed);
+        self.counters.abandoned.add(self.rows);
     }
 }
 
@@ -164,17 +161,14 @@ impl Worker {
         mut self,
         full: async_channel::Receiver<Batch>,
         give_back: async_channel::Sender<Batch>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), DeliveryError> {
         while !self.job.stop.is_set() {
             let waiting = Instant::now();
             let Ok(batch) = full.recv().await else { break };
             let idle = waiting.elapsed().as_micros() as u64;
-            self.job
-                .counters
-                .idle_micros
-                .fetch_add(idle, Ordering::Relaxed);
+            self.job.counters.idle_micros.add(idle);
             let rows = batch.len() as u64;
-            self.job.counters.read.fetch_add(rows, Ordering::Relaxed);
+            self.job.counters.read.add(rows);
             let in_flight = InFlight {
                 counters: self.job.counters.clone(),
                 rows,
@@ -194,18 +188,18 @@ impl Worker {
     }
 
     /// Repeats the batch's transaction until it is committed or nothing more can be done.
-    async fn deliver(&mut self, batch: &Batch, mut in_flight: InFlight) -> Result<(), Error> {
-        let mut trial = Trial::new(self.job.patience, batch.len());
+    async fn deliver(&mut self, batch: &Batch, mut in_flight: InFlight) -> Result<(), DeliveryError> {
+        let mut attempts = Attempts::new(self.job.limits, batch.len());
         loop {
-            let failure = match self.transact(batch, &trial, &mut in_flight).await {
+            let failure = match self.transact(batch, &attempts, &mut in_flight).await {
                 Ok(receipt) if self.job.commit == Commit::Load => {
                     self.uncommitted.push((receipt, in_flight));
                     return Ok(());
                 }
                 Ok(receipt) => {
                     self.job.count(&receipt, in_flight);
-                    if let Some(stage) = &self.job.stage {
-                        stage.settle(batch);
+                    if let Some(spilling) = &self.job.spilling {
+                        spilling.settle(batch);
                     }
                     return Ok(());
                 }
@@ -214,23 +208,23 @@ impl Worker {
             };
             self.recover(&failure).await;
             if !self.uncommitted.is_empty() {
-                return Err(gave_up(
+                return Err(DeliveryError::gave_up(
                     failure,
                     "the transaction of the whole load is lost and rolled back",
                 ));
             }
             if self.job.ledger.is_none() && self.job.volatile && failure.may_be_a_crash() {
-                return Err(gave_up(
+                return Err(DeliveryError::gave_up(
                     failure,
                     "without a ledger it is not known whether the server crashed and lost batches that it had committed: count the rows of the table",
                 ));
             }
-            let wait = match trial.next(&failure) {
+            let wait = match attempts.next(&failure) {
                 Next::Again => continue,
-                Next::GiveUp => return Err(gave_up(failure, trial.given_up())),
+                Next::GiveUp => return Err(DeliveryError::gave_up(failure, attempts.given_up())),
                 Next::Wait(wait) => wait,
             };
-            self.job.counters.retries.fetch_add(1, Ordering::Relaxed);
+            self.job.counters.retries.add(1);
             self.job.console.notice(&format!(
                 "{}: records from {}: {failure}; trying again in {wait:.1?}",
                 self.job.sources[batch.source], batch.first_record,
@@ -261,7 +255,7 @@ impl Worker {
     }
 
     /// Commits the transaction that covers the whole load.
-    async fn commit_load(&mut self) -> Result<(), Error> {
+    async fn commit_load(&mut self) -> Result<(), DeliveryError> {
         let Some(session) = self
             .session
             .as_ref()
@@ -277,9 +271,9 @@ impl Worker {
                     "without a ledger it is not known whether it was committed: count the rows of the table"
                 }
             };
-            return Err(gave_up(failure, what));
+            return Err(DeliveryError::gave_up(failure, what));
         }
-        self.job.latency.record(begun.elapsed());
+        self.job.counters.commit.record(begun.elapsed());
         for (receipt, in_flight) in std::mem::take(&mut self.uncommitted) {
             self.job.count(&receipt, in_flight);
         }
@@ -287,28 +281,7 @@ impl Worker {
     }
 }
 
-/// The error of a failure that ends the load.
-fn gave_up(failure: Failure, what: impl Into<String>) -> Error {
-    let advice = failure.sqlstate().and_then(advice);
-    Error::Delivery {
-        failure,
-        what: what.into(),
-        advice,
-    }
-}
-
 impl Job {
-    fn row_error(&self, batch: &Batch, index: usize, refusal: &Refusal) -> Error {
-        let source = &self.sources[batch.source];
-        Error::Row(Box::new(RowError::new(
-            source,
-            &self.target,
-            batch,
-            index,
-            refusal,
-        )))
-    }
-
     /// Notes a committed batch.
     fn count(&self, receipt: &Receipt, mut in_flight: InFlight) {
         let Receipt {
@@ -318,8 +291,8 @@ impl Job {
             opened,
             tally,
         } = receipt;
-        self.wait.record(opened.elapsed());
-        in_flight.settle(tally.loaded + tally.rejected + tally.suppressed);
+        self.counters.wait.record(opened.elapsed());
+        in_flight.settle(tally.total());
         self.counters.batch(*reason, *fill, *tally, *bytes);
     }
 }
@@ -329,11 +302,11 @@ enum Ended {
     /// The try failed; another may succeed.
     Failed(Failure),
     /// The load ends.
-    Stopped(Error),
+    Stopped(DeliveryError),
 }
 
-impl From<Error> for Ended {
-    fn from(error: Error) -> Self {
+impl From<DeliveryError> for Ended {
+    fn from(error: DeliveryError) -> Self {
         Ended::Stopped(error)
     }
 }

@@ -8,12 +8,13 @@ use deadpool_postgres::{Object, Pool};
 use tokio_postgres::Client;
 
 use crate::batch::Batch;
-use crate::ledger::{self, Backend, Ledger, Statements, Tally};
+use crate::ledger::{self, Backend, Ledger, Statements};
+use crate::outcome::Tally;
 use crate::retry::Failure;
 use crate::server_error::copy_column;
 use crate::source::RowParser;
-use crate::strategy::{CopyFormat, Refused, RowSlice, Strategy, StrategyKind};
-use crate::table::Target;
+use crate::strategy::{Refused, RowSlice, Strategy, StrategyFactory};
+use crate::target::Target;
 
 /// A connection taken from the pool and the strategy whose statements are prepared on it.
 pub struct Session {
@@ -61,10 +62,8 @@ impl Session {
     /// # Errors
     /// What the server says, or its silence.
     pub async fn pid(&self) -> Result<i32, Failure> {
-        let row = self
-            .answered(self.client.query_one("SELECT pg_backend_pid()", &[]))
-            .await?;
-        Ok(row.get(0))
+        let asked = self.client.query_one("SELECT pg_backend_pid() AS pid", &[]);
+        Ok(self.answered(asked).await?.get("pid"))
     }
 
     /// Runs SQL without parameters.
@@ -128,7 +127,7 @@ impl Session {
         self.execute("SAVEPOINT pgrung_probe").await?;
         let probe = self
             .probe
-            .get_or_insert_with(|| StrategyKind::Copy.build(target.clone(), CopyFormat::Text));
+            .get_or_insert_with(|| StrategyFactory::text_copy(target));
         let mut refused = Refused::default();
         let rows = RowSlice::new(batch, index..index + 1, parser, &mut refused);
         let written = match tokio::time::timeout(

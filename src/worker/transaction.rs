@@ -3,29 +3,25 @@
 use std::ops::RangeInclusive;
 use std::time::Instant;
 
-use super::isolate::{self, Isolation};
+use super::isolate::Isolation;
 use super::session::{Session, Written};
-use super::trial::Trial;
-use super::{Commit, Ended, InFlight, Job, OnError, Receipt, Worker, gave_up};
+use super::attempts::Attempts;
+use super::refusals::MOST_ALIKE;
+use super::{Commit, DeliveryError, Ended, InFlight, Job, OnError, Receipt, Worker};
 use crate::batch::Batch;
-use crate::error::Error;
 use crate::faults;
-use crate::ledger::{Claim, Ledger, Tally};
-use crate::rejects::{self, Reason};
-use crate::retry::{Action, Failure};
+use crate::ledger::{Claim, Ledger, LedgerError};
+use crate::outcome::{Outcome, Tally};
+use crate::retry::Failure;
 use crate::source::RowParser;
-use crate::strategy::{Refused, StrategyKind};
-
-/// If the first so many records of a load are all refused alike, the fault lies with the table or
-/// the options, not with the rows.
-const RAIL: usize = 100;
+use crate::strategy::Refused;
 
 impl Worker {
     /// One try: from BEGIN to the answer to COMMIT.
     pub(super) async fn transact(
         &mut self,
         batch: &Batch,
-        trial: &Trial,
+        attempts: &Attempts,
         in_flight: &mut InFlight,
     ) -> Result<Receipt, Ended> {
         let job = self.job.clone();
@@ -36,10 +32,10 @@ impl Worker {
             ..
         } = self
         else {
-            return Err(Ended::Failed(Failure::Timeout(job.patience.answer_timeout)));
+            return Err(Ended::Failed(Failure::Timeout(job.limits.answer_timeout)));
         };
         let mut refused = Refused::default();
-        let tally = if job.strategy == StrategyKind::Discard {
+        let tally = if job.strategy.sends_nothing() {
             let written = session
                 .write(batch, 0..batch.len(), false, parser, &mut refused)
                 .await?;
@@ -52,12 +48,12 @@ impl Worker {
             let transaction = Transaction {
                 job: &job,
                 batch,
-                trial,
+                attempts,
                 opened: self.uncommitted.is_empty(),
                 uncommitted: self
                     .uncommitted
                     .iter()
-                    .map(|(receipt, _)| receipt.tally.rejected)
+                    .map(|(receipt, _)| receipt.tally[Outcome::Rejected])
                     .sum(),
             };
             transaction.run(session, parser, &mut refused).await?
@@ -81,8 +77,8 @@ impl Worker {
     async fn connect(&mut self) -> Result<(), Failure> {
         if self.session.is_none() {
             let job = &self.job;
-            let strategy = job.strategy.build(job.target.clone(), job.copy_format);
-            let session = Session::open(&job.pool, strategy, job.patience.answer_timeout).await?;
+            let strategy = job.strategy.build(&job.target);
+            let session = Session::open(&job.pool, strategy, job.limits.answer_timeout).await?;
             let pid = session.pid().await?;
             if let Ok(mut backends) = job.backends.lock() {
                 backends.push(pid);
@@ -101,7 +97,7 @@ impl Worker {
 struct Transaction<'a> {
     job: &'a Job,
     batch: &'a Batch,
-    trial: &'a Trial,
+    attempts: &'a Attempts,
     /// Whether this batch begins the transaction.
     opened: bool,
     /// Bad rows of earlier batches of the transaction.
@@ -134,7 +130,7 @@ impl Transaction<'_> {
         let tally = tally(written, refused);
         if let Some(ledger) = &job.ledger {
             if !refused.is_empty() {
-                let stored = rejects::store(session.client(), ledger, &job.target, batch, refused);
+                let stored = ledger.reject(session.client(), &job.target, batch, refused);
                 step("rejects", session.answered(stored)).await?;
             }
             self.constraints(session).await?;
@@ -148,7 +144,7 @@ impl Transaction<'_> {
         }
         if job.commit != Commit::Load {
             self.commit(session).await?;
-            job.latency.record(begun.elapsed());
+            job.counters.commit.record(begun.elapsed());
         }
         Ok(tally)
     }
@@ -166,14 +162,14 @@ impl Transaction<'_> {
                 }
                 return Ok(Some(tally));
             }
-            Claim::TakenOver => Error::TakenOver(ledger.import_id.clone()),
-            Claim::Conflict => Error::Changed(format!(
+            Claim::TakenOver => LedgerError::TakenOver(ledger.import_id.clone()),
+            Claim::Conflict => LedgerError::Changed(format!(
                 "import {}: the ledger has another span at byte {} of {}: the source differs from the one loaded before; --restart loads it anew",
                 ledger.import_id, batch.start_byte, job.sources[batch.source],
             )),
         };
         session.execute("ROLLBACK").await?;
-        Err(Ended::Stopped(error))
+        Err(Ended::Stopped(error.into()))
     }
 
     async fn write(
@@ -183,18 +179,21 @@ impl Transaction<'_> {
         refused: &mut Refused,
     ) -> Result<Written, Failure> {
         let Transaction {
-            job, batch, trial, ..
+            job,
+            batch,
+            attempts,
+            ..
         } = *self;
         // Without a savepoint a bad row would end the transaction of the whole load.
-        if trial.careful || job.commit == Commit::Load {
+        if attempts.careful || job.commit == Commit::Load {
             let isolation = Isolation {
                 batch,
-                piece: trial.piece,
+                piece: attempts.piece,
                 deferrable: job.deferrable,
                 target: &job.target,
                 can_copy: job.can_copy,
                 stop_at_first: job.on_error == OnError::Stop,
-                rail: job.is_at_rail(batch).then_some(RAIL),
+                most_alike: job.is_at_start(batch).then_some(MOST_ALIKE),
             };
             return isolation.write(session, parser, refused).await;
         }
@@ -221,7 +220,7 @@ impl Transaction<'_> {
             // that comes before the commit proves that nothing is stored.
             Err(failure) if job.ledger.is_none() && !refused_before_commit(&failure) => {
                 let records = records(batch);
-                Err(Ended::Stopped(gave_up(
+                Err(Ended::Stopped(DeliveryError::gave_up(
                     failure,
                     format!(
                         "the answer to COMMIT was lost and there is no ledger: it is not known whether records {} to {} of {} are stored",
@@ -252,12 +251,10 @@ fn records(batch: &Batch) -> RangeInclusive<u64> {
     batch.first_record..=batch.first_record + batch.len() as u64 - 1
 }
 
-fn tally(written: Written, refused: &Refused) -> Tally {
-    Tally {
-        loaded: written.stored,
-        rejected: refused.len() as u64,
-        suppressed: written.sent.saturating_sub(written.stored),
-    }
+pub(super) fn tally(written: Written, refused: &Refused) -> Tally {
+    Tally::of(Outcome::Inserted, written.stored)
+        .and(Outcome::Rejected, refused.len() as u64)
+        .and(Outcome::Suppressed, written.sent.saturating_sub(written.stored))
 }
 
 /// Whether the answer to COMMIT says that nothing was committed: constraints and serialization
@@ -268,103 +265,8 @@ fn refused_before_commit(failure: &Failure) -> bool {
         .is_some_and(|code| code.starts_with("23") || code.starts_with("40") && code != "40003")
 }
 
-/// Asks for the column at fault, in a transaction of its own.
-async fn probe(
-    session: &mut Session,
-    job: &Job,
-    batch: &Batch,
-    index: usize,
-    parser: &mut RowParser,
-) -> Result<Option<String>, Failure> {
-    session.execute("BEGIN").await?;
-    let column = session
-        .column_at_fault(&job.target, batch, index, parser)
-        .await?;
-    session.execute("ROLLBACK").await?;
-    Ok(column)
-}
-
 impl Job {
-    /// Each row a commit of its own.
-    async fn autocommit(
-        &self,
-        session: &mut Session,
-        batch: &Batch,
-        parser: &mut RowParser,
-        refused: &mut Refused,
-        in_flight: &mut InFlight,
-    ) -> Result<Tally, Ended> {
-        let mut total = Written::default();
-        for index in 0..batch.len() {
-            let begun = Instant::now();
-            match session
-                .write(batch, index..index + 1, false, parser, refused)
-                .await
-            {
-                Ok(written) => {
-                    if let Err(failure) = self.check_count(written) {
-                        self.committed(total, in_flight);
-                        return Err(Ended::Stopped(gave_up(
-                            failure,
-                            "rows before it are committed",
-                        )));
-                    }
-                    self.latency.record(begun.elapsed());
-                    total += written;
-                }
-                Err(failure) if failure.action() == Action::FindRow => {
-                    let mut refusal = isolate::refusal(&failure, &self.target.table);
-                    if self.can_copy
-                        && refusal.column.is_none()
-                        && refusal.sqlstate.starts_with("22")
-                    {
-                        let probed = probe(session, self, batch, index, parser).await;
-                        match probed {
-                            Ok(column) => refusal.column = column,
-                            // Rows before are committed: a repetition would double them.
-                            Err(failure) => {
-                                self.committed(total, in_flight);
-                                let record = batch.first_record + index as u64;
-                                return Err(Ended::Stopped(gave_up(
-                                    failure,
-                                    format!(
-                                        "rows commit one by one; record {record} is refused, those after it are not loaded"
-                                    ),
-                                )));
-                            }
-                        }
-                    }
-                    refused.insert(index, refusal);
-                }
-                Err(failure) => {
-                    self.committed(total, in_flight);
-                    let record = batch.first_record + index as u64;
-                    return Err(Ended::Stopped(gave_up(
-                        failure,
-                        format!(
-                            "rows commit one by one and there is no ledger: it is not known whether record {record} is stored"
-                        ),
-                    )));
-                }
-            }
-            if let Err(error) = self.check_refused(batch, refused, 0) {
-                self.committed(total, in_flight);
-                return Err(Ended::Stopped(error));
-            }
-            if self.stop.is_set() {
-                break;
-            }
-        }
-        Ok(tally(total, refused))
-    }
-
-    /// Notes rows that are committed although their batch fails.
-    fn committed(&self, written: Written, in_flight: &mut InFlight) {
-        self.counters.rows(tally(written, &Refused::default()));
-        in_flight.settle(written.sent);
-    }
-
-    fn check_count(&self, written: Written) -> Result<(), Failure> {
+    pub(super) fn check_count(&self, written: Written) -> Result<(), Failure> {
         let Written { sent, stored } = written;
         let explained = self.suppresses && stored < sent;
         if stored == sent || explained || faults::sabotaged("count") {
@@ -372,108 +274,5 @@ impl Job {
         } else {
             Err(Failure::Count { sent, stored })
         }
-    }
-
-    /// Whether so many bad rows are allowed.
-    /// `uncommitted`: bad rows of earlier batches of the same transaction.
-    fn check_refused(
-        &self,
-        batch: &Batch,
-        refused: &Refused,
-        uncommitted: u64,
-    ) -> Result<(), Error> {
-        let Some((index, refusal)) = refused.iter().next() else {
-            return Ok(());
-        };
-        let OnError::Reject(limit) = self.on_error else {
-            return Err(self.row_error(batch, index, refusal));
-        };
-        let derailed = self.is_at_rail(batch) && isolate::derailed(refused, RAIL);
-        if derailed || self.all_alike(batch, refused, &refusal.sqlstate) {
-            return Err(Error::Rail {
-                records: RAIL,
-                first: Box::new(self.row_error(batch, index, refusal)),
-            });
-        }
-        let before = self
-            .counters
-            .rejected
-            .load(std::sync::atomic::Ordering::Relaxed);
-        match limit {
-            Some(limit) if before + uncommitted + refused.len() as u64 > limit => {
-                Err(Error::RejectLimit {
-                    limit,
-                    last: Box::new(self.row_error(batch, index, refusal)),
-                })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether batches too small for the rail have brought as many bad rows alike, and no other.
-    fn all_alike(&self, batch: &Batch, refused: &Refused, sqlstate: &str) -> bool {
-        let Ok(mut alike) = self.alike.lock() else {
-            return false;
-        };
-        let nothing_loaded = self
-            .counters
-            .loaded
-            .load(std::sync::atomic::Ordering::Relaxed)
-            == 0
-            && self
-                .counters
-                .already_loaded
-                .load(std::sync::atomic::Ordering::Relaxed)
-                == 0;
-        let all = refused.len() == batch.len()
-            && refused
-                .iter()
-                .all(|(_, refusal)| refusal.sqlstate == sqlstate);
-        if !nothing_loaded || !all || (!alike.0.is_empty() && alike.0 != sqlstate) {
-            *alike = (String::new(), 0);
-            return false;
-        }
-        *alike = (sqlstate.to_string(), alike.1 + refused.len());
-        alike.1 >= RAIL
-    }
-
-    /// Whether this batch begins the load and nothing is loaded yet.
-    fn is_at_rail(&self, batch: &Batch) -> bool {
-        batch.first_record == 1
-            && self
-                .counters
-                .loaded
-                .load(std::sync::atomic::Ordering::Relaxed)
-                == 0
-    }
-
-    /// Without a ledger, bad rows go to a file once the good ones are committed.
-    fn write_reject_file(&self, batch: &Batch, refused: &Refused) -> Result<(), Error> {
-        let Some(file) = self.reject_file.as_ref().filter(|_| !refused.is_empty()) else {
-            return Ok(());
-        };
-        let Ok(mut file) = file.lock() else {
-            return Ok(());
-        };
-        for (index, refusal) in refused.iter() {
-            let (position, range) = (batch.position(index), batch.range(index));
-            let reason = Reason {
-                source: &self.sources[batch.source],
-                record: position.record,
-                line: position.line,
-                start_byte: batch.start_byte + range.start as u64,
-                end_byte: batch.start_byte + range.end as u64,
-                sqlstate: &refusal.sqlstate,
-                column: refusal.column_name(&self.target),
-                constraint: refusal.constraint.as_deref(),
-                message: &refusal.message,
-            };
-            let path = file.path().display().to_string();
-            file.push(batch.record(index), &reason)
-                .map_err(|source| Error::Output { name: path, source })?;
-        }
-        let path = file.path().display().to_string();
-        file.flush()
-            .map_err(|source| Error::Output { name: path, source })
     }
 }

@@ -1,0 +1,318 @@
+//! One run of one case: a fresh table, the load, and proof that it holds the right rows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Arena, BenchError, BenchSettings, server};
+use crate::connect::ConnectSettings;
+use crate::job::{Durability, LedgerUse, LoadSettings};
+use crate::load::{Control, load};
+use crate::machine;
+use crate::report::{Console, Counters, LogFormat, ProgressMode};
+use crate::stop::Stop;
+use crate::strategy::StrategyKind;
+use crate::target::Target;
+use crate::worker::{Commit, OnError, RetryLimits};
+
+/// Longest answer and delivery: a case that is slow is to be measured.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// One line of the comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Case {
+    /// How batches become statements.
+    pub strategy: StrategyKind,
+    /// What a commit covers.
+    pub commit: Commit,
+}
+
+/// What one run measured.
+pub struct Run {
+    /// Rows stored (for `discard`: encoded).
+    pub rows: u64,
+    /// Wall-clock time of the load.
+    pub seconds: f64,
+    /// What was counted, commit latencies among it.
+    pub counters: Arc<Counters>,
+    /// Write-ahead log written meanwhile, by whomever.
+    pub wal_bytes: u64,
+    /// Size of the table with its indexes and TOAST.
+    pub table_bytes: u64,
+    /// Processor time of this process.
+    pub client_cpu: Duration,
+}
+
+/// The table that every run is compared with.
+pub struct Reference {
+    /// Rows of the input.
+    pub rows: u64,
+    sum: String,
+    table: String,
+    columns: String,
+}
+
+impl Case {
+    /// The cases of these strategies. `insert` comes twice: with a commit a row, which is the
+    /// foot of the ladder, and with a commit a batch.
+    pub fn ladder(strategies: &[StrategyKind]) -> Vec<Case> {
+        let mut cases = Vec::new();
+        for &strategy in strategies {
+            if strategy == StrategyKind::Insert {
+                cases.push(Case {
+                    strategy,
+                    commit: Commit::Row,
+                });
+            }
+            cases.push(Case {
+                strategy,
+                commit: Commit::Batch,
+            });
+        }
+        cases
+    }
+
+    /// Name in the report.
+    pub fn name(self) -> &'static str {
+        match (self.strategy, self.commit) {
+            (StrategyKind::Insert, Commit::Row) => "insert, commit a row",
+            (strategy, _) => strategy.name(),
+        }
+    }
+
+    /// What textbooks give this case, in rows a second.
+    pub fn textbook(self) -> &'static str {
+        match (self.strategy, self.commit) {
+            (StrategyKind::Insert, Commit::Row) => "1-5k",
+            (StrategyKind::MultiInsert, _) => "5-50k",
+            (StrategyKind::Copy, _) => "50-500k",
+            _ => "",
+        }
+    }
+
+    /// The load of this case: no ledger and no second tries, which would be another thing to
+    /// measure.
+    fn settings(self, bench: &BenchSettings, arena: &Arena, table: &str) -> LoadSettings {
+        LoadSettings {
+            inputs: vec![arena.input.clone()],
+            read: arena.read.clone(),
+            table: table.to_string(),
+            strategy: self.strategy,
+            workers: Some(bench.workers),
+            batch_rows: bench.batch_rows,
+            max_wait: None,
+            commit: self.commit,
+            durability: Some(Durability::On),
+            retries: RetryLimits {
+                answer_timeout: LONGEST,
+                delivery_timeout: LONGEST,
+                max_retries: 0,
+            },
+            ledger: LedgerUse::Off,
+            on_error: OnError::Stop,
+            progress: ProgressMode::None,
+            ..LoadSettings::default()
+        }
+    }
+
+    /// Loads into a fresh table, checks it and removes it.
+    ///
+    /// # Errors
+    /// When the load fails or stores other rows than the reference.
+    pub async fn run(
+        self,
+        bench: &BenchSettings,
+        arena: &Arena,
+        server_settings: &ConnectSettings,
+        reference: Option<&Reference>,
+        stop: &Arc<Stop>,
+    ) -> Result<Run, BenchError> {
+        let table = format!("{}.\"run\"", arena.schema);
+        let (run, target) = self
+            .load(bench, arena, server_settings, &table, Some(bench.max_time), stop)
+            .await?;
+        if let Some(reference) = reference
+            && let Some(target) = target
+        {
+            self.check(arena, &run, &target, reference).await?;
+        }
+        arena.sql(&format!("DROP TABLE {table}")).await?;
+        Ok(run)
+    }
+
+    async fn load(
+        self,
+        bench: &BenchSettings,
+        arena: &Arena,
+        server_settings: &ConnectSettings,
+        table: &str,
+        max_time: Option<Duration>,
+        stop: &Arc<Stop>,
+    ) -> Result<(Run, Option<Arc<Target>>), BenchError> {
+        arena
+            .sql(&format!(
+                "CREATE TABLE {table} (LIKE {} INCLUDING ALL)",
+                arena.like
+            ))
+            .await?;
+        // A checkpoint in mid-run would hit one rung and spare another. Only some roles may ask
+        // for one; without it the figures are noisier, not wrong.
+        let _ = arena.client.batch_execute("CHECKPOINT").await;
+        let wal_before = wal_position(arena).await?;
+        let cpu_before = machine::cpu_time();
+        let own_stop = Arc::<Stop>::default();
+        let watch = tokio::spawn({
+            let (own, outer) = (own_stop.clone(), stop.clone());
+            async move {
+                let time = max_time.unwrap_or(Duration::MAX);
+                tokio::select! {
+                    () = tokio::time::sleep(time) => own.set(),
+                    () = outer.wait() => match outer.signal() {
+                        Some(signal) => own.set_by(signal),
+                        None => own.set(),
+                    },
+                }
+            }
+        });
+        let control = Control {
+            console: Console::new(true, false, LogFormat::Text),
+            stop: own_stop,
+        };
+        let settings = self.settings(bench, arena, table);
+        let outcome = load(server_settings, &settings, &control).await;
+        watch.abort();
+        if let Some(error) = outcome.error {
+            return Err(error.into());
+        }
+        let Some(summary) = outcome.summary else {
+            return Err(BenchError::Mismatch(
+                "a load ended without a summary".to_string(),
+            ));
+        };
+        let client_cpu = machine::cpu_time().saturating_sub(cpu_before);
+        let wal_bytes = wal_position(arena).await?.saturating_sub(wal_before);
+        let row = arena
+            .client
+            .query_one(
+                "SELECT pg_total_relation_size($1::text::regclass) AS bytes",
+                &[&table],
+            )
+            .await
+            .map_err(server("reading the size of the table"))?;
+        let run = Run {
+            rows: summary.rows.tally.loaded(),
+            seconds: summary.elapsed_seconds,
+            counters: outcome.counters,
+            wal_bytes,
+            table_bytes: u64::try_from(row.get::<_, i64>("bytes")).unwrap_or(0),
+            client_cpu,
+        };
+        Ok((run, outcome.target))
+    }
+
+    async fn check(
+        self,
+        arena: &Arena,
+        run: &Run,
+        target: &Target,
+        reference: &Reference,
+    ) -> Result<(), BenchError> {
+        let (rows, sum) = contents(arena, &target.table, &reference.columns).await?;
+        let expected = if self.strategy == StrategyKind::Discard {
+            0
+        } else {
+            run.rows
+        };
+        if rows != expected {
+            return Err(BenchError::Mismatch(format!(
+                "{}: the table holds {rows} rows, the load counted {expected}",
+                self.name()
+            )));
+        }
+        if rows == reference.rows {
+            if sum != reference.sum {
+                return Err(BenchError::Mismatch(format!(
+                    "{}: the table holds other rows than the reference",
+                    self.name()
+                )));
+            }
+            return Ok(());
+        }
+        // Stopped early: every row it did must be a row of the reference.
+        let sql = format!(
+            "SELECT count(*) AS strange FROM (SELECT ROW({columns})::text FROM {} EXCEPT ALL SELECT ROW({columns})::text FROM {}) AS d",
+            target.table,
+            reference.table,
+            columns = reference.columns,
+        );
+        let row = arena
+            .client
+            .query_one(&sql, &[])
+            .await
+            .map_err(server("comparing the rows"))?;
+        match row.get::<_, i64>("strange") {
+            0 => Ok(()),
+            strange => Err(BenchError::Mismatch(format!(
+                "{}: {strange} rows of the table are not in the reference",
+                self.name()
+            ))),
+        }
+    }
+}
+
+impl Reference {
+    /// Loads the whole input once; this is the warm-up too.
+    ///
+    /// # Errors
+    /// When the load fails or the table does not hold what the load counted.
+    pub async fn load(
+        bench: &BenchSettings,
+        arena: &Arena,
+        case: Case,
+        stop: &Arc<Stop>,
+    ) -> Result<Self, BenchError> {
+        let table = format!("{}.\"reference\"", arena.schema);
+        let (run, target) = case
+            .load(bench, arena, &arena.server, &table, None, stop)
+            .await?;
+        let columns = target.map_or_else(String::new, |target| target.column_list());
+        let (rows, sum) = contents(arena, &table, &columns).await?;
+        if rows != run.rows {
+            return Err(BenchError::Mismatch(format!(
+                "warm-up: the table holds {rows} rows, the load counted {}",
+                run.rows
+            )));
+        }
+        Ok(Reference {
+            rows,
+            sum,
+            table,
+            columns,
+        })
+    }
+}
+
+/// Number of rows and a checksum over the loaded columns that does not depend on their order.
+async fn contents(arena: &Arena, table: &str, columns: &str) -> Result<(u64, String), BenchError> {
+    let sql = format!(
+        "SELECT count(*) AS rows, coalesce(sum(hashtextextended(ROW({columns})::text, 0)), 0)::text AS sum FROM {table}"
+    );
+    let row = arena
+        .client
+        .query_one(&sql, &[])
+        .await
+        .map_err(server("reading the rows back"))?;
+    let rows = u64::try_from(row.get::<_, i64>("rows")).unwrap_or(0);
+    Ok((rows, row.get("sum")))
+}
+
+async fn wal_position(arena: &Arena) -> Result<u64, BenchError> {
+    let row = arena
+        .client
+        .query_one(
+            "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint AS bytes",
+            &[],
+        )
+        .await
+        .map_err(server("reading the WAL position"))?;
+    Ok(u64::try_from(row.get::<_, i64>("bytes")).unwrap_or(0))
+}

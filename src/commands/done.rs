@@ -1,0 +1,170 @@
+//! How a command ended, for people, for machines and for the shell.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use humantime::format_rfc3339_millis;
+use serde_json::{Map, Value, json};
+
+use crate::bench::BenchError;
+use crate::connect::ConnectError;
+use crate::embedded::EmbeddedError;
+use crate::error::Error;
+use crate::exit_code::Exit;
+use crate::job::SettingsError;
+use crate::ledger::LedgerError;
+
+/// A command that has ended.
+pub struct Done {
+    /// What the shell hears.
+    pub exit: Exit,
+    /// What people read on stdout.
+    pub text: String,
+    /// What machines read: the fields of `--summary` that are this command's own.
+    pub fields: Map<String, Value>,
+    /// What else people should know, on stderr.
+    pub notice: Option<String>,
+    /// What ended it early.
+    pub error: Option<String>,
+}
+
+impl Done {
+    /// It did what was asked for.
+    pub fn new(text: String, fields: Value) -> Self {
+        Done {
+            exit: Exit::Loaded,
+            text,
+            fields: match fields {
+                Value::Object(fields) => fields,
+                _ => Map::new(),
+            },
+            notice: None,
+            error: None,
+        }
+    }
+
+    /// It ended before there was anything to tell.
+    pub fn failed(failure: Failure) -> Self {
+        Done {
+            exit: failure.exit,
+            error: Some(failure.message),
+            ..Done::new(String::new(), Value::Null)
+        }
+    }
+
+    /// The account of the run: what is the same for all commands, then the command's own fields.
+    pub fn account(&self, command: &str, started: SystemTime) -> Value {
+        let mut account = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "command": command,
+            "started_at": format_rfc3339_millis(started).to_string(),
+            "finished_at": format_rfc3339_millis(SystemTime::now()).to_string(),
+            "exit_code": self.exit.code(),
+            "error": self.error,
+        });
+        if let Some(account) = account.as_object_mut() {
+            account.extend(self.fields.clone());
+        }
+        account
+    }
+}
+
+/// Why a command ended early.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    /// Of wrong usage.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Failure {
+            exit: Exit::Usage,
+            message: message.into(),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure {
+            exit: error.exit(),
+            message: error.chain(),
+        }
+    }
+}
+
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        match error {
+            BenchError::Load(error) => error.into(),
+            BenchError::Mismatch(message) => Failure {
+                exit: Exit::Failed,
+                message,
+            },
+        }
+    }
+}
+
+impl From<EmbeddedError> for Failure {
+    fn from(error: EmbeddedError) -> Self {
+        Failure {
+            exit: Exit::Failed,
+            message: crate::server_error::chain(&error),
+        }
+    }
+}
+
+macro_rules! by_error {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Error::from(error).into()
+            }
+        }
+    )*};
+}
+
+by_error!(ConnectError, LedgerError, SettingsError);
+
+/// The file of `--summary`.
+pub struct SummaryFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl SummaryFile {
+    /// Makes the file anew.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create(path: &Path) -> Result<Self, SettingsError> {
+        match File::create(path) {
+            Ok(file) => Ok(SummaryFile {
+                file,
+                path: path.to_path_buf(),
+            }),
+            Err(error) => Err(SettingsError(format!(
+                "--summary {}: {error}",
+                path.display()
+            ))),
+        }
+    }
+
+    /// Writes the account.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn write(mut self, account: &Value) -> Result<(), Error> {
+        let written = serde_json::to_writer_pretty(&mut self.file, account)
+            .map_err(io::Error::from)
+            .and_then(|()| self.file.write_all(b"\n"));
+        written.map_err(|source| Error::Output {
+            name: self.path.display().to_string(),
+            source,
+        })
+    }
+}

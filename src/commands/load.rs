@@ -1,0 +1,64 @@
+//! `pgrung load`.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::done::{Done, Failure};
+use super::resume::resume_command;
+use crate::cli::LoadArgs;
+use crate::error::Error;
+use crate::exit_code::Exit;
+use crate::load::{Control, Outcome, load};
+use crate::report::{Console, ProgressMode, Summary};
+use crate::stop::Stop;
+
+pub async fn run(args: &LoadArgs, console: &Console, stop: &Arc<Stop>) -> Result<Done, Failure> {
+    let mut settings = args.settings.clone().complete()?;
+    if console.is_quiet() {
+        settings.progress = ProgressMode::None;
+    }
+    settings.check()?;
+    let (server, _private) = args.connection.server(console).await?;
+    let control = Control {
+        console: console.clone(),
+        stop: stop.clone(),
+    };
+    Ok(done(load(&server, &settings, &control).await))
+}
+
+fn done(outcome: Outcome) -> Done {
+    let Some(summary) = outcome.summary else {
+        return match outcome.error {
+            Some(error) => Done::failed(error.into()),
+            None => Done::new(String::new(), json!({})),
+        };
+    };
+    let mut done = Done::new(format!("{summary}\n"), json!(summary));
+    let error = outcome
+        .error
+        .inspect(|_| done.notice = Some(stopped(&summary)))
+        .or_else(|| unbalanced(&summary));
+    if let Some(error) = error {
+        done.exit = error.exit();
+        done.error = Some(error.chain());
+    } else if summary.rows.incomplete() || outcome.leftover_rejects > 0 {
+        done.exit = Exit::Rejected;
+    }
+    done
+}
+
+fn unbalanced(summary: &Summary) -> Option<Error> {
+    (!summary.balanced).then(|| Error::Unbalanced(format!("{:?}", summary.rows)))
+}
+
+/// What is in the table after a load that did not end well, and how to go on.
+fn stopped(summary: &Summary) -> String {
+    let committed = summary.rows.tally.loaded();
+    let mut text = format!("{committed} rows of this run are committed and stay in the table");
+    if let Some(import_id) = &summary.import_id {
+        let command = resume_command(std::env::args(), import_id);
+        text.push_str(&format!("; to go on: {command}"));
+    }
+    text
+}

@@ -1,0 +1,162 @@
+//! One file a command: arguments to settings, work, exit code. Nothing else knows all three.
+
+mod bench;
+mod done;
+mod load;
+mod migrate;
+mod plan;
+mod replay;
+mod resume;
+mod server;
+mod status;
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::done::{SummaryFile, Done, Failure};
+use crate::cli::{Cli, Command};
+use crate::error::Error;
+use crate::exit_code::Exit;
+use crate::job::{SettingsError, check_output, inputs};
+use crate::report::{Console, LogFormat};
+use crate::stop::Stop;
+
+impl Cli {
+    /// Where notices of this command go.
+    pub fn console(&self) -> Console {
+        let output = &self.output;
+        Console::new(
+            output.quiet,
+            output.verbose,
+            output.log_format.unwrap_or_default(),
+        )
+    }
+}
+
+/// Carries out the command: signals, work, output, exit code. A first signal sets `stop`, a second
+/// one ends the command at once.
+pub async fn run(cli: Cli, console: &Console, stop: &Arc<Stop>) -> Exit {
+    let started = SystemTime::now();
+    let second_signal = watch_signals(stop.clone(), console.clone());
+    let summary_file = match summary_file(&cli) {
+        Ok(file) => file,
+        Err(error) => {
+            console.error(&error.to_string());
+            return Exit::Usage;
+        }
+    };
+    let name = cli.command.name();
+    let result = tokio::select! {
+        result = carry_out(&cli.command, console, stop) => result,
+        signal = second_signal => Err(Failure::from(Error::Interrupted(signal))),
+    };
+    let done = result.unwrap_or_else(Done::failed);
+    let mut exit = done.exit;
+    let json = done.account(name, started);
+    let shown = if cli.output.quiet {
+        Ok(())
+    } else if console.format() == LogFormat::Json {
+        print(&format!("{json:#}\n"))
+    } else {
+        print(&done.text)
+    };
+    if let Some(notice) = &done.notice {
+        console.notice(notice);
+    }
+    if let Some(error) = &done.error {
+        console.error(error);
+    }
+    let written = summary_file.map_or(Ok(()), |file| file.write(&json));
+    if let Err(error) = shown.and(written) {
+        console.error(&error.chain());
+        // The command's own failure is the one that decides.
+        if done.error.is_none() {
+            exit = error.exit();
+        }
+    }
+    exit
+}
+
+impl Command {
+    fn name(&self) -> &'static str {
+        match self {
+            Command::Load(_) => "load",
+            Command::Bench(_) => "bench",
+            Command::Plan(_) => "plan",
+            Command::Status(_) => "status",
+            Command::Replay(_) => "replay",
+            Command::Migrate(_) => "migrate",
+        }
+    }
+}
+
+async fn carry_out(
+    command: &Command,
+    console: &Console,
+    stop: &Arc<Stop>,
+) -> Result<Done, Failure> {
+    match command {
+        Command::Load(args) => load::run(args, console, stop).await,
+        Command::Bench(args) => bench::run(args, console, stop).await,
+        Command::Plan(args) => plan::run(args, console).await,
+        Command::Status(args) => status::run(args, console).await,
+        Command::Replay(args) => replay::run(args, console).await,
+        Command::Migrate(args) => migrate::run(args, console).await,
+    }
+}
+
+/// The file of `--summary`, made before the work so that a wrong path is found in time.
+fn summary_file(cli: &Cli) -> Result<Option<SummaryFile>, SettingsError> {
+    let Some(path) = &cli.output.summary else {
+        return Ok(None);
+    };
+    let inputs = match &cli.command {
+        Command::Load(args) => inputs(&args.settings.inputs)?,
+        _ => Vec::new(),
+    };
+    check_output(&inputs, "--summary", path)?;
+    SummaryFile::create(path).map(Some)
+}
+
+/// Sets `stop` at the first SIGINT or SIGTERM; returns at the second.
+fn watch_signals(stop: Arc<Stop>, console: Console) -> impl Future<Output = i32> {
+    let interrupt = SignalKind::interrupt();
+    let terminate = SignalKind::terminate();
+    let streams = signal(interrupt).ok().zip(signal(terminate).ok());
+    async move {
+        let Some((mut interrupts, mut terminates)) = streams else {
+            return std::future::pending().await;
+        };
+        let mut seen = false;
+        loop {
+            let kind = tokio::select! {
+                _ = interrupts.recv() => interrupt,
+                _ = terminates.recv() => terminate,
+            };
+            if seen {
+                return kind.as_raw_value();
+            }
+            seen = true;
+            console.notice("stopping: batches under way finish first; once more stops at once");
+            stop.set_by(kind.as_raw_value());
+        }
+    }
+}
+
+/// Writes to stdout; a reader that went away is no failure.
+fn print(text: &str) -> Result<(), Error> {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(source) if source.kind() != io::ErrorKind::BrokenPipe => Err(Error::Output {
+            name: "stdout".to_string(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}

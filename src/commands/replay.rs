@@ -1,0 +1,38 @@
+//! `pgrung replay`.
+
+use serde_json::json;
+
+use super::done::{Done, Failure};
+use crate::cli::ReplayArgs;
+use crate::exit_code::Exit;
+use crate::job::{LoadSettings, Time};
+use crate::load::{Replayed, replay};
+use crate::report::Console;
+use crate::strategy::StrategyKind;
+
+pub async fn run(args: &ReplayArgs, console: &Console) -> Result<Done, Failure> {
+    let mut settings = LoadSettings::default();
+    settings.strategy = args.strategy.unwrap_or(settings.strategy);
+    if let Some(Time(limit)) = args.answer_timeout {
+        settings.retries.answer_timeout = limit;
+    }
+    if settings.strategy == StrategyKind::Discard {
+        return Err(Failure::usage(
+            "--strategy discard writes nothing, so it can replay nothing",
+        ));
+    }
+    let (server, _private) = args.connection.server(console).await?;
+    let Replayed {
+        loaded,
+        still_bad,
+        elapsed,
+    } = replay(&server, &args.import_id, &settings).await?;
+    let mut done = Done::new(
+        format!("{loaded} rejects loaded, {still_bad} still bad, in {elapsed:.2?}\n"),
+        json!({ "import_id": args.import_id, "loaded": loaded, "still_bad": still_bad }),
+    );
+    if still_bad > 0 {
+        done.exit = Exit::Rejected;
+    }
+    Ok(done)
+}

@@ -1,0 +1,67 @@
+//! Which server a command uses: the one that is named, or a private one for as long as it runs.
+
+use std::path::PathBuf;
+
+use super::done::Failure;
+use crate::cli::ConnectionArgs;
+use crate::connect::ConnectSettings;
+use crate::embedded::{Embedded, EmbeddedOptions};
+use crate::error::Error;
+use crate::report::Console;
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+impl ConnectionArgs {
+    /// Whether anything says which server to use.
+    pub fn names_a_server(&self) -> bool {
+        ConnectSettings::is_named(self.dsn.as_deref(), &environment)
+    }
+
+    /// The settings of the named server.
+    ///
+    /// # Errors
+    /// When they make no sense.
+    pub fn settings(&self) -> Result<ConnectSettings, Failure> {
+        let settings = ConnectSettings::resolve(self.dsn.as_deref(), &environment);
+        Ok(settings.map_err(Error::from)?)
+    }
+
+    /// The server to use, and what keeps a private one alive.
+    ///
+    /// # Errors
+    /// When the settings make no sense, or a private server cannot be started.
+    pub async fn server(
+        &self,
+        console: &Console,
+    ) -> Result<(ConnectSettings, Option<Embedded>), Failure> {
+        match &self.embedded {
+            Some(dir) => private_server(dir.clone(), console).await,
+            None => {
+                let settings = self.settings()?;
+                for warning in settings.warnings() {
+                    console.notice(warning);
+                }
+                Ok((settings, None))
+            }
+        }
+    }
+}
+
+/// Starts a private server; its data is kept in `dir`, if one is named.
+pub async fn private_server(
+    dir: Option<PathBuf>,
+    console: &Console,
+) -> Result<(ConnectSettings, Option<Embedded>), Failure> {
+    console.notice("starting a private PostgreSQL server");
+    let options = EmbeddedOptions {
+        dir,
+        ..EmbeddedOptions::default()
+    };
+    let server = tokio::task::spawn_blocking(|| Embedded::start(options))
+        .await
+        .map_err(Error::panic("starting the server"))??;
+    console.detail(&format!("private server: {}", server.dsn()));
+    Ok((ConnectSettings::from_config(server.config()), Some(server)))
+}

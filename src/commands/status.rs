@@ -1,0 +1,73 @@
+//! `pgrung status`.
+
+use std::fmt::Write;
+
+use indicatif::{HumanBytes, HumanCount};
+use serde_json::json;
+
+use super::done::{Done, Failure};
+use crate::cli::StatusArgs;
+use crate::ledger::{self, ImportStatus, LedgerError};
+use crate::report::Console;
+use crate::connect;
+
+pub async fn run(args: &StatusArgs, console: &Console) -> Result<Done, Failure> {
+    let (settings, _private) = args.connection.server(console).await?;
+    let mut client = connect::connect(&settings).await?;
+    ledger::require(&mut client).await?;
+    let imports = ledger::status(&client, args.import_id.as_deref()).await?;
+    if let (Some(import_id), true) = (&args.import_id, imports.is_empty()) {
+        return Err(LedgerError::UnknownImport(import_id.clone()).into());
+    }
+    let text = if args.json {
+        format!("{:#}\n", json!(imports))
+    } else {
+        describe(&imports)
+    };
+    Ok(Done::new(text, json!({ "imports": imports })))
+}
+
+/// One paragraph an import, latest run first.
+fn describe(imports: &[ImportStatus]) -> String {
+    if imports.is_empty() {
+        return "no imports\n".to_string();
+    }
+    let mut text = String::new();
+    for import in imports {
+        let rate = import.rows_per_second.map_or(String::new(), |rate| {
+            format!(", {} rows/s", HumanCount(rate as u64))
+        });
+        let _ = writeln!(
+            text,
+            "{}  {}  into {}: {} rows loaded, {} rejected ({} open){rate}; {} run{}, first {}, last {}",
+            import.import_id,
+            import.state,
+            import.table,
+            HumanCount(import.loaded),
+            HumanCount(import.rejected),
+            HumanCount(import.rejects_open),
+            import.runs,
+            if import.runs == 1 { "" } else { "s" },
+            import.started_at,
+            import.run_at,
+        );
+        for source in &import.sources {
+            let state = if source.finished {
+                "complete"
+            } else {
+                "not complete"
+            };
+            let _ = write!(
+                text,
+                "  {}: {} committed, {state}",
+                source.name,
+                HumanBytes(source.bytes)
+            );
+            for (from, to) in &source.gaps {
+                let _ = write!(text, "; gap from byte {from} to {to}");
+            }
+            text.push('\n');
+        }
+    }
+    text
+}

@@ -1,0 +1,18 @@
+//! The settings of a load: partial ones from profile, job file and flags, merged once in this
+//! order, and settings as meant, checked once with every limit.
+
+mod durability;
+mod inputs;
+mod outputs;
+mod partial;
+mod profile;
+mod settings;
+mod units;
+mod values;
+
+pub use durability::Durability;
+pub use outputs::check_output;
+pub use partial::{PartialReading, PartialSettings, defaults};
+pub use profile::Profile;
+pub use settings::{LedgerUse, LoadSettings, SettingsError};
+pub use units::{Number, Size, Time};

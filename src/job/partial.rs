@@ -1,0 +1,428 @@
+//! Partial settings: what one profile, job file or command line says, each setting or not. The
+//! same names serve as flags and as keys; merged with [`PartialSettings::or`], the stronger first,
+//! and completed with the defaults once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::inputs::inputs;
+use super::units::{Number, Size, Time};
+use super::values::{
+    Byte, CompressionChoice, FormatChoice, ImportId, Names, OnErrorChoice, Quote,
+};
+use super::{Durability, LedgerUse, LoadSettings, Profile, SettingsError};
+use crate::queue::Overflow;
+use crate::report::ProgressMode;
+use crate::source::ReadOptions;
+use crate::strategy::{CopyFormat, StrategyKind};
+use crate::worker::{Commit, OnError};
+
+/// A struct whose settings can be filled up from a weaker one.
+macro_rules! layered {
+    ($(#[$meta:meta])* pub struct $name:ident {
+        $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)*
+    }) => {
+        $(#[$meta])*
+        pub struct $name {
+            $($(#[$field_meta])* pub $field: $type,)*
+        }
+
+        impl $name {
+            /// These settings, and where they say nothing those of `weaker`.
+            #[must_use]
+            pub fn or(self, weaker: Self) -> Self {
+                $name { $($field: self.$field.or(weaker.$field),)* }
+            }
+        }
+    };
+}
+
+/// Fills up what [`Option::or`] does for options.
+trait Layer {
+    fn or(self, weaker: Self) -> Self;
+}
+
+/// A switch that is off says nothing.
+impl Layer for bool {
+    fn or(self, weaker: bool) -> bool {
+        self || weaker
+    }
+}
+
+/// An empty list says nothing.
+impl<T> Layer for Vec<T> {
+    fn or(self, weaker: Self) -> Self {
+        if self.is_empty() { weaker } else { self }
+    }
+}
+
+layered! {
+/// How sources are read.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[command(next_help_heading = "Input")]
+#[serde(default)]
+pub struct PartialReading {
+    /// How records are written [default: by the file's name, else its first byte]
+    #[arg(long, value_enum)]
+    pub format: Option<FormatChoice>,
+    /// Byte between two fields, "tab" for a tab [default: comma, tab for TSV]
+    #[arg(long, value_name = "BYTE")]
+    pub delimiter: Option<Byte>,
+    /// Byte around fields, "none" for no quotes
+    #[arg(long, value_name = "BYTE")]
+    pub quote: Option<Quote>,
+    /// Byte before a quote within quotes [default: the quote]
+    #[arg(long, value_name = "BYTE")]
+    pub escape: Option<Byte>,
+    /// Unquoted field that means NULL
+    #[arg(long, value_name = "TEXT")]
+    pub null: Option<String>,
+    /// The first record is data, not column names [default: off]
+    #[arg(long)]
+    pub no_header: bool,
+    /// Columns of the fields in their order, as a CSV list [default: the header, else all columns]
+    #[arg(long, value_name = "LIST")]
+    pub columns: Option<Names>,
+    /// How the input is packed [default: by its first bytes]
+    #[arg(long, value_enum)]
+    pub compression: Option<CompressionChoice>,
+    /// Longest record; a longer one is an error
+    #[arg(long, value_name = "SIZE")]
+    pub max_record_bytes: Option<Size>,
+    /// Read at most this many records [default: all]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+}
+}
+
+layered! {
+/// What one source of settings says of a load.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(default)]
+pub struct PartialSettings {
+    /// Files or quoted globs; "-" or none: stdin
+    #[arg(value_name = "INPUT")]
+    #[serde(rename = "input")]
+    pub inputs: Vec<String>,
+    /// Target table, as in SQL: [schema.]table, '"Mixed"' to keep upper case
+    #[arg(long, short, value_name = "TABLE", required = true)]
+    pub table: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    #[allow(missing_docs)]
+    pub reading: PartialReading,
+    /// What kind of load this is; sets the flags marked * [default: none]
+    #[arg(long, value_enum, help_heading = "Strategy")]
+    pub profile: Option<Profile>,
+    /// How batches become statements
+    #[arg(long, short, value_enum, help_heading = "Strategy")]
+    pub strategy: Option<StrategyKind>,
+    /// What copy sends: binary where every column has a binary form, or text
+    #[arg(long, value_enum, help_heading = "Strategy")]
+    pub copy_format: Option<CopyFormat>,
+    /// Connections that write at the same time [default: one a core, at most 4; 1 with --commit load]
+    #[arg(long, short = 'j', value_name = "N", help_heading = "Strategy")]
+    pub workers: Option<Number>,
+    /// Rows that close a batch * [default: 1000; copy and discard: no limit]
+    #[arg(long, value_name = "N", help_heading = "Strategy")]
+    pub batch_rows: Option<Number>,
+    /// Bytes that close a batch
+    #[arg(long, value_name = "SIZE", help_heading = "Strategy")]
+    pub batch_bytes: Option<Size>,
+    /// Longest time the first row of a batch waits for more *
+    #[arg(long, value_name = "TIME", help_heading = "Strategy")]
+    pub max_wait: Option<Time>,
+    /// Batches that may wait for a worker; memory grows by --batch-bytes for each
+    #[arg(long, value_name = "N", help_heading = "Strategy")]
+    pub queue: Option<Number>,
+    /// What happens when the server is slower than the source *
+    #[arg(long, value_enum, help_heading = "Stream")]
+    pub overflow: Option<Overflow>,
+    /// Directory for batches on disk with --overflow spill [default: none]
+    #[arg(long, value_name = "DIR", help_heading = "Stream")]
+    pub spill_dir: Option<PathBuf>,
+    /// Most bytes of the files in --spill-dir; then the source waits
+    #[arg(long, value_name = "SIZE", help_heading = "Stream")]
+    pub spill_limit: Option<Size>,
+    /// Time that batches under way have to finish after Ctrl-C or SIGTERM
+    #[arg(long, value_name = "TIME", help_heading = "Stream")]
+    pub grace: Option<Time>,
+    /// What a commit covers; "row" needs --strategy insert
+    #[arg(long, value_enum, help_heading = "Strategy")]
+    pub commit: Option<Commit>,
+    /// Name of this load in the ledger [default: from the table and the content of the files; new for stdin]
+    #[arg(long, value_name = "ID", help_heading = "Safety")]
+    pub import_id: Option<ImportId>,
+    /// Forget what the ledger knows of this load and load again [default: off]
+    #[arg(long, help_heading = "Safety")]
+    pub restart: bool,
+    /// Note nothing in the server: no resume, no rights needed beyond INSERT [default: off]
+    #[arg(long, help_heading = "Safety")]
+    pub no_ledger: bool,
+    /// What the server waits for at a commit (its synchronous_commit) * [default: as the server is set]
+    #[arg(long, value_enum, help_heading = "Safety")]
+    pub durability: Option<Durability>,
+    /// Most repetitions of one transaction
+    #[arg(long, value_name = "N", help_heading = "Safety")]
+    pub max_retries: Option<u32>,
+    /// Longest wait for one answer of the server; then the connection is given up
+    #[arg(long, value_name = "TIME", help_heading = "Safety")]
+    pub answer_timeout: Option<Time>,
+    /// Longest time to deliver one batch, retries included
+    #[arg(long, value_name = "TIME", help_heading = "Safety")]
+    pub delivery_timeout: Option<Time>,
+    /// What happens to bad rows: put aside, or stop at the first
+    #[arg(long, value_enum, help_heading = "Rejects")]
+    pub on_error: Option<OnErrorChoice>,
+    /// Export bad rows to this file, in the format of the source [default: in the ledger only]
+    #[arg(long, value_name = "FILE", help_heading = "Rejects")]
+    pub rejects: Option<PathBuf>,
+    /// Stop with exit code 4 when more rows than this are bad [default: no limit]
+    #[arg(long, value_name = "N", help_heading = "Rejects")]
+    pub reject_limit: Option<u64>,
+    /// How progress is shown on stderr
+    #[arg(long, value_enum, help_heading = "Output")]
+    pub progress: Option<ProgressMode>,
+    /// Time between two plain lines of progress
+    #[arg(long, value_name = "TIME", help_heading = "Output")]
+    pub report_every: Option<Time>,
+    /// Serve the figures to Prometheus at this address; a port alone means loopback [default: off]
+    #[arg(long, value_name = "ADDR", help_heading = "Output", value_parser = crate::metrics::address)]
+    pub metrics: Option<SocketAddr>,
+    /// Write the figures to this file for node_exporter's textfile collector [default: off]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub metrics_file: Option<PathBuf>,
+}
+}
+
+impl PartialReading {
+    /// Completed with the defaults.
+    pub fn options(self) -> ReadOptions {
+        let default = ReadOptions::default();
+        ReadOptions {
+            format: self.format.map_or(default.format, FormatChoice::format),
+            delimiter: self.delimiter.map(|Byte(byte)| byte).or(default.delimiter),
+            quote: self.quote.map_or(default.quote, |Quote(quote)| quote),
+            escape: self.escape.map(|Byte(byte)| byte).or(default.escape),
+            null: self.null.unwrap_or(default.null),
+            header: !self.no_header && default.header,
+            columns: self.columns.map(|Names(names)| names).or(default.columns),
+            compression: self
+                .compression
+                .map_or(default.compression, CompressionChoice::compression),
+            max_record_bytes: self
+                .max_record_bytes
+                .map_or(default.max_record_bytes, |Size(bytes)| bytes),
+            limit: self.limit.or(default.limit),
+        }
+    }
+}
+
+impl PartialSettings {
+    /// Completed with the profile that is named, and then with the defaults.
+    ///
+    /// # Errors
+    /// When settings contradict each other, or an input is no input.
+    pub fn complete(self) -> Result<LoadSettings, SettingsError> {
+        let given = match self.profile {
+            Some(profile) => self.or(profile.settings()),
+            None => self,
+        };
+        let default = LoadSettings::default();
+        let mut retries = default.retries;
+        set(&mut retries.answer_timeout, given.answer_timeout.map(time));
+        set(
+            &mut retries.delivery_timeout,
+            given.delivery_timeout.map(time),
+        );
+        set(&mut retries.max_retries, given.max_retries);
+        if given.no_ledger && (given.restart || given.import_id.is_some()) {
+            return Err(SettingsError(
+                "--no-ledger keeps no imports: leave out --import-id and --restart".to_string(),
+            ));
+        }
+        Ok(LoadSettings {
+            inputs: inputs(&given.inputs)?,
+            table: given.table.unwrap_or(default.table),
+            read: given.reading.options(),
+            strategy: given.strategy.unwrap_or(default.strategy),
+            copy_format: given.copy_format.unwrap_or(default.copy_format),
+            own_strategy: None,
+            workers: given.workers.map(number).or(default.workers),
+            batch_rows: given.batch_rows.map(number).or(default.batch_rows),
+            batch_bytes: given.batch_bytes.map_or(default.batch_bytes, size),
+            max_wait: given.max_wait.map(time).or(default.max_wait),
+            queue: given.queue.map_or(default.queue, number),
+            commit: given.commit.unwrap_or(default.commit),
+            durability: given.durability.or(default.durability),
+            retries,
+            ledger: if given.no_ledger {
+                LedgerUse::Off
+            } else {
+                LedgerUse::On {
+                    import_id: given.import_id.map(|ImportId(id)| id),
+                    restart: given.restart,
+                }
+            },
+            on_error: match given.on_error {
+                Some(OnErrorChoice::Stop) => OnError::Stop,
+                Some(OnErrorChoice::Reject) | None => OnError::Reject(given.reject_limit),
+            },
+            rejects: given.rejects.or(default.rejects),
+            overflow: given.overflow.unwrap_or(default.overflow),
+            spill_dir: given.spill_dir.or(default.spill_dir),
+            spill_limit: given.spill_limit.map_or(default.spill_limit, size),
+            grace: given.grace.map_or(default.grace, time),
+            progress: given.progress.unwrap_or(default.progress),
+            report_every: given.report_every.map_or(default.report_every, time),
+            metrics: given.metrics.or(default.metrics),
+            metrics_file: given.metrics_file.or(default.metrics_file),
+        })
+    }
+}
+
+fn set<T>(slot: &mut T, given: Option<T>) {
+    if let Some(given) = given {
+        *slot = given;
+    }
+}
+
+fn size(Size(bytes): Size) -> usize {
+    bytes
+}
+
+fn time(Time(time): Time) -> std::time::Duration {
+    time
+}
+
+fn number(Number(number): Number) -> usize {
+    number
+}
+
+/// The defaults that are plain values, by the names of their flags, as the help tells them.
+pub fn defaults() -> Vec<(&'static str, String)> {
+    let load = LoadSettings::default();
+    let read = load.read;
+    let text = |byte: Option<u8>| byte.map_or("none".to_string(), |byte| char::from(byte).into());
+    let word = |value: clap::builder::PossibleValue| value.get_name().to_string();
+    let name = |value: Option<clap::builder::PossibleValue>| value.map_or(String::new(), word);
+    use clap::ValueEnum;
+    vec![
+        ("quote", text(read.quote)),
+        ("null", format!("\"{}\"", read.null)),
+        ("max_record_bytes", Size(read.max_record_bytes).to_string()),
+        ("strategy", name(load.strategy.to_possible_value())),
+        ("copy_format", name(load.copy_format.to_possible_value())),
+        ("batch_bytes", Size(load.batch_bytes).to_string()),
+        (
+            "max_wait",
+            Time(load.max_wait.unwrap_or_default()).to_string(),
+        ),
+        ("queue", load.queue.to_string()),
+        ("overflow", name(load.overflow.to_possible_value())),
+        ("spill_limit", Size(load.spill_limit).to_string()),
+        ("grace", Time(load.grace).to_string()),
+        ("commit", name(load.commit.to_possible_value())),
+        ("max_retries", load.retries.max_retries.to_string()),
+        (
+            "answer_timeout",
+            Time(load.retries.answer_timeout).to_string(),
+        ),
+        (
+            "delivery_timeout",
+            Time(load.retries.delivery_timeout).to_string(),
+        ),
+        (
+            "on_error",
+            match load.on_error {
+                OnError::Reject(_) => "reject".to_string(),
+                OnError::Stop => "stop".to_string(),
+            },
+        ),
+        ("progress", name(load.progress.to_possible_value())),
+        ("report_every", Time(load.report_every).to_string()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// The settings that the keys of a job file make.
+    fn from_keys(keys: serde_json::Value) -> LoadSettings {
+        let partial: PartialSettings = serde_json::from_value(keys).unwrap();
+        partial.complete().unwrap()
+    }
+
+    fn told(settings: &LoadSettings) -> String {
+        let window = settings.window();
+        format!(
+            "{} rows {:?} {:?} {:?} {:?}",
+            window.rows,
+            window.wait.unwrap_or_default(),
+            settings.durability,
+            settings.overflow,
+            settings.commit
+        )
+    }
+
+    #[test]
+    fn nothing_given_is_the_default() {
+        let settings = PartialSettings::default().complete().unwrap();
+        assert_eq!(
+            format!("{settings:?}"),
+            format!("{:?}", LoadSettings::default())
+        );
+    }
+
+    #[test]
+    fn each_profile_sets_what_its_table_says() {
+        let unlimited = usize::MAX;
+        for (profile, expected) in [
+            ("bulk", format!("{unlimited} rows 1s Some(End) Block Batch")),
+            ("etl", format!("{unlimited} rows 1s None Block Batch")),
+            ("events", "20000 rows 500ms Some(Off) Drop Batch".into()),
+            ("metrics", "50000 rows 5s Some(Off) Drop Batch".into()),
+            ("audit", "1000 rows 20ms Some(On) Block Batch".into()),
+        ] {
+            let settings = from_keys(json!({ "profile": profile }));
+            assert_eq!(told(&settings), expected, "{profile}");
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_job_file_and_both_over_the_profile() {
+        let file: PartialSettings = serde_json::from_value(json!({
+            "profile": "events", "batch_rows": "7", "max_wait": "3s", "commit": "load",
+            "no_header": true, "input": ["-"], "delimiter": "tab", "reject_limit": 5,
+        }))
+        .unwrap();
+        let flags: PartialSettings = serde_json::from_value(json!({
+            "max_wait": "4s", "overflow": "block", "delimiter": ";",
+        }))
+        .unwrap();
+        let settings = flags.or(file).complete().unwrap();
+        assert_eq!(told(&settings), "7 rows 4s Some(Off) Block Load");
+        assert!(!settings.read.header);
+        assert_eq!(settings.read.delimiter, Some(b';'));
+        assert_eq!(settings.on_error, OnError::Reject(Some(5)));
+    }
+
+    #[test]
+    fn a_key_of_the_wrong_type_is_refused() {
+        for keys in [
+            json!({ "batch_bytes": "4" }),
+            json!({ "max_wait": 4 }),
+            json!({ "overflow": "spil" }),
+        ] {
+            assert!(
+                serde_json::from_value::<PartialSettings>(keys.clone()).is_err(),
+                "{keys}"
+            );
+        }
+    }
+}

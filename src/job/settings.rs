@@ -1,0 +1,276 @@
+//! The settings of a load as meant, their defaults, and what they must keep to.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Durability;
+use crate::machine;
+use crate::queue::Overflow;
+use crate::report::ProgressMode;
+use crate::source::{Input, ReadOptions};
+use crate::strategy::{CopyFormat, OwnStrategy, StrategyFactory, StrategyKind};
+use crate::window::Window;
+use crate::worker::{Commit, OnError, RetryLimits};
+
+/// Most workers that one load may have.
+const MOST_WORKERS: usize = 256;
+
+/// Most batches that may wait: beyond it only memory is gained.
+const MOST_QUEUE: usize = 10_000;
+
+/// Most bytes of a batch or a record: what PostgreSQL takes in one value, and well below what 32
+/// bits count.
+const MOST_BYTES: usize = 1 << 30;
+
+/// Least time between two lines of progress.
+const LEAST_REPORT_EVERY: Duration = Duration::from_millis(10);
+
+/// A load as meant. [`LoadSettings::default`] is what the command line begins with, but for inputs
+/// and table.
+#[derive(Debug, Clone)]
+pub struct LoadSettings {
+    /// Where rows come from, in order; at least one.
+    pub inputs: Vec<Input>,
+    /// How they are read.
+    pub read: ReadOptions,
+    /// The target as SQL names it: `[schema.]table`.
+    pub table: String,
+    /// How batches become statements.
+    pub strategy: StrategyKind,
+    /// What `copy` sends.
+    pub copy_format: CopyFormat,
+    /// A strategy that is not on the ladder, instead of `strategy`.
+    pub own_strategy: Option<OwnStrategy>,
+    /// Connections that write; `None`: one a core, at most 4, and 1 with [`Commit::Load`].
+    pub workers: Option<usize>,
+    /// Rows that close a batch; `None`: what suits the strategy.
+    pub batch_rows: Option<usize>,
+    /// Bytes that close a batch.
+    pub batch_bytes: usize,
+    /// Longest time the first row of a batch waits for more; `None`: as long as it takes.
+    pub max_wait: Option<Duration>,
+    /// Batches that may wait for a worker.
+    pub queue: usize,
+    /// What a commit covers.
+    pub commit: Commit,
+    /// What the server waits for at a commit; `None`: as it is configured.
+    pub durability: Option<Durability>,
+    /// Limits of the tries of a batch.
+    pub retries: RetryLimits,
+    /// Whether and how the ledger is used.
+    pub ledger: LedgerUse,
+    /// What happens to bad rows.
+    pub on_error: OnError,
+    /// Where bad rows are exported to.
+    pub rejects: Option<PathBuf>,
+    /// What happens when the server is slower than the source.
+    pub overflow: Overflow,
+    /// Where batches go with [`Overflow::Spill`].
+    pub spill_dir: Option<PathBuf>,
+    /// Most bytes of the files there.
+    pub spill_limit: usize,
+    /// How long batches under way may take to finish after a signal.
+    pub grace: Duration,
+    /// How progress is shown.
+    pub progress: ProgressMode,
+    /// Between two plain lines of progress.
+    pub report_every: Duration,
+    /// Where the figures are served over HTTP.
+    pub metrics: Option<SocketAddr>,
+    /// Where the figures are written as a file.
+    pub metrics_file: Option<PathBuf>,
+}
+
+/// Whether and how the ledger is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LedgerUse {
+    /// Not at all.
+    Off,
+    /// For this import.
+    On {
+        /// Its name; `None`: from the table and the content of the files, new for a pipe.
+        import_id: Option<String>,
+        /// Whether what the ledger knows of it is forgotten first.
+        restart: bool,
+    },
+}
+
+impl Default for LoadSettings {
+    fn default() -> Self {
+        LoadSettings {
+            inputs: vec![Input::Stdin],
+            read: ReadOptions::default(),
+            table: String::new(),
+            strategy: StrategyKind::Copy,
+            copy_format: CopyFormat::Auto,
+            own_strategy: None,
+            workers: None,
+            batch_rows: None,
+            batch_bytes: 4 << 20,
+            max_wait: Some(Duration::from_secs(1)),
+            queue: 2,
+            commit: Commit::Batch,
+            durability: None,
+            retries: RetryLimits {
+                answer_timeout: Duration::from_secs(300),
+                delivery_timeout: Duration::from_secs(600),
+                max_retries: 20,
+            },
+            ledger: LedgerUse::On {
+                import_id: None,
+                restart: false,
+            },
+            on_error: OnError::Reject(None),
+            rejects: None,
+            overflow: Overflow::Block,
+            spill_dir: None,
+            spill_limit: 1 << 30,
+            grace: Duration::from_secs(10),
+            progress: ProgressMode::Auto,
+            report_every: Duration::from_secs(10),
+            metrics: None,
+            metrics_file: None,
+        }
+    }
+}
+
+/// A setting that cannot be, named by its flag.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingsError(pub String);
+
+impl LoadSettings {
+    /// Connections that write.
+    pub fn workers(&self) -> usize {
+        match self.workers {
+            Some(workers) => workers,
+            None if self.commit == Commit::Load => 1,
+            None => machine::cores().min(4),
+        }
+    }
+
+    /// When a batch closes.
+    pub fn window(&self) -> Window {
+        let rows = self.batch_rows;
+        Window {
+            rows: match (self.commit, &self.ledger) {
+                // A commit covers one row and its place in the ledger.
+                (Commit::Row, LedgerUse::On { .. }) => 1,
+                _ => rows.unwrap_or(self.strategy.default_batch_rows()),
+            },
+            bytes: self.batch_bytes,
+            wait: self.max_wait,
+        }
+    }
+
+    /// What makes the strategy of each connection.
+    pub fn strategy_factory(&self) -> StrategyFactory {
+        StrategyFactory {
+            kind: self.strategy,
+            format: self.copy_format,
+            own: self.own_strategy.clone(),
+        }
+    }
+
+    /// Whether rows are put aside until the server follows, and where.
+    pub fn spills_to(&self) -> Option<&PathBuf> {
+        let spills = self.overflow == Overflow::Spill;
+        self.spill_dir.as_ref().filter(|_| spills)
+    }
+
+    /// SQL that begins a batch's transaction. All settings are LOCAL, so that a pooler may lend
+    /// the connection to others between transactions.
+    ///
+    /// Not READ WRITE: a standby refuses those words with 0A000, which nothing would tell from a
+    /// statement it does not know; the first write it refuses with 25006, which passes.
+    pub fn begin(&self) -> String {
+        let mut sql =
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '30s'".to_string();
+        if let Some(durability) = self.durability {
+            sql.push_str("; SET LOCAL synchronous_commit = ");
+            sql.push_str(durability.setting());
+        }
+        // In one transaction for the whole load the source may pause as long as it likes.
+        sql.push_str(match self.commit {
+            Commit::Load => "; SET LOCAL idle_in_transaction_session_timeout = 0",
+            _ => "; SET LOCAL idle_in_transaction_session_timeout = '60s'",
+        });
+        if self.strategy != StrategyKind::Copy {
+            // The statements are the same each time; planning a thousand rows anew costs more
+            // than a plan made for their values could gain.
+            sql.push_str("; SET LOCAL plan_cache_mode = force_generic_plan");
+        }
+        sql
+    }
+
+    /// Checks every limit, and what contradicts what.
+    ///
+    /// # Errors
+    /// The first setting that cannot be, named by its flag.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let workers = self.workers();
+        let broken = [
+            (self.table.is_empty(), "--table: name the table to load"),
+            (
+                self.inputs.is_empty(),
+                "INPUT: name at least one file, or - for stdin",
+            ),
+            (
+                !(1..=MOST_WORKERS).contains(&workers),
+                "--workers: 1 to 256 connections",
+            ),
+            (
+                !(1..=MOST_QUEUE).contains(&self.queue),
+                "--queue: at least 1 and at most 10000 batches may wait",
+            ),
+            (
+                self.batch_rows == Some(0),
+                "--batch-rows: a batch has at least 1 row",
+            ),
+            (
+                !(1..=MOST_BYTES).contains(&self.batch_bytes),
+                "--batch-bytes: at most 1GiB, the most that PostgreSQL takes in one value",
+            ),
+            (
+                !(1..=MOST_BYTES).contains(&self.read.max_record_bytes),
+                "--max-record-bytes: PostgreSQL takes no row above 1GiB",
+            ),
+            (
+                self.report_every < LEAST_REPORT_EVERY,
+                "--report-every: at least 10ms",
+            ),
+            (
+                self.commit == Commit::Row && self.strategy != StrategyKind::Insert,
+                "--commit row needs --strategy insert: the other strategies send many rows at once",
+            ),
+            (
+                self.commit == Commit::Load && workers > 1,
+                "--commit load is one transaction and takes one worker",
+            ),
+            (
+                self.read.delimiter.is_some() && self.read.delimiter == self.read.quote,
+                "--delimiter and --quote are the same byte",
+            ),
+        ];
+        let spilling = [
+            (
+                self.spill_dir.is_none(),
+                "--overflow spill needs --spill-dir DIR",
+            ),
+            (
+                self.ledger == LedgerUse::Off,
+                "--overflow spill needs the ledger: it alone tells which batches on disk were committed",
+            ),
+            (
+                self.commit != Commit::Batch,
+                "--overflow spill needs --commit batch",
+            ),
+        ];
+        let spilling = spilling.iter().filter(|_| self.overflow == Overflow::Spill);
+        match broken.iter().chain(spilling).find(|(broken, _)| *broken) {
+            Some((_, message)) => Err(SettingsError((*message).to_string())),
+            None => super::outputs::check(self),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What can be wrong with the ledger, or with what it is asked to do.
+
+use crate::connect::ConnectError;
+use crate::retry;
+use crate::server_error;
+
+/// Why the ledger cannot be used, or refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The server refused a statement.
+    #[error("{doing}: {}", server_error::describe(.error))]
+    Server {
+        /// What was being done.
+        doing: &'static str,
+        /// The server's words.
+        error: tokio_postgres::Error,
+    },
+    /// A second connection could not be made.
+    #[error(transparent)]
+    Connect(ConnectError),
+    /// It is not there, of another version, or not for this role.
+    #[error("{0}")]
+    Unusable(String),
+    /// No such import.
+    #[error("there is no import {0}; `pgrung status` lists them")]
+    UnknownImport(String),
+    /// Input, table or options differ from what the ledger knows.
+    #[error("{0}")]
+    Changed(String),
+    /// A newer run of the same import has taken over.
+    #[error(
+        "another run of import {0} has taken over; this one has stopped and commits nothing more"
+    )]
+    TakenOver(String),
+    /// Commits that the server had answered are gone.
+    #[error(
+        "the server has lost {lost} of {read} records after it had committed them: it crashed, and did not wait for the disk \
+         (--durability, an unlogged table) or for its standby; run the same command again, it loads what is missing"
+    )]
+    Lost {
+        /// Records that are gone.
+        lost: u64,
+        /// Records read.
+        read: u64,
+    },
+}
+
+impl LedgerError {
+    /// Whether the same thing may succeed a little later: the connection or the server was lost.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            LedgerError::Server { error, .. } => retry::may_pass(error),
+            LedgerError::Connect(error) => retry::connecting_may_pass(error),
+            _ => false,
+        }
+    }
+}
+
+/// Says what was being done when the server refused.
+pub(super) fn refused(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> LedgerError + Copy {
+    move |error| LedgerError::Server { doing, error }
+}
+
+pub(super) fn opening(error: tokio_postgres::Error) -> LedgerError {
+    refused("opening the import in the ledger")(error)
+}

@@ -1,0 +1,140 @@
+//! The SQL of a replay: rejects of an import, locked while they are loaded again, and what became
+//! of them.
+
+use tokio_postgres::Client;
+
+use super::error::{LedgerError, refused};
+use super::rejects::storable;
+use super::{rejects, spans};
+use crate::source::Reading;
+use crate::strategy::Refusal;
+use crate::target::Target;
+
+/// An import whose rejects are loaded again.
+pub struct ReplayImport {
+    import_id: String,
+    /// Schema and table, quoted.
+    pub target: String,
+    /// Names of the columns in the order of the fields.
+    pub columns: Vec<String>,
+    /// How its records are read.
+    pub reading: Reading,
+    unlogged: bool,
+}
+
+/// A reject that is not replayed yet.
+pub struct OpenReject {
+    /// Its number in the ledger.
+    pub id: i64,
+    /// The record's original bytes.
+    pub original: Vec<u8>,
+}
+
+impl ReplayImport {
+    /// Finds the import.
+    ///
+    /// # Errors
+    /// When there is none of that name, or another version of pgrung wrote it.
+    pub async fn find(client: &Client, import_id: &str) -> Result<Self, LedgerError> {
+        let row = client
+            .query_opt(
+                "SELECT target, columns, reading, target_unlogged FROM pgrung.imports WHERE import_id = $1",
+                &[&import_id],
+            )
+            .await
+            .map_err(refused("reading the import"))?
+            .ok_or_else(|| LedgerError::UnknownImport(import_id.to_string()))?;
+        let reading = serde_json::from_value(row.get("reading")).map_err(|error| {
+            LedgerError::Unusable(format!(
+                "import {import_id} was read in a way that this pgrung does not know: {error}"
+            ))
+        })?;
+        Ok(ReplayImport {
+            import_id: import_id.to_string(),
+            target: row.get("target"),
+            columns: row.get("columns"),
+            reading,
+            unlogged: row.get("target_unlogged"),
+        })
+    }
+
+    /// The next rejects behind number `last`, `most` of them, locked until the transaction ends.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn next(
+        &self,
+        client: &Client,
+        last: i64,
+        most: i64,
+    ) -> Result<Vec<OpenReject>, tokio_postgres::Error> {
+        let sql = format!(
+            "SELECT reject_id, original FROM {}
+             WHERE import_id = $1 AND replayed_at IS NULL AND reject_id > $2
+             ORDER BY reject_id LIMIT $3 FOR UPDATE",
+            rejects(self.unlogged)
+        );
+        let rows = client.query(&sql, &[&self.import_id, &last, &most]).await?;
+        let open = rows.iter().map(|row| OpenReject {
+            id: row.get("reject_id"),
+            original: row.get("original"),
+        });
+        Ok(open.collect())
+    }
+
+    /// Marks rejects as loaded, and counts them as such in their spans; returns how many could be
+    /// marked.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn mark_loaded(
+        &self,
+        client: &Client,
+        ids: &[i64],
+    ) -> Result<i64, tokio_postgres::Error> {
+        let sql = format!(
+            "WITH marked AS (
+                 UPDATE {rejects} SET replayed_at = now() WHERE reject_id = ANY ($1) AND replayed_at IS NULL
+                 RETURNING import_id, source, start_byte
+             ), moved AS (
+                 UPDATE {spans} p SET loaded = p.loaded + m.count, rejected = p.rejected - m.count
+                 FROM (SELECT p.import_id, p.source, p.start_byte, count(*) AS count
+                       FROM marked JOIN {spans} p
+                         ON p.import_id = marked.import_id AND p.source = marked.source
+                        AND marked.start_byte >= p.start_byte AND marked.start_byte < p.end_byte
+                       GROUP BY 1, 2, 3) m
+                 WHERE p.import_id = m.import_id AND p.source = m.source AND p.start_byte = m.start_byte
+                 RETURNING m.count
+             )
+             SELECT count(*) AS marked FROM marked",
+            rejects = rejects(self.unlogged),
+            spans = spans(self.unlogged),
+        );
+        Ok(client.query_one(&sql, &[&ids]).await?.get("marked"))
+    }
+
+    /// Notes why a reject was refused again.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn note_refused(
+        &self,
+        client: &Client,
+        target: &Target,
+        id: i64,
+        refusal: &Refusal,
+    ) -> Result<u64, tokio_postgres::Error> {
+        let sql = format!(
+            "UPDATE {} SET sqlstate = $2, column_name = $3, constraint_name = $4, message = $5, rejected_at = now()
+             WHERE reject_id = $1",
+            rejects(self.unlogged)
+        );
+        let (column, message) = (refusal.column_name(target), storable(&refusal.message));
+        client
+            .execute(
+                &sql,
+                &[&id, &refusal.sqlstate, &column, &refusal.constraint, &message],
+            )
+            .await
+    }
+}

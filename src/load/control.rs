@@ -1,0 +1,44 @@
+//! The one connection of a load besides those of its workers.
+
+use tokio_postgres::Client;
+
+use crate::connect::{self, ConnectError, ConnectSettings};
+
+/// A connection that is opened when it is needed, and again when it is lost.
+pub struct ControlConnection {
+    server: ConnectSettings,
+    client: Option<Client>,
+}
+
+impl ControlConnection {
+    /// No connection yet.
+    pub fn new(server: &ConnectSettings) -> Self {
+        ControlConnection {
+            server: server.clone(),
+            client: None,
+        }
+    }
+
+    /// The server.
+    pub fn server(&self) -> &ConnectSettings {
+        &self.server
+    }
+
+    /// The connection.
+    ///
+    /// # Errors
+    /// When none can be made.
+    pub async fn client(&mut self) -> Result<&mut Client, ConnectError> {
+        let open = self.client.take().filter(|client| !client.is_closed());
+        let client = match open {
+            Some(client) => client,
+            None => connect::connect(&self.server).await?,
+        };
+        Ok(self.client.insert(client))
+    }
+
+    /// Closes the connection: something may be left on it.
+    pub fn forget(&mut self) {
+        self.client = None;
+    }
+}

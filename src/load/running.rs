@@ -1,0 +1,173 @@
+//! A load while it runs: what the displays, the watch and the close look at, and the account drawn
+//! from it at the end.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::control::ControlConnection;
+use super::{Control, close};
+use crate::batch::Batch;
+use crate::error::Error;
+use crate::job::LoadSettings;
+use crate::ledger::Ledger;
+use crate::machine;
+use crate::queue::SpillQueue;
+use crate::report::{Counters, LatencyMillis, Looks, Observed, Summary};
+use crate::target::Target;
+use crate::window::FlushReason;
+
+/// Loads shorter than this say nothing about what bound them.
+const WORTH_A_VERDICT: Duration = Duration::from_secs(2);
+
+/// A load that runs.
+pub struct Running {
+    /// What is written.
+    pub target: Arc<Target>,
+    /// Where commits are noted.
+    pub ledger: Option<Ledger>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// Stored bytes taken from the sources.
+    pub taken: Arc<AtomicU64>,
+    /// Stored bytes of all sources, where known.
+    pub total: Option<u64>,
+    /// Batches between readers and workers.
+    pub waiting: async_channel::Receiver<Batch>,
+    /// Batches on disk.
+    pub spilling: Option<SpillQueue>,
+    /// Server processes of the workers.
+    pub backends: Arc<Mutex<Vec<i32>>>,
+    /// Whether an earlier run has finished the import.
+    pub finished: bool,
+    /// Indexes of the table.
+    pub indexes: i64,
+    /// Whether the table writes to the log.
+    pub logged: bool,
+    /// The header line of a file of rejects.
+    pub reject_header: Vec<u8>,
+}
+
+impl Running {
+    /// A load that nobody looks at.
+    pub fn unseen(target: Arc<Target>, ledger: Ledger) -> Self {
+        Running {
+            target,
+            ledger: Some(ledger),
+            counters: Arc::default(),
+            taken: Arc::default(),
+            total: None,
+            waiting: async_channel::bounded(1).1,
+            spilling: None,
+            backends: Arc::default(),
+            finished: false,
+            indexes: 0,
+            logged: true,
+            reject_header: Vec::new(),
+        }
+    }
+
+    /// What ended the spill early.
+    ///
+    /// # Errors
+    /// What the disk said.
+    pub fn check_spill(&self) -> Result<(), Error> {
+        match self.spilling.as_ref().and_then(SpillQueue::take_failure) {
+            Some(failure) => Err(failure.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Exports the rejects of the import to the file that was asked for.
+    ///
+    /// # Errors
+    /// What the server or the operating system says.
+    pub async fn export(
+        &self,
+        connection: &mut ControlConnection,
+        settings: &LoadSettings,
+        control: &Control,
+    ) -> Result<(), Error> {
+        let (Some(path), Some(ledger)) = (&settings.rejects, &self.ledger) else {
+            return Ok(());
+        };
+        let header = self.reject_header.clone();
+        let records = close::export(connection, ledger, header, path).await?;
+        if records > 0 {
+            let notice = format!("{records} rejects are in {}", path.display());
+            control.console.notice(&notice);
+        }
+        Ok(())
+    }
+
+    /// Says what was read and is in no table.
+    pub fn tell(&self, control: &Control) {
+        let rows = self
+            .spilling
+            .as_ref()
+            .map_or(0, |spilling| spilling.on_disk().rows);
+        if rows > 0 {
+            control.console.notice(&format!(
+                "{rows} rows wait on disk; the next run with the same --spill-dir loads them"
+            ));
+        }
+        let cut = self.counters.cut_bytes.get();
+        if cut > 0 {
+            control.console.notice(&format!(
+                "{cut} bytes of an unfinished record had been read and are not loaded"
+            ));
+        }
+    }
+
+    /// The account of the load. `writing`: until the last worker ended.
+    pub fn summary(
+        &self,
+        settings: &LoadSettings,
+        elapsed: Duration,
+        writing: Duration,
+        looks: Looks,
+    ) -> Summary {
+        let counters = &self.counters;
+        let (rows, batches) = (counters.rows(), counters.batches());
+        let seconds = elapsed.as_secs_f64();
+        let observed = self.observed(settings, writing, looks);
+        Summary {
+            import_id: self.ledger.as_ref().map(|ledger| ledger.import_id.clone()),
+            table: self.target.table.clone(),
+            strategy: settings.strategy.name(),
+            workers: settings.workers(),
+            balanced: rows.balanced(),
+            rows,
+            bytes_read: self.taken.load(Relaxed),
+            elapsed_seconds: seconds,
+            rows_per_second: rows.tally.loaded() as f64 / seconds.max(f64::EPSILON),
+            batches,
+            commit_latency_ms: LatencyMillis::from(&counters.commit),
+            wait_ms: LatencyMillis::from(&counters.wait),
+            retries: counters.retries.get(),
+            peak_memory_bytes: machine::peak_memory_bytes(),
+            bottleneck: observed
+                .verdict()
+                .filter(|_| writing > WORTH_A_VERDICT),
+        }
+    }
+
+    fn observed(&self, settings: &LoadSettings, writing: Duration, looks: Looks) -> Observed {
+        let workers = settings.workers();
+        let batches = self.counters.batches();
+        let by_timer = batches
+            .flushes()
+            .find(|(reason, _)| *reason == FlushReason::Wait)
+            .map_or(0, |(_, batches)| batches);
+        let idle = self.counters.idle_micros.get() as f64;
+        Observed {
+            looks,
+            input: idle / (writing.as_micros() as f64 * workers as f64).max(1.0),
+            timer: by_timer as f64 / batches.count().max(1) as f64,
+            workers,
+            cores: machine::cores(),
+            indexes: self.indexes,
+            logged: self.logged,
+        }
+    }
+}

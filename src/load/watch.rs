@@ -1,0 +1,148 @@
+//! What goes on beside a load on its control connection: looks at the workers' server processes,
+//! to tell afterwards what bound the load, and merges of spans, so that the ledger stays small.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+use tokio_postgres::Statement;
+
+use super::control::ControlConnection;
+use super::running::Running;
+use crate::faults;
+use crate::job::LoadSettings;
+use crate::ledger::Ledger;
+use crate::report::{Counters, Looks};
+use crate::stop::Stop;
+
+/// Between two looks: often enough for a load of two seconds, too seldom to cost anything.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Looks that are left out at the beginning: a load that is over at once needs none.
+const FIRST_LOOK: Duration = Duration::from_millis(300);
+
+/// Between two thoughts whether spans are worth merging, and the batches since the last merge that
+/// make another one worth the wait.
+const MERGE: (Duration, u64) = (Duration::from_secs(30), 500);
+
+/// What each process does: computes, or the kind and name of what it waits for.
+const LOOK: &str = "
+SELECT coalesce(wait_event_type, '') AS kind, coalesce(wait_event, '') AS event
+FROM pg_stat_activity WHERE pid = ANY ($1) AND state <> 'idle'";
+
+/// The watch over one load.
+pub struct Watch {
+    task: JoinHandle<(ControlConnection, Looks)>,
+    over: Arc<Stop>,
+    server: ControlConnection,
+}
+
+impl Watch {
+    /// Starts watching; the watch has the control connection until its end.
+    pub fn start(
+        connection: ControlConnection,
+        running: &Running,
+        settings: &LoadSettings,
+    ) -> Self {
+        let over = Arc::<Stop>::default();
+        let server = ControlConnection::new(connection.server());
+        let watcher = Watcher {
+            connection,
+            look: None,
+            backends: running.backends.clone(),
+            blind: false,
+            ledger: running.ledger.clone(),
+            counters: running.counters.clone(),
+            merged: 0,
+            answer_timeout: settings.retries.answer_timeout,
+        };
+        Watch {
+            task: tokio::spawn(watcher.run(over.clone())),
+            over,
+            server,
+        }
+    }
+
+    /// Ends the watch; a merge under way finishes first.
+    pub async fn end(self) -> (ControlConnection, Looks) {
+        self.over.set();
+        // Whatever went wrong with the watch is no fault of the load.
+        self.task
+            .await
+            .unwrap_or((self.server, Looks::default()))
+    }
+}
+
+struct Watcher {
+    connection: ControlConnection,
+    look: Option<Statement>,
+    /// Server processes of the workers.
+    backends: Arc<Mutex<Vec<i32>>>,
+    /// Whether looking has failed.
+    blind: bool,
+    ledger: Option<Ledger>,
+    counters: Arc<Counters>,
+    /// Batches at the last merge.
+    merged: u64,
+    answer_timeout: Duration,
+}
+
+impl Watcher {
+    async fn run(mut self, over: Arc<Stop>) -> (ControlConnection, Looks) {
+        let (merge_every, merge_batches) = faults::merge_pace().unwrap_or(MERGE);
+        let mut seen = Looks::default();
+        let mut thought = Instant::now();
+        let mut pause = FIRST_LOOK.min(merge_every);
+        while !over.within(pause).await {
+            pause = LOOK_EVERY.min(merge_every);
+            tokio::select! {
+                () = self.look(&mut seen) => {}
+                () = over.wait() => break,
+            }
+            if thought.elapsed() >= merge_every {
+                thought = Instant::now();
+                self.merge(merge_batches).await;
+            }
+        }
+        (self.connection, seen)
+    }
+
+    /// One look; whatever goes wrong only ends the looking.
+    async fn look(&mut self, seen: &mut Looks) {
+        self.blind = self.blind || self.try_to_look(seen).await.is_none();
+    }
+
+    async fn try_to_look(&mut self, seen: &mut Looks) -> Option<()> {
+        let pids = self.backends.lock().ok()?.clone();
+        let client = self.connection.client().await.ok()?;
+        let statement = match &self.look {
+            Some(statement) => statement,
+            None => self.look.insert(client.prepare(LOOK).await.ok()?),
+        };
+        for row in client.query(statement, &[&pids]).await.ok()? {
+            seen.add(row.get("kind"), row.get("event"));
+        }
+        Some(())
+    }
+
+    /// Merges spans if there are enough of them. A merge that fails is tried again later: the
+    /// spans are right either way.
+    async fn merge(&mut self, enough: u64) {
+        let batches = self.counters.batches().count();
+        let Some(ledger) = &self.ledger else { return };
+        if batches - self.merged < enough {
+            return;
+        }
+        let merge = async {
+            let client = self.connection.client().await.ok()?;
+            ledger.merge(client).await.ok()
+        };
+        match tokio::time::timeout(self.answer_timeout, merge).await {
+            Ok(Some(())) => self.merged = batches,
+            _ => {
+                self.connection.forget();
+                self.look = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The workers of a load, and what they share.
+
+use std::sync::{Arc, Mutex};
+
+use deadpool_postgres::Pool;
+
+use super::Control;
+use super::running::Running;
+use crate::job::{Durability, LoadSettings};
+use crate::ledger::Ledger;
+use crate::reject_file::RejectFile;
+use crate::stop::Stop;
+use crate::target::{Table, Target};
+use crate::worker::{Job, OnError};
+
+/// Where rows go.
+pub struct Destination {
+    /// The table.
+    pub table: Table,
+    /// What is written of it.
+    pub target: Arc<Target>,
+    /// Connections for the workers.
+    pub pool: Pool,
+    /// Where commits are noted.
+    pub ledger: Option<Ledger>,
+    /// Where bad rows go without a ledger.
+    pub reject_file: Option<RejectFile>,
+    /// Names of the sources.
+    pub names: Vec<Arc<str>>,
+}
+
+impl Destination {
+    /// What the workers share.
+    pub fn job(
+        self,
+        settings: &LoadSettings,
+        running: &Running,
+        stop: &Arc<Stop>,
+        control: &Control,
+    ) -> Job {
+        Job {
+            pool: self.pool,
+            begin: settings.begin(),
+            alike: Mutex::default(),
+            deferrable: self.table.deferrable,
+            can_copy: !self.table.row_security,
+            suppresses: self.table.suppresses,
+            volatile: self.table.unlogged || settings.durability == Some(Durability::End),
+            target: self.target,
+            strategy: settings.strategy_factory(),
+            commit: settings.commit,
+            on_error: match settings.on_error {
+                // Nowhere to put them aside.
+                OnError::Reject(_) if self.ledger.is_none() && self.reject_file.is_none() => {
+                    OnError::Stop
+                }
+                on_error => on_error,
+            },
+            ledger: self.ledger,
+            reject_file: self.reject_file.map(Mutex::new),
+            spilling: running.spilling.clone(),
+            window: settings.window(),
+            limits: settings.retries,
+            backends: running.backends.clone(),
+            sources: self.names,
+            counters: running.counters.clone(),
+            stop: stop.clone(),
+            console: control.console.clone(),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What stands between readers and workers: a bounded channel, the buffers that go round, and what
+//! happens when the server is slower than the source.
+
+mod spill;
+mod spilling;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_channel::{Receiver, Sender, TrySendError};
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Batch;
+use crate::outcome::{Outcome, Tally};
+use crate::report::{Console, Counters};
+use crate::source::{Downstream, HandOver};
+use crate::span::Span;
+use crate::stop::Stops;
+
+pub use spill::{Identity, Leftover, Spill, SpillError, SpilledSource, leftovers};
+pub use spilling::{OnDisk, SpillQueue};
+
+/// What to do when all buffers are full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overflow {
+    /// Wait: the pipe stalls, nothing is lost.
+    Block,
+    /// Drop the newest batch and count it.
+    Drop,
+    /// Write batches to files until the server catches up.
+    Spill,
+}
+
+/// Between two notices about dropped batches.
+const NOTICE_EVERY: Duration = Duration::from_secs(1);
+
+/// A channel of full batches, and a fixed number of buffers that go round between its two ends.
+pub struct Queue {
+    /// For the readers: full batches.
+    pub full: Sender<Batch>,
+    /// For the workers: full batches.
+    pub waiting: Receiver<Batch>,
+    /// For the readers: empty batches; who finds none waits.
+    pub empty: Receiver<Batch>,
+    /// For the workers, which give every buffer back.
+    pub give_back: Sender<Batch>,
+}
+
+impl Queue {
+    /// A queue in which `waiting` batches may wait, and `buffers` batches in all. Their memory is
+    /// taken when they are first filled.
+    pub fn new(waiting: usize, buffers: usize) -> Self {
+        let (full, waiting) = async_channel::bounded(waiting);
+        let (give_back, empty) = async_channel::bounded(buffers);
+        for _ in 0..buffers {
+            // The channel has room for exactly this many.
+            let _ = give_back.try_send(Batch::with_capacity(0));
+        }
+        Queue {
+            full,
+            waiting,
+            empty,
+            give_back,
+        }
+    }
+}
+
+/// Where the readers of a load hand their batches over. When it is dropped, no more will come.
+pub struct Entrance {
+    /// For full batches.
+    pub full: Sender<Batch>,
+    /// For empty ones.
+    pub empty: Receiver<Batch>,
+    /// What happens when the queue is full.
+    pub policy: Policy,
+    /// What the load counts.
+    pub counters: Arc<Counters>,
+    /// When to stop.
+    pub stops: Stops,
+    /// Where notices go.
+    pub console: Console,
+}
+
+/// What happens to a batch for which the queue has no room.
+pub enum Policy {
+    /// It waits.
+    Block,
+    /// It is dropped; holds when the user was last told.
+    Drop(Mutex<Option<Instant>>),
+    /// It goes to disk.
+    Spill(SpillQueue),
+}
+
+impl Downstream for Entrance {
+    fn empty(&self) -> Option<Batch> {
+        self.empty.recv_blocking().ok()
+    }
+
+    fn hand_over(&self, batch: Batch) -> HandOver {
+        match &self.policy {
+            Policy::Block => match self.full.send_blocking(batch) {
+                Ok(()) => HandOver::Taken,
+                Err(_) => HandOver::Gone,
+            },
+            Policy::Spill(spilling) => spilling.hand_over(batch, &self.full),
+            Policy::Drop(told) => match self.full.try_send(batch) {
+                Ok(()) => HandOver::Taken,
+                Err(TrySendError::Closed(_)) => HandOver::Gone,
+                Err(TrySendError::Full(batch)) => {
+                    self.count_dropped(&batch, told);
+                    HandOver::Free(batch)
+                }
+            },
+        }
+    }
+
+    fn known(&self, span: &Span) {
+        self.counters.known(span);
+    }
+
+    fn cut(&self, bytes: u64) {
+        self.counters.cut_bytes.add(bytes);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stops.halt.is_set()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.stops.close.is_set()
+    }
+}
+
+impl Entrance {
+    fn count_dropped(&self, batch: &Batch, told: &Mutex<Option<Instant>>) {
+        let rows = batch.len() as u64;
+        self.counters.read.add(rows);
+        self.counters.count(Tally::of(Outcome::Dropped, rows));
+        self.counters.dropped_bytes.add(batch.bytes().len() as u64);
+        let Ok(mut told) = told.lock() else {
+            return;
+        };
+        if told.is_none_or(|last| last.elapsed() >= NOTICE_EVERY) {
+            *told = Some(Instant::now());
+            let rows = self.counters.tally()[Outcome::Dropped];
+            self.console.notice(&format!(
+                "the server is slower than the source: {rows} rows dropped so far (--overflow drop)"
+            ));
+        }
+    }
+}
+
+impl Drop for Entrance {
+    fn drop(&mut self) {
+        if let Policy::Spill(spilling) = &self.policy {
+            spilling.end();
+        }
+    }
+}

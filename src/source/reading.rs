@@ -1,0 +1,161 @@
+//! How the records of an import are read, as the ledger and the spill keep it: all that decides
+//! which rows come out of the same bytes.
+
+use serde::{Deserialize, Serialize};
+
+use super::csv::Dialect;
+
+/// How records are read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    tag = "format",
+    rename_all = "snake_case",
+    rename_all_fields = "snake_case",
+    deny_unknown_fields
+)]
+pub enum Reading {
+    /// Delimited text, whatever its delimiter.
+    Csv {
+        /// Between two fields.
+        delimiter: char,
+        /// Around a field.
+        quote: Option<char>,
+        /// Before a quote within quotes.
+        escape: char,
+        /// The unquoted field that means NULL.
+        null: String,
+        /// Whether the first record names the columns.
+        header: bool,
+        /// How lines end.
+        line_end: LineEnd,
+    },
+    /// One JSON object a line.
+    Ndjson,
+}
+
+/// The last byte of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LineEnd {
+    /// `\n`, with or without `\r` before it.
+    Lf,
+    /// `\r` alone.
+    Cr,
+}
+
+impl Reading {
+    pub(super) fn delimited(dialect: &Dialect, header: bool) -> Self {
+        Reading::Csv {
+            delimiter: char::from(dialect.delimiter),
+            quote: dialect.quote.map(char::from),
+            escape: char::from(dialect.escape),
+            null: String::from_utf8_lossy(&dialect.null).into_owned(),
+            header,
+            line_end: match dialect.line_end {
+                b'\r' => LineEnd::Cr,
+                _ => LineEnd::Lf,
+            },
+        }
+    }
+
+    /// The dialect of delimited text whose records have `columns` fields; `None` for JSON lines.
+    pub(super) fn dialect(&self, columns: usize) -> Option<Dialect> {
+        let Reading::Csv {
+            delimiter,
+            quote,
+            escape,
+            null,
+            line_end,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        // The command line takes single ASCII characters only.
+        let byte = |character: char| u8::try_from(character).unwrap_or(b',');
+        Some(Dialect {
+            delimiter: byte(*delimiter),
+            quote: quote.map(byte),
+            escape: byte(*escape),
+            null: null.clone().into_bytes(),
+            line_end: match line_end {
+                LineEnd::Lf => b'\n',
+                LineEnd::Cr => b'\r',
+            },
+            skip_blank: columns != 1,
+        })
+    }
+
+    /// The header line that makes a file of records out of records; empty where there is none.
+    pub fn header_line(&self, names: &[String]) -> Vec<u8> {
+        let Some(dialect) = self.dialect(names.len()).filter(|_| !names.is_empty()) else {
+            return Vec::new();
+        };
+        let mut line = Vec::new();
+        for name in names {
+            if !line.is_empty() {
+                line.push(dialect.delimiter);
+            }
+            line.extend(dialect.quote);
+            for &byte in name.as_bytes() {
+                if dialect.quote.is_some() && (Some(byte) == dialect.quote || byte == dialect.escape)
+                {
+                    line.push(dialect.escape);
+                }
+                line.push(byte);
+            }
+            line.extend(dialect.quote);
+        }
+        line.push(dialect.line_end);
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dialect() -> Dialect {
+        Dialect {
+            delimiter: b';',
+            escape: b'\\',
+            line_end: b'\r',
+            null: b"NA".to_vec(),
+            ..Dialect::default()
+        }
+    }
+
+    #[test]
+    fn a_dialect_comes_back_from_what_the_ledger_keeps() {
+        let reading = Reading::delimited(&dialect(), true);
+        let json = serde_json::json!(reading);
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "format": "csv", "delimiter": ";", "quote": "\"", "escape": "\\", "null": "NA",
+                "header": true, "line_end": "cr"
+            })
+        );
+        let back: Reading = serde_json::from_value(json).unwrap();
+        assert_eq!(back.dialect(2), Some(dialect()));
+    }
+
+    #[test]
+    fn what_is_missing_or_unknown_is_no_default() {
+        for json in [
+            r#"{"format": "csv", "delimiter": ","}"#,
+            r#"{"format": "parquet"}"#,
+            r#"{"delimiter": ","}"#,
+        ] {
+            assert!(serde_json::from_str::<Reading>(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_header_line_is_quoted_as_its_dialect_quotes() {
+        let names = ["a".to_string(), "b\"c".to_string()];
+        let line = Reading::delimited(&dialect(), true).header_line(&names);
+        assert_eq!(line, b"\"a\";\"b\\\"c\"\r");
+        assert!(Reading::Ndjson.header_line(&names).is_empty());
+    }
+}

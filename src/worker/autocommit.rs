@@ -1,0 +1,110 @@
+//! Each row a commit of its own: the foot of the ladder.
+
+use std::time::Instant;
+
+use super::isolate;
+use super::session::{Session, Written};
+use super::transaction::tally;
+use super::{DeliveryError, Ended, InFlight, Job};
+use crate::batch::Batch;
+use crate::outcome::Tally;
+use crate::retry::{Action, Failure};
+use crate::source::RowParser;
+use crate::strategy::Refused;
+
+/// Asks for the column at fault, in a transaction of its own.
+async fn probe(
+    session: &mut Session,
+    job: &Job,
+    batch: &Batch,
+    index: usize,
+    parser: &mut RowParser,
+) -> Result<Option<String>, Failure> {
+    session.execute("BEGIN").await?;
+    let column = session
+        .column_at_fault(&job.target, batch, index, parser)
+        .await?;
+    session.execute("ROLLBACK").await?;
+    Ok(column)
+}
+
+impl Job {
+    /// Each row a commit of its own.
+    pub(super) async fn autocommit(
+        &self,
+        session: &mut Session,
+        batch: &Batch,
+        parser: &mut RowParser,
+        refused: &mut Refused,
+        in_flight: &mut InFlight,
+    ) -> Result<Tally, Ended> {
+        let mut total = Written::default();
+        for index in 0..batch.len() {
+            let begun = Instant::now();
+            match session
+                .write(batch, index..index + 1, false, parser, refused)
+                .await
+            {
+                Ok(written) => {
+                    if let Err(failure) = self.check_count(written) {
+                        self.committed(total, in_flight);
+                        return Err(Ended::Stopped(DeliveryError::gave_up(
+                            failure,
+                            "rows before it are committed",
+                        )));
+                    }
+                    self.counters.commit.record(begun.elapsed());
+                    total += written;
+                }
+                Err(failure) if failure.action() == Action::FindRow => {
+                    let mut refusal = isolate::refusal(&failure, &self.target.table);
+                    if self.can_copy
+                        && refusal.column.is_none()
+                        && refusal.sqlstate.starts_with("22")
+                    {
+                        let probed = probe(session, self, batch, index, parser).await;
+                        match probed {
+                            Ok(column) => refusal.column = column,
+                            // Rows before are committed: a repetition would double them.
+                            Err(failure) => {
+                                self.committed(total, in_flight);
+                                let record = batch.first_record + index as u64;
+                                return Err(Ended::Stopped(DeliveryError::gave_up(
+                                    failure,
+                                    format!(
+                                        "rows commit one by one; record {record} is refused, those after it are not loaded"
+                                    ),
+                                )));
+                            }
+                        }
+                    }
+                    refused.insert(index, refusal);
+                }
+                Err(failure) => {
+                    self.committed(total, in_flight);
+                    let record = batch.first_record + index as u64;
+                    return Err(Ended::Stopped(DeliveryError::gave_up(
+                        failure,
+                        format!(
+                            "rows commit one by one and there is no ledger: it is not known whether record {record} is stored"
+                        ),
+                    )));
+                }
+            }
+            if let Err(error) = self.check_refused(batch, refused, 0) {
+                self.committed(total, in_flight);
+                return Err(Ended::Stopped(error));
+            }
+            if self.stop.is_set() {
+                break;
+            }
+        }
+        Ok(tally(total, refused))
+    }
+
+    /// Notes rows that are committed although their batch fails.
+    fn committed(&self, written: Written, in_flight: &mut InFlight) {
+        self.counters.count(tally(written, &Refused::default()));
+        in_flight.settle(written.sent);
+    }
+}
