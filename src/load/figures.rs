@@ -17,6 +17,7 @@ use crate::metrics::{self, Info, Snapshot, Timing};
 use crate::overflow::Stage;
 use crate::report::{Batches, Console, Latency, Rows};
 use crate::stop::Stop;
+use crate::window::FlushReason;
 
 /// Where the figures of a load come from.
 #[derive(Clone)]
@@ -42,10 +43,22 @@ impl Figures {
             wait,
         } = &self.tallies;
         let on_disk = self.stage.as_ref().map(Stage::on_disk).unwrap_or_default();
+        let rows = Rows::of(counters);
         Snapshot {
             info: self.info.clone(),
-            rows: Rows::of(counters),
-            batches: [0, 1, 2, 3].map(|index| counters.flushes[index].load(Relaxed)),
+            rows_read: rows.read,
+            rows: vec![
+                ("loaded", rows.loaded),
+                ("rejected", rows.rejected),
+                ("already_loaded", rows.already_loaded),
+                ("dropped", rows.dropped),
+                ("suppressed", rows.suppressed),
+            ],
+            batches: FlushReason::ALL
+                .iter()
+                .zip(&counters.flushes)
+                .map(|(reason, batches)| (reason.name(), batches.load(Relaxed)))
+                .collect(),
             bytes_read: self.taken.load(Relaxed),
             bytes_committed: counters.bytes.load(Relaxed),
             bytes_dropped: counters.dropped_bytes.load(Relaxed),
@@ -73,9 +86,9 @@ impl Figures {
     ) -> Result<Option<JoinHandle<()>>, Error> {
         if let Some(address) = plan.metrics {
             let figures = self.clone();
-            let (bound, _) =
-                metrics::serve(address, move || figures.snapshot(), switches.done.clone()).await?;
-            console.notice(&format!("metrics at http://{bound}/metrics"));
+            let listener = metrics::listen(address).await?;
+            console.notice(&format!("metrics at http://{}/metrics", listener.address()));
+            listener.serve(move || figures.snapshot(), switches.done.clone());
         }
         Ok(plan.metrics_file.clone().map(|path| {
             let (every, done, console) =

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use deadpool_postgres::Pool as Connections;
 use tokio_postgres::Client;
 
 use super::plan::{LedgerUse, LoadPlan};
@@ -37,7 +36,7 @@ pub struct Ready {
     /// What is written of it.
     pub target: Arc<Target>,
     /// Connections for the workers.
-    pub connections: Connections,
+    pub connections: connect::Pool,
     /// Where commits are noted.
     pub ledger: Option<Ledger>,
     /// Indexes of the table.

@@ -2,13 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
-use deadpool_postgres::Pool;
-
 use super::plan::{Durability, LoadPlan};
 use super::prepare::Ready;
 use super::readers::{First, Readers, Sources, Waiting};
 use super::switches::Switches;
 use super::tallies::Tallies;
+use crate::connect;
 use crate::error::Error;
 use crate::ledger::Ledger;
 use crate::overflow::Stage;
@@ -153,7 +152,7 @@ pub struct Destination {
     /// What is written of it.
     pub target: Arc<Target>,
     /// Connections for the workers.
-    pub connections: Pool,
+    pub connections: connect::Pool,
     /// Where commits are noted.
     pub ledger: Option<Ledger>,
     /// Names of the sources.

@@ -9,10 +9,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use deadpool_postgres::Pool;
-
 use self::trial::{Next, Trial};
 use crate::batch::Batch;
+use crate::connect::Pool;
 use crate::error::{Error, RowError};
 use crate::ledger::{Backend, Ledger, Tally};
 use crate::overflow::Stage;
