@@ -102,6 +102,12 @@ impl From<PoolError<ConnectError>> for ConnectError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{Arc, Mutex};
+    use std::time::Instant;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
     use tokio_postgres::Config;
 
     #[tokio::test]
@@ -116,6 +122,50 @@ mod tests {
         );
         assert!(matches!(back, ConnectError::Unreachable { .. }), "{back:?}");
         assert_eq!(back.to_string(), direct.to_string());
+    }
+
+    /// Lets everybody in and then says nothing; holds as many ends as logged in.
+    async fn silent_server() -> (ConnectSettings, Arc<Mutex<Vec<TcpStream>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = Config::new();
+        config.host("127.0.0.1").user("u");
+        config.port(listener.local_addr().unwrap().port());
+        config.connect_timeout(Duration::from_secs(1));
+        let ends = Arc::new(Mutex::new(Vec::new()));
+        let held = ends.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                // AuthenticationOk and ReadyForQuery.
+                stream
+                    .write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I")
+                    .await
+                    .unwrap();
+                held.lock().unwrap().push(stream);
+            }
+        });
+        (ConnectSettings::from_config(config), ends)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_no_longer_answers_is_replaced() {
+        let (settings, ends) = silent_server().await;
+        let pool = pool(&settings, 1).unwrap();
+        drop(pool.get().await.unwrap());
+        assert_eq!(ends.lock().unwrap().len(), 1);
+        let begun = Instant::now();
+        let lent = timeout(Duration::from_secs(5), pool.get()).await;
+        drop(lent.expect("no limit").unwrap());
+        assert!(begun.elapsed() >= Duration::from_secs(1));
+        assert_eq!(ends.lock().unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_taken_out_makes_room_for_another() {
+        let (settings, ends) = silent_server().await;
+        let pool = pool(&settings, 1).unwrap();
+        drop(Lent::take(pool.get().await.unwrap()));
+        drop(pool.get().await.unwrap());
+        assert_eq!(ends.lock().unwrap().len(), 2);
     }
 
     #[test]

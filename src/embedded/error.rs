@@ -141,12 +141,8 @@ const LAST_LINES: usize = 20;
 /// The end of what a program said, as an error carries it.
 pub(super) fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
-    let skipped = lines.len().saturating_sub(LAST_LINES);
-    lines
-        .into_iter()
-        .skip(skipped)
-        .collect::<Vec<_>>()
-        .join("\n")
+    // The difference is never more than the length.
+    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
 }
 
 /// Adds to a system error what was tried, and on what.

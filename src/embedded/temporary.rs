@@ -38,17 +38,16 @@ pub(super) struct TemporaryDir {
 impl TemporaryDir {
     /// Makes a directory in `place` for the server's user.
     pub(super) fn make(place: &Path, programs: &Programs) -> Result<Self, EmbeddedError> {
-        let path = tempfile::Builder::new()
+        let dir = tempfile::Builder::new()
             .prefix(PREFIX)
             .permissions(Permissions::from_mode(PRIVATE))
             .tempdir_in(place)
-            .tried("make a temporary directory in", place)?
-            .keep();
-        let lock = File::open(&path).tried("open", &path)?;
+            .tried("make a temporary directory in", place)?;
+        let lock = File::open(dir.path()).tried("open", dir.path())?;
         // A file system without locks: a sweep cannot lock there either, and removes nothing.
         let _ = lock.try_lock();
         let made = Self {
-            path,
+            path: dir.keep(),
             present: true,
             lock,
         };
