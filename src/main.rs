@@ -4,7 +4,6 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
 use pgrung::{Cli, Exit, Stop};
 
 fn main() -> ExitCode {

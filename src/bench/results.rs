@@ -13,16 +13,16 @@ use crate::worker::Commit;
 
 /// All runs of one rung.
 pub struct CaseRuns {
-    rung: Case,
+    case: Case,
     runs: Vec<Run>,
     latency: Latency,
 }
 
 impl CaseRuns {
     /// No runs yet.
-    pub fn new(rung: Case) -> Self {
+    pub fn new(case: Case) -> Self {
         CaseRuns {
-            rung,
+            case,
             runs: Vec::new(),
             latency: Latency::default(),
         }
@@ -158,7 +158,7 @@ impl Results {
         let foot = self
             .measured
             .iter()
-            .find(|measured| measured.rung.commit == Commit::Row)
+            .find(|measured| measured.case.commit == Commit::Row)
             .map(|measured| median(&measured.rates()));
         self.measured
             .iter()
@@ -167,8 +167,8 @@ impl Results {
                 let rate = median(&rates);
                 let rows = measured.runs.iter().map(|run| run.rows).min().unwrap_or(0);
                 Line {
-                    name: measured.rung.name(),
-                    textbook: measured.rung.textbook(),
+                    name: measured.case.name(),
+                    textbook: measured.case.textbook(),
                     rows,
                     partial: rows < self.rows,
                     rate,
@@ -178,7 +178,7 @@ impl Results {
                     latency: LatencyMillis::from(&measured.latency),
                     wal_bytes: measured.median_of(|run| run.wal_bytes as f64) as u64,
                     table_bytes: measured.median_of(|run| run.table_bytes as f64) as u64,
-                    floor: measured.rung.strategy == crate::strategy::StrategyKind::Discard,
+                    floor: measured.case.strategy == crate::strategy::StrategyKind::Discard,
                 }
             })
             .collect()
@@ -245,12 +245,12 @@ impl Results {
         heading.extend(self.far.iter().map(|far| format!("{:?}", far.round_trip)));
         let mut rows = vec![heading];
         for near in &self.measured {
-            let of_rung = |far: &Distant| {
-                let same = far.measured.iter().find(|other| other.rung == near.rung);
+            let of_case = |far: &Distant| {
+                let same = far.measured.iter().find(|other| other.case == near.case);
                 same.map_or(String::new(), rate)
             };
-            let mut row = vec![near.rung.name().to_string(), rate(near)];
-            row.extend(self.far.iter().map(of_rung));
+            let mut row = vec![near.case.name().to_string(), rate(near)];
+            row.extend(self.far.iter().map(of_case));
             rows.push(row);
         }
         rows
@@ -319,15 +319,15 @@ impl Results {
     }
 
     /// Everything, for programs.
-    pub fn json(&self) -> String {
+    pub fn json(&self) -> Value {
         let results: Vec<Value> = self
             .lines()
             .iter()
             .zip(&self.measured)
             .map(|(line, measured)| {
                 json!({
-                    "strategy": measured.rung.strategy.name(),
-                    "commit": if measured.rung.commit == Commit::Row { "row" } else { "batch" },
+                    "strategy": measured.case.strategy.name(),
+                    "commit": if measured.case.commit == Commit::Row { "row" } else { "batch" },
                     "rows": line.rows,
                     "complete": !line.partial,
                     "seconds": measured.median_of(|run| run.seconds),
@@ -359,8 +359,8 @@ impl Results {
             "round_trips": self.far.iter().map(|far| json!({
                 "round_trip_ms": far.round_trip.as_secs_f64() * 1000.0,
                 "results": far.measured.iter().map(|measured| json!({
-                    "strategy": measured.rung.strategy.name(),
-                    "commit": if measured.rung.commit == Commit::Row { "row" } else { "batch" },
+                    "strategy": measured.case.strategy.name(),
+                    "commit": if measured.case.commit == Commit::Row { "row" } else { "batch" },
                     "rows_per_second": median(&measured.rates()),
                 })).collect::<Vec<Value>>(),
             })).collect::<Vec<Value>>(),

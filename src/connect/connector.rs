@@ -19,7 +19,6 @@ pub(super) enum Step {
     AskingTls = 1,
     /// SSLRequest sent, TLS is a wish; also the login, if the server has no TLS.
     OfferingTls = 2,
-    /// TLS handshake.
     Handshake = 3,
     /// Startup message, authentication, session attributes.
     LoggingIn = 4,

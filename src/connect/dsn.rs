@@ -29,12 +29,13 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Parameters, ConnectError
     let mut parameters = Parameters::new();
     let mut after_password = false;
     for (name, value) in pairs {
-        if !SUPPORTED.contains(&name.as_str()) {
+        let is_one_of = |names: &str| names.split(' ').any(|known| known == name);
+        if !is_one_of(SUPPORTED) {
             return Err(if after_password {
                 fault(
                     "unknown parameter after the password; quote or percent-encode the password if it goes on there",
                 )
-            } else if UNSUPPORTED.contains(&name.as_str()) {
+            } else if is_one_of(UNSUPPORTED) {
                 fault(&format!(
                     "parameter `{name}` is not supported; leave it out"
                 ))
@@ -51,64 +52,20 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Parameters, ConnectError
     Ok(parameters)
 }
 
-const SUPPORTED: &[&str] = &[
-    "application_name",
-    "channel_binding",
-    "client_encoding",
-    "connect_timeout",
-    "dbname",
-    "fallback_application_name",
-    "gssencmode",
-    "host",
-    "hostaddr",
-    "keepalives",
-    "keepalives_count",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_retries",
-    "load_balance_hosts",
-    "options",
-    "passfile",
-    "password",
-    "port",
-    "ssl_min_protocol_version",
-    "sslcert",
-    "sslcompression",
-    "sslkey",
-    "sslmode",
-    "sslnegotiation",
-    "sslrootcert",
-    "target_session_attrs",
-    "tcp_user_timeout",
-    "user",
-];
+/// What we read, by libpq's names.
+const SUPPORTED: &str = "\
+    application_name channel_binding client_encoding connect_timeout dbname \
+    fallback_application_name gssencmode host hostaddr keepalives keepalives_count \
+    keepalives_idle keepalives_interval keepalives_retries load_balance_hosts options passfile \
+    password port ssl_min_protocol_version sslcert sslcompression sslkey sslmode \
+    sslnegotiation sslrootcert target_session_attrs tcp_user_timeout user";
 
 /// libpq's other parameters. Ignoring one could weaken what was asked for.
-const UNSUPPORTED: &[&str] = &[
-    "gssdelegation",
-    "gsslib",
-    "krbsrvname",
-    "max_protocol_version",
-    "min_protocol_version",
-    "oauth_client_id",
-    "oauth_client_secret",
-    "oauth_issuer",
-    "oauth_scope",
-    "replication",
-    "require_auth",
-    "requirepeer",
-    "scram_client_key",
-    "scram_server_key",
-    "service",
-    "servicefile",
-    "ssl_max_protocol_version",
-    "sslcertmode",
-    "sslcrl",
-    "sslcrldir",
-    "sslkeylogfile",
-    "sslpassword",
-    "sslsni",
-];
+const UNSUPPORTED: &str = "\
+    gssdelegation gsslib krbsrvname max_protocol_version min_protocol_version oauth_client_id \
+    oauth_client_secret oauth_issuer oauth_scope replication require_auth requirepeer \
+    scram_client_key scram_server_key service servicefile ssl_max_protocol_version sslcertmode \
+    sslcrl sslcrldir sslkeylogfile sslpassword sslsni";
 
 type Pairs = Result<Vec<(String, String)>, &'static str>;
 
@@ -118,13 +75,11 @@ fn uri_pairs(text: &str) -> Pairs {
     let mut pairs = Vec::new();
     let mut rest = text;
     // As libpq: credentials end at the first @ that comes before any /.
-    if let Some(at) = text
-        .find(['@', '/'])
-        .filter(|i| text[*i..].starts_with('@'))
-    {
-        let (user, password) = match text[..at].split_once(':') {
+    let parts = text.split_once('@');
+    if let Some((credentials, place)) = parts.filter(|(before, _)| !before.contains('/')) {
+        let (user, password) = match credentials.split_once(':') {
             Some((user, password)) => (user, Some(password)),
-            None => (&text[..at], None),
+            None => (credentials, None),
         };
         if !user.is_empty() {
             pairs.push(("user".to_owned(), decode(user)?));
@@ -132,7 +87,7 @@ fn uri_pairs(text: &str) -> Pairs {
         if let Some(password) = password {
             pairs.push(("password".to_owned(), decode(password)?));
         }
-        rest = &text[at + 1..];
+        rest = place;
     }
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
     if place.contains('@') {
@@ -231,14 +186,15 @@ fn keyword_pairs(text: &str) -> Pairs {
 
 /// The value at the start of the text, and what follows it.
 fn keyword_value(text: &str) -> Result<(String, &str), &'static str> {
-    let quoted = text.starts_with('\'');
+    let inside = text.strip_prefix('\'');
+    let quoted = inside.is_some();
     let mut value = String::new();
-    let mut chars = text.char_indices().skip(usize::from(quoted));
-    while let Some((i, c)) = chars.next() {
+    let mut chars = inside.unwrap_or(text).chars();
+    while let Some(c) = chars.next() {
         match c {
-            '\\' => value.extend(chars.next().map(|(_, c)| c)),
-            '\'' if quoted => return Ok((value, &text[i + 1..])),
-            c if !quoted && c.is_whitespace() => return Ok((value, &text[i..])),
+            '\\' => value.extend(chars.next()),
+            '\'' if quoted => return Ok((value, chars.as_str())),
+            c if !quoted && c.is_whitespace() => return Ok((value, chars.as_str())),
             c => value.push(c),
         }
     }

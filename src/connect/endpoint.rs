@@ -10,8 +10,8 @@ use super::given::Given;
 /// Where Debian's and PostgreSQL's own builds put their socket, in the order looked at.
 pub(super) const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
-/// PostgreSQL's registered port.
-const DEFAULT_PORT: u16 = 5432;
+/// PostgreSQL's port, as registered with IANA.
+pub(super) const DEFAULT_PORT: u16 = 5432;
 
 /// One place to try.
 #[derive(Clone)]

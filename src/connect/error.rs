@@ -1,6 +1,5 @@
 //! Says why no session came about, in words that never hold a password.
 
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -29,14 +28,9 @@ pub enum ConnectError {
         /// The system's words.
         reason: String,
     },
-    /// TLS is required and the server has none.
-    #[error(
-        "{target}: server does not support TLS; turn `ssl` on there, or choose a weaker sslmode"
-    )]
-    NoTls {
-        /// Which database, server and user.
-        target: String,
-    },
+    /// TLS is required, and the server of this database, address and user has none.
+    #[error("{0}: server does not support TLS; turn `ssl` on there, or choose a weaker sslmode")]
+    NoTls(String),
     /// The TLS handshake failed: certificate refused by us, or by the server.
     #[error("{target}: TLS failed: {reason}")]
     TlsFailed {
@@ -46,7 +40,7 @@ pub enum ConnectError {
         reason: String,
     },
     /// The server refused the user, or asked for a proof we cannot give.
-    #[error("cannot log in to {target}{}: {reason}; {hint}", Code(.sqlstate))]
+    #[error("cannot log in to {target}{}: {reason}; {hint}", code(.sqlstate))]
     Authentication {
         /// Which database, server and user.
         target: String,
@@ -74,7 +68,7 @@ pub enum ConnectError {
         reason: String,
     },
     /// One step took longer than `connect_timeout`.
-    #[error("no answer from {target}{} while {step}; check host and port, or raise connect_timeout", Within(.limit))]
+    #[error("no answer from {target}{} while {step}; check host and port, or raise connect_timeout", within(.limit))]
     Timeout {
         /// Which database, server and user.
         target: String,
@@ -97,7 +91,7 @@ pub enum ConnectError {
     #[error("connection pool: {0}")]
     Pool(String),
     /// Several hosts or ways were tried, none worked; in the order tried, never empty.
-    #[error("all {} attempts failed: {}", .0.len(), Joined(.0))]
+    #[error("all {} attempts failed: {}", .0.len(), numbered(.0))]
     Several(Vec<ConnectError>),
 }
 
@@ -204,7 +198,7 @@ impl ConnectError {
             (_, Some(_)) => ConnectError::Unreachable { target, reason },
             (_, None) if error.is_closed() => ConnectError::Unreachable { target, reason },
             // The only error at this step that is neither the server's nor the system's.
-            (Step::AskingTls, None) => ConnectError::NoTls { target },
+            (Step::AskingTls, None) => ConnectError::NoTls(target),
             (_, None) => ConnectError::Authentication {
                 target,
                 sqlstate: None,
@@ -259,47 +253,27 @@ fn tls_reason(error: &rustls::Error) -> String {
 
 /// Control characters escaped: a server's words must not drive the terminal.
 fn printable(words: &str) -> String {
-    words
-        .chars()
-        .flat_map(|c| {
-            let escaped = c.is_control().then(|| c.escape_default());
-            let plain = escaped.is_none().then_some(c);
-            escaped.into_iter().flatten().chain(plain)
-        })
-        .collect()
+    let shown = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    words.chars().map(shown).collect()
 }
 
-struct Code<'a>(&'a Option<SqlState>);
-
-impl fmt::Display for Code<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(code) => write!(f, " (SQLSTATE {})", code.code()),
-            None => Ok(()),
-        }
-    }
+fn code(sqlstate: &Option<SqlState>) -> String {
+    let code = sqlstate.as_ref().map(SqlState::code);
+    code.map_or_else(String::new, |code| format!(" (SQLSTATE {code})"))
 }
 
-struct Within<'a>(&'a Option<Duration>);
-
-impl fmt::Display for Within<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(limit) => write!(f, " within {} s", limit.as_secs_f64()),
-            None => Ok(()),
-        }
-    }
+fn within(limit: &Option<Duration>) -> String {
+    let seconds = limit.map(|limit| limit.as_secs_f64());
+    seconds.map_or_else(String::new, |seconds| format!(" within {seconds} s"))
 }
 
-struct Joined<'a>(&'a [ConnectError]);
-
-impl fmt::Display for Joined<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, error) in self.0.iter().enumerate() {
-            write!(f, "{}({}) {error}", if i == 0 { "" } else { " " }, i + 1)?;
-        }
-        Ok(())
-    }
+fn numbered(errors: &[ConnectError]) -> String {
+    let numbered = |(i, error)| format!("({}) {error}", i + 1);
+    let errors: Vec<String> = errors.iter().enumerate().map(numbered).collect();
+    errors.join(" ")
 }
 
 #[cfg(test)]

@@ -93,6 +93,7 @@ fn split_field(text: &str) -> Option<(&str, &str)> {
         match c {
             _ if escaped => escaped = false,
             '\\' => escaped = true,
+            // A colon is one byte, so what follows begins at a character.
             ':' => return Some((&text[..i], &text[i + 1..])),
             _ => {}
         }

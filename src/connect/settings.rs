@@ -10,7 +10,7 @@ use tokio_postgres::config::{
     ChannelBinding, Host, LoadBalanceHosts, SslMode as ClientSslMode, TargetSessionAttrs,
 };
 
-use super::endpoint::{Endpoint, SOCKET_DIRS, endpoints};
+use super::endpoint::{DEFAULT_PORT, Endpoint, SOCKET_DIRS, endpoints};
 use super::error::ConnectError;
 use super::given::{Environment, Given, names_a_connection};
 use super::passfile::{Passfile, Wanted};
@@ -249,67 +249,43 @@ fn session(given: &Given<'_>, base: &mut Config) -> Result<Option<Duration>, Con
         // A loader wants a primary in order to write.
         ("primary", TargetSessionAttrs::ReadWrite),
     ];
-    if let Some(chosen) =
-        given.choice("target_session_attrs", "PGTARGETSESSIONATTRS", &attributes)?
-    {
-        base.target_session_attrs(chosen);
-    }
+    let chosen = given.choice("target_session_attrs", "PGTARGETSESSIONATTRS", &attributes)?;
+    base.target_session_attrs(chosen.unwrap_or(TargetSessionAttrs::Any));
     let bindings = [
         ("disable", ChannelBinding::Disable),
         ("prefer", ChannelBinding::Prefer),
         ("require", ChannelBinding::Require),
     ];
-    if let Some(chosen) = given.choice("channel_binding", "PGCHANNELBINDING", &bindings)? {
-        base.channel_binding(chosen);
-    }
+    let chosen = given.choice("channel_binding", "PGCHANNELBINDING", &bindings)?;
+    base.channel_binding(chosen.unwrap_or(ChannelBinding::Prefer));
 
     base.keepalives(given.number("keepalives", "")? != Some(0));
-    base.keepalives_idle(seconds(
-        given.number("keepalives_idle", "")?,
-        KEEPALIVES_IDLE,
-    ));
-    base.keepalives_interval(seconds(
-        given.number("keepalives_interval", "")?,
-        KEEPALIVES_INTERVAL,
-    ));
+    let idle = given.number("keepalives_idle", "")?.and_then(positive);
+    base.keepalives_idle(idle.map_or(KEEPALIVES_IDLE, Duration::from_secs));
+    let interval = given.number("keepalives_interval", "")?.and_then(positive);
+    base.keepalives_interval(interval.map_or(KEEPALIVES_INTERVAL, Duration::from_secs));
     // libpq says count, tokio-postgres says retries.
     let retries = match given.number("keepalives_count", "")? {
         Some(count) => Some(count),
         None => given.number("keepalives_retries", "")?,
     };
-    let retries = retries
-        .filter(|n| *n > 0)
-        .and_then(|n| u32::try_from(n).ok());
-    base.keepalives_retries(retries.unwrap_or(KEEPALIVES_RETRIES));
+    base.keepalives_retries(retries.and_then(positive).unwrap_or(KEEPALIVES_RETRIES));
     // Milliseconds, as in libpq; tokio-postgres' own parser takes seconds. 0: the system's.
     let user_timeout = match given.number("tcp_user_timeout", "")? {
         None => Some(TCP_USER_TIMEOUT),
-        Some(ms) => u64::try_from(ms)
-            .ok()
-            .filter(|ms| *ms > 0)
-            .map(Duration::from_millis),
+        Some(ms) => positive(ms).map(Duration::from_millis),
     };
-    if let Some(timeout) = user_timeout {
-        base.tcp_user_timeout(timeout);
-    }
+    user_timeout.map(|timeout| base.tcp_user_timeout(timeout));
     let limit = match given.number("connect_timeout", "PGCONNECT_TIMEOUT")? {
         None => Some(CONNECT_TIMEOUT),
-        Some(s) => u64::try_from(s)
-            .ok()
-            .filter(|s| *s > 0)
-            .map(Duration::from_secs),
+        Some(s) => positive(s).map(Duration::from_secs),
     };
-    if let Some(limit) = limit {
-        base.connect_timeout(limit);
-    }
+    limit.map(|limit| base.connect_timeout(limit));
     Ok(limit)
 }
 
-fn seconds(given: Option<i64>, default: Duration) -> Duration {
-    given
-        .and_then(|s| u64::try_from(s).ok())
-        .filter(|s| *s > 0)
-        .map_or(default, Duration::from_secs)
+fn positive<T: TryFrom<i64>>(number: i64) -> Option<T> {
+    T::try_from(number).ok().filter(|_| number > 0)
 }
 
 /// Only all or no addresses can be told to a `Config`.
@@ -343,7 +319,7 @@ fn endpoints_of(config: &Config) -> Vec<Endpoint> {
             Endpoint {
                 host,
                 addr,
-                port: *ports.get(i).or(ports.first()).unwrap_or(&5432),
+                port: *ports.get(i).or(ports.first()).unwrap_or(&DEFAULT_PORT),
                 password: config.get_password().map(<[u8]>::to_vec),
             }
         })

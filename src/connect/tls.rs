@@ -1,16 +1,15 @@
 //! Reads sslmode and the certificate files into a rustls client configuration.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
+use rustls::client::{WantsClientCert, WebPkiServerVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::ConnectError;
@@ -130,18 +129,8 @@ impl TlsSettings {
             .map_err(|e| ConnectError::TlsSettings(format!("TLS: {e}")))?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
-        let config = match self.client_certificate()? {
-            Some((chain, key, path)) => builder.with_client_auth_cert(chain, key).map_err(|e| {
-                fault(
-                    "client certificate",
-                    &path,
-                    &format!("{e}; is it the key's certificate?"),
-                )
-            })?,
-            None => builder.with_no_client_auth(),
-        };
         Ok(Some(Encryption {
-            connector: MakeRustlsConnect::new(config),
+            connector: MakeRustlsConnect::new(self.log_in_by(builder)?),
             required: self.mode >= SslMode::Require,
         }))
     }
@@ -207,24 +196,15 @@ impl TlsSettings {
         )))
     }
 
-    /// The certificate chain, its key and the certificate's path, if there is a certificate.
-    #[allow(clippy::type_complexity)] // read once, right above
-    fn client_certificate(
+    /// Completes the configuration by the client's certificate, if there is one.
+    fn log_in_by(
         &self,
-    ) -> Result<
-        Option<(
-            Vec<CertificateDer<'static>>,
-            PrivateKeyDer<'static>,
-            PathBuf,
-        )>,
-        ConnectError,
-    > {
-        let Some(cert) = self.file(self.cert.as_deref(), "postgresql.crt") else {
-            return Ok(None);
+        builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    ) -> Result<ClientConfig, ConnectError> {
+        let cert = self.file(self.cert.as_deref(), "postgresql.crt");
+        let Some(cert) = cert.filter(|cert| self.cert.is_some() || cert.exists()) else {
+            return Ok(builder.with_no_client_auth());
         };
-        if self.cert.is_none() && !cert.exists() {
-            return Ok(None);
-        }
         let chain = certificates("client certificate file", &cert)?;
         let key = self
             .file(self.key.as_deref(), "postgresql.key")
@@ -236,13 +216,13 @@ impl TlsSettings {
             })?;
         check_key_mode(&key)?;
         let private = PrivateKeyDer::from_pem_file(&key).map_err(|e| {
-            fault(
-                "private key file",
-                &key,
-                &format!("{e}; it must be PEM without a passphrase"),
-            )
+            let why = format!("{e}; it must be PEM without a passphrase");
+            fault("private key file", &key, &why)
         })?;
-        Ok(Some((chain, private, cert)))
+        builder.with_client_auth_cert(chain, private).map_err(|e| {
+            let why = format!("{e}; is it the key's certificate?");
+            fault("client certificate", &cert, &why)
+        })
     }
 
     /// The file as given, else libpq's default in `~/.postgresql`.
@@ -280,17 +260,13 @@ fn system_roots() -> Result<Vec<CertificateDer<'static>>, ConnectError> {
 
 /// libpq's rule: only the owner; a key of root may also be readable by its group.
 fn check_key_mode(path: &Path) -> Result<(), ConnectError> {
-    let meta = fs::metadata(path)
-        .map_err(|e: io::Error| fault("private key file", path, &e.to_string()))?;
+    let fault = |why: &str| fault("private key file", path, why);
+    let meta = fs::metadata(path).map_err(|e| fault(&e.to_string()))?;
     let forbidden = if meta.uid() == 0 { 0o037 } else { 0o077 };
-    if meta.permissions().mode() & forbidden != 0 {
-        return Err(fault(
-            "private key file",
-            path,
-            "group or others have access; chmod 0600 it",
-        ));
+    match meta.permissions().mode() & forbidden {
+        0 => Ok(()),
+        _ => Err(fault("group or others have access; chmod 0600 it")),
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Decides as which operating system user the server runs.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -31,16 +31,10 @@ impl Account {
             .map(|metadata| Uid::from_raw(metadata.uid()))
             .filter(|uid| !uid.is_root())
             .and_then(|uid| User::from_uid(uid).ok().flatten());
-        let stand_in = owner.or_else(|| {
-            STAND_INS
-                .iter()
-                .find_map(|name| User::from_name(name).ok().flatten())
-        });
-        match stand_in {
-            Some(user) => Ok(Self {
-                stand_in: Some(user),
-            }),
+        let by_name = |name: &&str| User::from_name(name).ok().flatten();
+        match owner.or_else(|| STAND_INS.iter().find_map(by_name)) {
             None => Err(EmbeddedError::NoAccount),
+            stand_in => Ok(Self { stand_in }),
         }
     }
 
@@ -49,28 +43,15 @@ impl Account {
         self.stand_in.as_ref().map(|user| user.name.as_str())
     }
 
-    /// The user's number.
     pub(super) fn uid(&self) -> u32 {
-        self.stand_in
-            .as_ref()
-            .map_or_else(geteuid, |user| user.uid)
-            .as_raw()
+        let stand_in = self.stand_in.as_ref().map(|user| user.uid);
+        stand_in.unwrap_or_else(geteuid).as_raw()
     }
 
-    /// Hands a file or directory over to the user.
-    pub(super) fn give(&self, path: &Path) -> io::Result<()> {
+    /// Hands an open file or directory over to the user.
+    pub(super) fn give(&self, file: &File) -> io::Result<()> {
         match &self.stand_in {
-            Some(user) => chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())),
-            None => Ok(()),
-        }
-    }
-
-    /// As [`give`](Self::give) for an open file.
-    pub(super) fn give_file(&self, file: &fs::File) -> io::Result<()> {
-        match &self.stand_in {
-            Some(user) => {
-                std::os::unix::fs::fchown(file, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
-            }
+            Some(user) => fchown(file, Some(user.uid.as_raw()), Some(user.gid.as_raw())),
             None => Ok(()),
         }
     }

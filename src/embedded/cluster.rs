@@ -5,18 +5,18 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::SUPERUSER;
 use super::account::Account;
-use super::error::{EmbeddedError, Tried};
+use super::error::{EmbeddedError, Tried, last_lines};
 use super::kept::KeptDir;
 use super::programs::Programs;
-use super::server::{last_lines, tie_to_this_thread};
 use super::temporary::{SHORT_PLACE, TemporaryDir, sweep};
+
+/// The superuser `initdb` makes, and the database that is always there.
+pub(super) const SUPERUSER: &str = "postgres";
 
 /// The longest path of a socket in bytes: `sun_path` has 108 on Linux and 104 on macOS, one of them
 /// for the final NUL.
@@ -46,29 +46,23 @@ impl Cluster {
         };
         let place = std::path::absolute(env::temp_dir()).unwrap_or_else(|_| SHORT_PLACE.into());
         sweep(&place, programs.account());
-        let mut scratch = TemporaryDir::make(&place, programs)?;
-        if !programs.can_enter(scratch.path()) {
+        let short = || TemporaryDir::make(Path::new(SHORT_PLACE), programs);
+        let scratch = match TemporaryDir::make(&place, programs) {
             // A TMPDIR of root's own, as libpam-tmpdir makes it.
-            scratch = TemporaryDir::make(Path::new(SHORT_PLACE), programs)?;
+            Err(EmbeddedError::OutOfReach { .. }) => short()?,
+            made => made?,
+        };
+        let sockets = match holds_socket(scratch.path()) {
+            true => None,
+            false => Some(short()?),
+        };
+        let (data, is_new) = match &kept {
+            Some(kept) => (kept.path().to_owned(), kept.is_new()),
+            None => (scratch.path().join("data"), true),
+        };
+        if is_new {
+            init(programs, &data, scratch.path(), kept.is_some())?;
         }
-        let sockets = if holds_socket(scratch.path()) {
-            None
-        } else {
-            Some(TemporaryDir::make(Path::new(SHORT_PLACE), programs)?)
-        };
-        let data = match &kept {
-            Some(kept) => {
-                if kept.is_empty() {
-                    init(programs, kept.path(), scratch.path(), true)?;
-                }
-                kept.path().to_owned()
-            }
-            None => {
-                let data = scratch.path().join("data");
-                init(programs, &data, scratch.path(), false)?;
-                data
-            }
-        };
         Ok(Self {
             data,
             kept,
@@ -98,7 +92,7 @@ impl Cluster {
             .open(&path)
             .and_then(|mut file| {
                 file.write_all(text.as_bytes())?;
-                account.give_file(&file)
+                account.give(&file)
             })
             .tried("write", &path)
     }
@@ -126,7 +120,6 @@ impl Cluster {
         self.data.join("server.log")
     }
 
-    /// How long a fast shutdown may take.
     pub(super) fn patience(&self) -> Duration {
         match self.kept {
             Some(_) => KEPT_PATIENCE,
@@ -143,14 +136,15 @@ impl Cluster {
     }
 }
 
-/// Runs `initdb`, from a directory its user can enter.
+/// Runs `initdb`, from a directory its user can enter; `sync` if the cluster is to outlive a crash.
 fn init(
     programs: &Programs,
     data: &Path,
     working_dir: &Path,
     sync: bool,
 ) -> Result<(), EmbeddedError> {
-    let mut command = programs.command("initdb", working_dir);
+    // On SIGTERM initdb removes what it has made.
+    let mut command = programs.tied("initdb", working_dir, Signal::SIGTERM);
     command
         .arg("-D")
         .arg(data)
@@ -161,26 +155,21 @@ fn init(
         // syncs all it writes.
         command.arg("--no-sync");
     }
-    // On SIGTERM initdb removes what it has made.
-    tie_to_this_thread(&mut command, Signal::SIGTERM);
-    let answer = command.output().tried("run", command_path(&command))?;
+    let answer = command
+        .output()
+        .tried("run", Path::new(command.get_program()))?;
     if answer.status.success() {
         return Ok(());
     }
-    let said = if answer.stderr.is_empty() {
-        &answer.stdout
-    } else {
-        &answer.stderr
+    let said = match answer.stderr.is_empty() {
+        true => &answer.stdout,
+        false => &answer.stderr,
     };
     Err(EmbeddedError::Initdb {
         dir: data.to_owned(),
         status: answer.status,
         output: last_lines(&String::from_utf8_lossy(said)),
     })
-}
-
-fn command_path(command: &Command) -> &Path {
-    Path::new(command.get_program())
 }
 
 /// Whether every socket name fits into an address, and the directory into a list of hosts.

@@ -18,12 +18,9 @@ pub enum EmbeddedError {
     /// `PGRUNG_PG_BIN` names a directory without the programs.
     #[error(
         "PGRUNG_PG_BIN={} holds no executable initdb and postgres; set it to the bin directory of a \
-         PostgreSQL server, or unset it to search the usual places", dir.display()
+         PostgreSQL server, or unset it to search the usual places", .0.display()
     )]
-    BadProgramsDir {
-        /// The directory named.
-        dir: PathBuf,
-    },
+    BadProgramsDir(PathBuf),
     /// A program is there but does not run, for instance because a library is missing.
     #[error("{} does not run: {reason}; repair that PostgreSQL or name another in PGRUNG_PG_BIN", program.display())]
     BrokenProgram {
@@ -51,12 +48,9 @@ pub enum EmbeddedError {
     NoAccount,
     /// The directory holds files, but no cluster.
     #[error(
-        "{} is not empty and not a PostgreSQL cluster; name an empty or a new directory", dir.display()
+        "{} is not empty and not a PostgreSQL cluster; name an empty or a new directory", .0.display()
     )]
-    NotACluster {
-        /// The directory.
-        dir: PathBuf,
-    },
+    NotACluster(PathBuf),
     /// The cluster was made by another major version.
     #[error(
         "{} is a cluster of PostgreSQL {cluster}, but {} is version {programs}; set PGRUNG_PG_BIN \
@@ -80,20 +74,14 @@ pub enum EmbeddedError {
         /// The server process, if it has started.
         pid: Option<i32>,
     },
-    /// A setting that only pgrung may set.
-    #[error("setting {name} cannot be overridden for the private server; leave it out")]
-    ReservedSetting {
-        /// The setting, as given.
-        name: String,
-    },
-    /// A port that is none.
+    /// A setting that only pgrung may set, as given.
+    #[error("setting {0} cannot be overridden for the private server; leave it out")]
+    ReservedSetting(String),
+    /// A port that is none, as given.
     #[error(
-        "port {value} of the private server is not a number from 1 to 65535; give one or leave it out"
+        "port {0} of the private server is not a number from 1 to 65535; give one or leave it out"
     )]
-    BadPort {
-        /// The value, as given.
-        value: String,
-    },
+    BadPort(String),
     /// `initdb` failed.
     #[error("initdb could not make a cluster in {} ({status}); mend what it says:\n{output}", dir.display())]
     Initdb {
@@ -123,14 +111,11 @@ pub enum EmbeddedError {
         /// The end of its log.
         log: String,
     },
-    /// The server did not end, whatever it was sent.
+    /// The server of this process id did not end, whatever it was sent.
     #[error(
-        "the private server (process {pid}) does not end, not even when killed; see what it waits for"
+        "the private server (process {0}) does not end, not even when killed; see what it waits for"
     )]
-    Unstoppable {
-        /// The server process.
-        pid: i32,
-    },
+    Unstoppable(i32),
     /// The operating system refused something.
     #[error("cannot {action} {}", path.display())]
     Io {
@@ -148,6 +133,16 @@ fn user_of(pid: Option<i32>) -> String {
         Some(pid) => format!("process {pid}"),
         None => "another pgrung".to_owned(),
     }
+}
+
+/// How many lines of a program's output an error carries.
+const LAST_LINES: usize = 20;
+
+/// The end of what a program said, as an error carries it.
+pub(super) fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    // The difference is never more than the length.
+    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
 }
 
 /// Adds to a system error what was tried, and on what.

@@ -22,10 +22,9 @@ const ORPHAN_WAIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct KeptDir {
     path: PathBuf,
-    is_empty: bool,
     made: Made,
     /// Held until dropped; the lock is on the directory itself, so it leaves no file in it.
-    _lock: File,
+    lock: File,
 }
 
 /// What to undo if the first start fails.
@@ -56,33 +55,23 @@ impl KeptDir {
         let lock = lock(&path)?;
         // From here on we are alone, and whatever is made is undone by dropping this.
         let mut kept = Self {
-            is_empty: false,
-            made: match first_missing {
-                Some(first) => Made::Directories(first.to_owned()),
-                None => Made::Nothing,
-            },
-            _lock: lock,
+            made: first_missing.map_or(Made::Nothing, |first| Made::Directories(first.to_owned())),
+            lock,
             path,
         };
-        kept.is_empty = kept.check(programs)?;
-        if kept.is_empty {
+        if kept.is_empty(programs)? {
             if matches!(kept.made, Made::Nothing) {
                 kept.made = Made::Content;
             }
             programs
                 .account()
-                .give(&kept.path)
+                .give(&kept.lock)
                 .tried("change the owner of", &kept.path)?;
         } else {
             kept.made = Made::Nothing;
         }
-        match programs.account().stand_in() {
-            Some(user) if !programs.can_enter(&kept.path) => Err(EmbeddedError::OutOfReach {
-                path: kept.path.clone(),
-                user: user.to_owned(),
-            }),
-            _ => Ok(kept),
-        }
+        programs.must_enter(&kept.path)?;
+        Ok(kept)
     }
 
     /// The directory, with links resolved.
@@ -91,8 +80,8 @@ impl KeptDir {
     }
 
     /// Whether a cluster has to be made in it.
-    pub(super) fn is_empty(&self) -> bool {
-        self.is_empty
+    pub(super) fn is_new(&self) -> bool {
+        !matches!(self.made, Made::Nothing)
     }
 
     /// From now on nothing is undone.
@@ -101,7 +90,7 @@ impl KeptDir {
     }
 
     /// Whether the directory is empty; an error if it holds anything but a cluster we can start.
-    fn check(&self, programs: &Programs) -> Result<bool, EmbeddedError> {
+    fn is_empty(&self, programs: &Programs) -> Result<bool, EmbeddedError> {
         let dir = self.path.clone();
         let version_file = dir.join("PG_VERSION");
         let cluster = match fs::read_to_string(&version_file) {
@@ -110,7 +99,7 @@ impl KeptDir {
                 let mut entries = fs::read_dir(&dir).tried("list", &dir)?;
                 return match entries.next() {
                     None => Ok(true),
-                    Some(_) => Err(EmbeddedError::NotACluster { dir }),
+                    Some(_) => Err(EmbeddedError::NotACluster(dir)),
                 };
             }
             Err(error) => return Err(error).tried("read", &version_file),

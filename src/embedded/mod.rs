@@ -29,14 +29,11 @@ mod temporary;
 use std::path::{Path, PathBuf};
 
 use account::Account;
-use cluster::Cluster;
+use cluster::{Cluster, SUPERUSER};
 pub use error::EmbeddedError;
 use programs::Programs;
 pub use programs::{Places, find_programs};
 use server::Server;
-
-/// The superuser `initdb` makes, and the database that is always there.
-const SUPERUSER: &str = "postgres";
 
 /// PostgreSQL's own default; the socket directory is private, so no other server has it there.
 const DEFAULT_PORT: u16 = 5432;
@@ -239,16 +236,12 @@ fn chosen_port(settings: &[(String, String)]) -> Result<u16, EmbeddedError> {
     for (name, value) in settings {
         let folded = name.to_ascii_lowercase().replace('-', "_");
         if RESERVED.contains(&folded.as_str()) {
-            return Err(EmbeddedError::ReservedSetting { name: name.clone() });
+            return Err(EmbeddedError::ReservedSetting(name.clone()));
         }
         if folded == "port" {
             port = match value.trim().parse() {
                 Ok(number) if number > 0 => number,
-                _ => {
-                    return Err(EmbeddedError::BadPort {
-                        value: value.clone(),
-                    });
-                }
+                _ => return Err(EmbeddedError::BadPort(value.clone())),
             };
         }
     }

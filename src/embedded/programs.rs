@@ -6,10 +6,13 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, setsid};
 
 use super::account::Account;
 use super::error::EmbeddedError;
@@ -74,7 +77,7 @@ impl Places {
             return if has_programs(&dir) {
                 Ok(dir)
             } else {
-                Err(EmbeddedError::BadProgramsDir { dir })
+                Err(EmbeddedError::BadProgramsDir(dir))
             };
         }
         self.in_path()
@@ -91,10 +94,7 @@ impl Places {
     /// The absolute directories of `PATH`; relative ones mean another place after a `chdir`.
     fn in_path(&self) -> impl Iterator<Item = PathBuf> {
         let path = self.path.as_deref().unwrap_or_default();
-        env::split_paths(path)
-            .filter(|dir| dir.is_absolute())
-            .collect::<Vec<_>>()
-            .into_iter()
+        env::split_paths(path).filter(|dir| dir.is_absolute())
     }
 
     fn named_by_pg_config(&self) -> Option<PathBuf> {
@@ -200,12 +200,10 @@ impl Programs {
         }
     }
 
-    /// The directory of the programs.
     pub(super) fn bin_dir(&self) -> &Path {
         &self.bin
     }
 
-    /// The user they run as.
     pub(super) fn account(&self) -> &Account {
         &self.account
     }
@@ -215,18 +213,18 @@ impl Programs {
         self.major
     }
 
-    /// Whether the server's user can get into a directory. The kernel judges, by a `chdir` there.
-    pub(super) fn can_enter(&self, dir: &Path) -> bool {
-        if self.account.stand_in().is_none() {
-            return true;
+    /// An error if the server's user cannot get into a directory. The kernel judges, by a `chdir`.
+    pub(super) fn must_enter(&self, dir: &Path) -> Result<(), EmbeddedError> {
+        let Some(user) = self.account.stand_in() else {
+            return Ok(());
+        };
+        match self.command("postgres", dir).arg("--version").output() {
+            Err(error) if is_denied(&error) => Err(EmbeddedError::OutOfReach {
+                path: dir.to_owned(),
+                user: user.to_owned(),
+            }),
+            _ => Ok(()),
         }
-        let tried = self
-            .command("postgres", dir)
-            .arg("--version")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        !tried.is_err_and(|error| is_denied(&error))
     }
 
     /// A command that runs one of the programs as the server's user, in `dir`, with nothing on its
@@ -241,6 +239,35 @@ impl Programs {
             command.env_remove(name);
         }
         self.account.run_as(&mut command);
+        command
+    }
+
+    /// As [`command`](Self::command), in a session of its own, out of reach of the terminal's
+    /// Ctrl-C, and on Linux sent `signal` when the thread that spawns it ends, however that comes
+    /// about.
+    pub(super) fn tied(&self, name: &str, dir: &Path, signal: Signal) -> Command {
+        let mut command = self.command(name, dir);
+        let parent = Pid::this();
+        let before_exec = move || {
+            setsid()?;
+            #[cfg(target_os = "linux")]
+            {
+                nix::sys::prctl::set_pdeathsig(signal)?;
+                // We may have died before the line above; then nobody will send the signal.
+                if nix::unistd::getppid() != parent {
+                    return Err(io::Error::from(nix::errno::Errno::ESRCH));
+                }
+            }
+            #[cfg(not(target_os = "linux"))]
+            let _ = (signal, parent);
+            Ok(())
+        };
+        // SAFETY: the closure runs between fork and exec, where only async-signal-safe calls are
+        // allowed. setsid, prctl and getppid are system calls, and errors made of their numbers
+        // allocate nothing. It runs after the change of user, which would clear the death signal.
+        unsafe {
+            command.pre_exec(before_exec);
+        }
         command
     }
 }

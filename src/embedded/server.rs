@@ -3,7 +3,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::mpsc::{Sender, channel, sync_channel};
@@ -12,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, setsid};
+use nix::unistd::Pid;
 
 use super::cluster::Cluster;
-use super::error::{EmbeddedError, Tried};
+use super::error::{EmbeddedError, Tried, last_lines};
 use super::programs::Programs;
 
 /// How long a starting server may write nothing to its log. Not a limit on the start as a whole:
@@ -28,9 +27,8 @@ const IMMEDIATE_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at the server; a start takes some 100 ms.
 const POLL: Duration = Duration::from_millis(5);
 
-/// How much of a log an error carries.
+/// How much of a log is read for the lines that an error carries.
 const LOG_BYTES: u64 = 16 * 1024;
-const LOG_LINES: usize = 20;
 
 /// A running server process.
 #[derive(Debug)]
@@ -59,11 +57,12 @@ impl Server {
             .tried("open", &log_path)?;
         programs
             .account()
-            .give_file(&log)
+            .give(&log)
             .tried("change the owner of", &log_path)?;
         let log_start = log.metadata().tried("examine", &log_path)?.len();
 
-        let mut command = programs.command("postgres", cluster.data_dir());
+        // A fast shutdown if we die: a kept cluster then needs no recovery.
+        let mut command = programs.tied("postgres", cluster.data_dir(), Signal::SIGINT);
         command.arg("-D").arg(cluster.data_dir());
         for (name, value) in settings {
             command.arg("-c").arg(format!("{name}={value}"));
@@ -71,8 +70,6 @@ impl Server {
         let program = programs.bin_dir().join("postgres");
         let output = log.try_clone().tried("open", &log_path)?;
         command.stdout(output).stderr(log);
-        // A fast shutdown: a kept cluster then needs no recovery.
-        tie_to_this_thread(&mut command, Signal::SIGINT);
         let (child, hold) = spawn_held(command).tried("run", &program)?;
         let mut server = Self { child, _hold: hold };
         server.wait_until_ready(cluster, log_start, port)?;
@@ -128,31 +125,27 @@ impl Server {
         immediate: bool,
         patience: Duration,
     ) -> Result<(), EmbeddedError> {
-        let fast = (Signal::SIGINT, patience);
         let steps = [
+            (Signal::SIGINT, patience),
             (Signal::SIGQUIT, IMMEDIATE_PATIENCE),
             // Its processes notice that it is gone and end by themselves.
             (Signal::SIGKILL, IMMEDIATE_PATIENCE),
         ];
         let pid = self.pid();
-        for (signal, patience) in (!immediate).then_some(fast).into_iter().chain(steps) {
+        for (signal, patience) in steps.into_iter().skip(usize::from(immediate)) {
             if self.has_ended() {
                 return Ok(());
             }
             // Not reaped yet, so the number is still this process.
             let _ = kill(Pid::from_raw(pid), signal);
             let deadline = Instant::now() + patience;
-            while Instant::now() < deadline {
-                if self.has_ended() {
-                    return Ok(());
-                }
+            while !self.has_ended() && Instant::now() < deadline {
                 thread::sleep(POLL);
             }
         }
-        if self.has_ended() {
-            Ok(())
-        } else {
-            Err(EmbeddedError::Unstoppable { pid })
+        match self.has_ended() {
+            true => Ok(()),
+            false => Err(EmbeddedError::Unstoppable(pid)),
         }
     }
 
@@ -165,32 +158,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.stop(true, Duration::ZERO);
-    }
-}
-
-/// Makes the process run in a session of its own, out of reach of the terminal's Ctrl-C, and on
-/// Linux be sent `signal` when the thread that spawns it ends, however that comes about.
-pub(super) fn tie_to_this_thread(command: &mut Command, signal: Signal) {
-    let parent = Pid::this();
-    let before_exec = move || {
-        setsid()?;
-        #[cfg(target_os = "linux")]
-        {
-            nix::sys::prctl::set_pdeathsig(signal)?;
-            // We may have died before the line above; then nobody will send the signal.
-            if nix::unistd::getppid() != parent {
-                return Err(io::Error::from(nix::errno::Errno::ESRCH));
-            }
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = (signal, parent);
-        Ok(())
-    };
-    // SAFETY: the closure runs between fork and exec, where only async-signal-safe calls are
-    // allowed. setsid, prctl and getppid are system calls, and errors made of their numbers
-    // allocate nothing. It runs after the change of user, which would clear the death signal.
-    unsafe {
-        command.pre_exec(before_exec);
     }
 }
 
@@ -240,12 +207,6 @@ fn log_tail(path: &Path, start: u64) -> String {
         Ok(text) => text,
         Err(error) => format!("({} cannot be read: {error})", path.display()),
     }
-}
-
-/// The last lines of a text, as many as an error carries.
-pub(super) fn last_lines(text: &str) -> String {
-    let lines: Vec<&str> = text.trim_end().lines().collect();
-    lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
 }
 
 #[cfg(test)]

@@ -31,40 +31,32 @@ const LEFT_OVER_AFTER: Duration = Duration::from_secs(60);
 pub(super) struct TemporaryDir {
     path: PathBuf,
     present: bool,
-    _lock: Option<File>,
+    /// Held until dropped, and the directory itself.
+    lock: File,
 }
 
 impl TemporaryDir {
-    /// Makes a directory in `place` for the server's user. Only in the last resort, `/tmp`, is it an
-    /// error that the user cannot enter it.
+    /// Makes a directory in `place` for the server's user.
     pub(super) fn make(place: &Path, programs: &Programs) -> Result<Self, EmbeddedError> {
-        let path = tempfile::Builder::new()
+        let dir = tempfile::Builder::new()
             .prefix(PREFIX)
             .permissions(Permissions::from_mode(PRIVATE))
             .tempdir_in(place)
-            .tried("make a temporary directory in", place)?
-            .keep();
-        let mut made = Self {
-            path,
+            .tried("make a temporary directory in", place)?;
+        let lock = File::open(dir.path()).tried("open", dir.path())?;
+        // A file system without locks: a sweep cannot lock there either, and removes nothing.
+        let _ = lock.try_lock();
+        let made = Self {
+            path: dir.keep(),
             present: true,
-            _lock: None,
+            lock,
         };
-        made._lock = File::open(&made.path)
-            .ok()
-            .filter(|file| file.try_lock().is_ok());
         programs
             .account()
-            .give(&made.path)
+            .give(&made.lock)
             .tried("change the owner of", &made.path)?;
-        match programs.account().stand_in() {
-            Some(user) if place == Path::new(SHORT_PLACE) && !programs.can_enter(&made.path) => {
-                Err(EmbeddedError::OutOfReach {
-                    path: made.path.clone(),
-                    user: user.to_owned(),
-                })
-            }
-            _ => Ok(made),
-        }
+        programs.must_enter(&made.path)?;
+        Ok(made)
     }
 
     pub(super) fn path(&self) -> &Path {

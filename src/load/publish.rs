@@ -48,7 +48,9 @@ impl Displays {
             tasks.push(tokio::spawn(write(snapshot.clone(), path, every, over, console)));
         }
         if let Some(listener) = listener {
-            listener.serve(snapshot, over.clone());
+            let address = listener.address();
+            control.console.notice(&format!("metrics at http://{address}/metrics"));
+            tasks.push(listener.serve(snapshot, over.clone()));
         }
         Displays { over, tasks }
     }
@@ -87,7 +89,11 @@ fn snapshots(running: &Running, settings: &LoadSettings) -> impl Fn() -> Snapsho
                 .iter()
                 .map(|(outcome, rows)| (outcome.name(), rows))
                 .collect(),
-            batches,
+            batches: batches
+                .flushes()
+                .map(|(reason, batches)| (reason.name(), batches))
+                .collect(),
+            fill_mean: batches.fill_mean(),
             bytes_read: taken.load(Relaxed),
             bytes_committed: counters.bytes.get(),
             bytes_dropped: counters.dropped_bytes.get(),

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use deadpool_postgres::Pool;
+use crate::connect::Pool;
 
 use super::Control;
 use super::running::Running;

@@ -3,195 +3,114 @@
 use std::fmt::{Display, Write};
 
 use super::{Snapshot, Timing};
-use crate::window::FlushReason;
 
 /// Content type of the format, for HTTP.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The snapshot as text; the last line ends with a line feed, as the format demands.
-pub fn render(snapshot: &Snapshot) -> String {
-    let mut text = Exposition::default();
-    let info = &snapshot.info;
-    text.family(
-        "pgrung_load_info",
-        "gauge",
-        "What the load is; always 1.",
-        &[(
-            &[
-                ("version", &info.version),
-                ("import_id", info.import_id.as_deref().unwrap_or_default()),
-                ("table", &info.table),
-                ("strategy", &info.strategy),
-            ],
-            1,
-        )],
-    );
-    let rows = &snapshot.rows;
-    text.counter(
-        "pgrung_rows_read_total",
-        "Rows read from the sources.",
-        rows.read,
-    );
-    text.family(
-        "pgrung_rows_total",
-        "counter",
-        "Rows by what became of them; at the end they add up to the rows read.",
-        &[
-            (&[("outcome", "loaded")], rows.loaded),
-            (&[("outcome", "rejected")], rows.rejected),
-            (&[("outcome", "already_loaded")], rows.already_loaded),
-            (&[("outcome", "dropped")], rows.dropped),
-            (&[("outcome", "suppressed")], rows.suppressed),
-        ],
-    );
-    let batches = FlushReason::ALL.map(|reason| [("flush", reason.name())]);
-    text.family(
-        "pgrung_batches_total",
-        "counter",
-        "Batches committed, by why they were closed.",
-        &[
-            (&batches[0], snapshot.batches[0]),
-            (&batches[1], snapshot.batches[1]),
-            (&batches[2], snapshot.batches[2]),
-            (&batches[3], snapshot.batches[3]),
-        ],
-    );
-    for (name, help, value) in [
-        (
-            "pgrung_read_bytes_total",
-            "Bytes taken from the sources, as stored.",
-            snapshot.bytes_read,
-        ),
-        (
-            "pgrung_committed_bytes_total",
-            "Uncompressed bytes of committed batches.",
-            snapshot.bytes_committed,
-        ),
-        (
-            "pgrung_dropped_bytes_total",
-            "Uncompressed bytes thrown away because the server was too slow.",
-            snapshot.bytes_dropped,
-        ),
-        (
-            "pgrung_spilled_bytes_total",
-            "Compressed bytes ever written to the spill.",
-            snapshot.bytes_spilled,
-        ),
-        (
-            "pgrung_retries_total",
-            "Transactions repeated.",
-            snapshot.retries,
-        ),
-    ] {
-        text.counter(name, help, value);
-    }
-    for (name, help, value) in [
-        (
-            "pgrung_queue_batches",
-            "Batches that wait for a worker.",
-            snapshot.queue_depth,
-        ),
-        (
-            "pgrung_queue_capacity_batches",
-            "Batches that may wait for a worker.",
-            snapshot.queue_capacity,
-        ),
-        (
-            "pgrung_spill_batches",
-            "Batches that wait in the spill.",
-            snapshot.spill_batches,
-        ),
-        (
-            "pgrung_spill_bytes",
-            "Bytes that the files of the spill take.",
-            snapshot.spill_bytes,
-        ),
-    ] {
-        text.family(name, "gauge", help, &[(&[], value)]);
-    }
-    text.family(
-        "pgrung_batch_fill_ratio",
-        "gauge",
-        "Mean fill of the committed batches, 0 to 1 of the nearest limit.",
-        &[(&[], number(snapshot.fill_mean))],
-    );
-    text.summary(
-        "pgrung_commit_duration_seconds",
-        "From BEGIN to the answer to COMMIT.",
-        &snapshot.commit,
-    );
-    text.summary(
-        "pgrung_wait_duration_seconds",
-        "From the first row of a batch to its commit.",
-        &snapshot.wait,
-    );
-    text.0
-}
-
 /// Name and value of each label.
 type Labels<'a> = &'a [(&'a str, &'a str)];
 
-#[derive(Default)]
-struct Exposition(String);
+/// What a family of samples says.
+enum Figure<'a> {
+    /// 1; what matters are the labels.
+    Info(Labels<'a>),
+    Count(u64),
+    Ratio(f64),
+    /// One count for each value of a label.
+    By(&'a str, &'a [(&'static str, u64)]),
+    Times(&'a Timing),
+}
 
-impl Exposition {
-    /// A metric with all its samples; the format wants them together, HELP and TYPE first.
-    fn family<V: Display>(
-        &mut self,
-        name: &str,
-        kind: &str,
-        help: &str,
-        samples: &[(Labels<'_>, V)],
-    ) {
-        self.describe(name, kind, help);
-        for (labels, value) in samples {
-            self.sample(name, labels, value);
-        }
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.family(name, "counter", help, &[(&[], value)]);
-    }
-
-    fn summary(&mut self, name: &str, help: &str, timing: &Timing) {
-        self.describe(name, "summary", help);
-        // A quantile of nothing is not a number, in the format as in truth.
-        let value = |seconds| match timing.count {
-            0 => number(f64::NAN),
-            _ => number(seconds),
+/// The snapshot as text; the last line ends with a line feed, as the format demands.
+pub fn render(snapshot: &Snapshot) -> String {
+    use Figure::{By, Count, Info, Ratio, Times};
+    let Snapshot {
+        info,
+        rows,
+        batches,
+        ..
+    } = snapshot;
+    let load = [
+        ("version", info.version.as_str()),
+        ("import_id", info.import_id.as_deref().unwrap_or_default()),
+        ("table", &info.table),
+        ("strategy", &info.strategy),
+    ];
+    #[rustfmt::skip] // a table: one family a line
+    let families = [
+        ("pgrung_load_info", "What the load is; always 1.", Info(&load)),
+        ("pgrung_rows_read_total", "Rows read from the sources.", Count(snapshot.rows_read)),
+        ("pgrung_rows_total", "Rows by what became of them; at the end they add up to the rows read.", By("outcome", rows)),
+        ("pgrung_batches_total", "Batches committed, by why they were closed.", By("flush", batches)),
+        ("pgrung_read_bytes_total", "Bytes taken from the sources, as stored.", Count(snapshot.bytes_read)),
+        ("pgrung_committed_bytes_total", "Uncompressed bytes of committed batches.", Count(snapshot.bytes_committed)),
+        ("pgrung_dropped_bytes_total", "Uncompressed bytes thrown away because the server was too slow.", Count(snapshot.bytes_dropped)),
+        ("pgrung_spilled_bytes_total", "Compressed bytes ever written to the spill.", Count(snapshot.bytes_spilled)),
+        ("pgrung_retries_total", "Transactions repeated.", Count(snapshot.retries)),
+        ("pgrung_queue_batches", "Batches that wait for a worker.", Count(snapshot.queue_depth)),
+        ("pgrung_queue_capacity_batches", "Batches that may wait for a worker.", Count(snapshot.queue_capacity)),
+        ("pgrung_spill_batches", "Batches that wait in the spill.", Count(snapshot.spill_batches)),
+        ("pgrung_spill_bytes", "Bytes that the files of the spill take.", Count(snapshot.spill_bytes)),
+        ("pgrung_batch_fill_ratio", "Mean fill of the committed batches, 0 to 1 of the nearest limit.", Ratio(snapshot.fill_mean)),
+        ("pgrung_commit_duration_seconds", "From BEGIN to the answer to COMMIT.", Times(&snapshot.commit)),
+        ("pgrung_wait_duration_seconds", "From the first row of a batch to its commit.", Times(&snapshot.wait)),
+    ];
+    let mut text = String::new();
+    for (name, help, figure) in families {
+        let kind = match figure {
+            Times(_) => "summary",
+            _ if name.ends_with("_total") => "counter",
+            _ => "gauge",
         };
-        self.sample(name, &[("quantile", "0.5")], value(timing.p50_seconds));
-        self.sample(name, &[("quantile", "0.99")], value(timing.p99_seconds));
-        self.sample(&format!("{name}_sum"), &[], number(timing.sum_seconds));
-        self.sample(&format!("{name}_count"), &[], timing.count);
-    }
-
-    fn describe(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a string cannot fail.
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    fn sample(&mut self, name: &str, labels: Labels<'_>, value: impl Display) {
-        self.0.push_str(name);
-        for (index, (label, text)) in labels.iter().enumerate() {
-            self.0.push(if index == 0 { '{' } else { ',' });
-            self.0.push_str(label);
-            self.0.push_str("=\"");
-            for character in text.chars() {
-                match character {
-                    '\\' => self.0.push_str("\\\\"),
-                    '"' => self.0.push_str("\\\""),
-                    '\n' => self.0.push_str("\\n"),
-                    other => self.0.push(other),
+        // The format wants a family together, HELP and TYPE first. Writing to a string cannot fail.
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        match figure {
+            Info(labels) => sample(&mut text, name, labels, 1),
+            Count(value) => sample(&mut text, name, &[], value),
+            Ratio(value) => sample(&mut text, name, &[], number(value)),
+            By(label, counts) => {
+                for (which, value) in counts {
+                    sample(&mut text, name, &[(label, which)], value);
                 }
             }
-            self.0.push('"');
+            Times(timing) => summary(&mut text, name, timing),
         }
-        if !labels.is_empty() {
-            self.0.push('}');
-        }
-        let _ = writeln!(self.0, " {value}");
     }
+    text
+}
+
+fn summary(text: &mut String, name: &str, timing: &Timing) {
+    for (quantile, seconds) in [("0.5", timing.p50_seconds), ("0.99", timing.p99_seconds)] {
+        // A quantile of nothing is not a number, in the format as in truth.
+        let seconds = if timing.count == 0 { f64::NAN } else { seconds };
+        sample(text, name, &[("quantile", quantile)], number(seconds));
+    }
+    sample(
+        text,
+        &format!("{name}_sum"),
+        &[],
+        number(timing.sum_seconds),
+    );
+    sample(text, &format!("{name}_count"), &[], timing.count);
+}
+
+fn sample(text: &mut String, name: &str, labels: Labels<'_>, value: impl Display) {
+    text.push_str(name);
+    for (index, (label, value)) in labels.iter().enumerate() {
+        let value = value
+            .replace('\\', r"\\")
+            .replace('"', r#"\""#)
+            .replace('\n', r"\n");
+        let _ = write!(
+            text,
+            "{}{label}=\"{value}\"",
+            if index == 0 { '{' } else { ',' }
+        );
+    }
+    if !labels.is_empty() {
+        text.push('}');
+    }
+    let _ = writeln!(text, " {value}");
 }
 
 /// A number as the format writes it.
@@ -211,7 +130,6 @@ mod tests {
 
     use super::*;
     use crate::metrics::Info;
-    use crate::report::Rows;
 
     fn snapshot() -> Snapshot {
         Snapshot {
@@ -221,15 +139,15 @@ mod tests {
                 table: "\"public\".\"a\\b\nc\"".to_string(),
                 strategy: "copy".to_string(),
             },
-            rows: Rows {
-                read: 115,
-                loaded: 100,
-                rejected: 1,
-                already_loaded: 10,
-                dropped: 4,
-                suppressed: 0,
-            },
-            batches: [3, 0, 7, 1],
+            rows_read: 115,
+            rows: vec![
+                ("loaded", 100),
+                ("rejected", 1),
+                ("already_loaded", 10),
+                ("dropped", 4),
+                ("suppressed", 0),
+            ],
+            batches: vec![("rows", 3), ("bytes", 0), ("wait", 7), ("end", 1)],
             bytes_read: 4096,
             bytes_committed: 4000,
             bytes_dropped: 160,

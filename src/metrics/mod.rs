@@ -14,23 +14,20 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::report::Rows;
-
 pub use address::address;
 pub use exposition::{CONTENT_TYPE, render};
-pub use server::serve;
+pub use server::listen;
 pub use textfile::write_textfile;
 
 /// All figures of a load at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// What the load is.
     pub info: Info,
-    /// Where the rows went so far.
-    pub rows: Rows,
-    /// Batches committed, by why they were closed, in the order of
-    /// [`FlushReason::ALL`](crate::window::FlushReason::ALL).
-    pub batches: [u64; 4],
+    pub rows_read: u64,
+    /// Rows so far, by the name of what became of them.
+    pub rows: Vec<(&'static str, u64)>,
+    /// Batches committed, by the name of why they were closed.
+    pub batches: Vec<(&'static str, u64)>,
     /// Bytes taken from the sources, as stored.
     pub bytes_read: u64,
     /// Uncompressed bytes of committed batches.
@@ -39,7 +36,6 @@ pub struct Snapshot {
     pub bytes_dropped: u64,
     /// Compressed bytes ever written to the spill.
     pub bytes_spilled: u64,
-    /// Transactions repeated.
     pub retries: u64,
     /// Batches that wait for a worker now.
     pub queue_depth: u64,
@@ -60,20 +56,17 @@ pub struct Snapshot {
 /// What a load is; it does not change while it runs.
 #[derive(Debug, Clone, Default)]
 pub struct Info {
-    /// Version of pgrung.
     pub version: String,
     /// The import in the ledger; `None` without a ledger.
     pub import_id: Option<String>,
     /// Schema and table, quoted.
     pub table: String,
-    /// The strategy.
     pub strategy: String,
 }
 
 /// Times of many events. While `count` is 0 the quantiles mean nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Timing {
-    /// Events.
     pub count: u64,
     /// Their times added up, in seconds.
     pub sum_seconds: f64,
@@ -86,20 +79,11 @@ pub struct Timing {
 /// Why metrics cannot be given out.
 #[derive(Debug, thiserror::Error)]
 pub enum MetricsError {
-    /// The address cannot be listened at.
     #[error("--metrics {address}: cannot listen: {source}; name a free port of this machine")]
     Listen {
-        /// The address.
         address: SocketAddr,
-        /// What the system says.
         source: io::Error,
     },
-    /// The file cannot be written.
     #[error("--metrics-file {}: {source}; the directory must exist and be writable", .path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
+    Write { path: PathBuf, source: io::Error },
 }

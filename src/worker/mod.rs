@@ -11,7 +11,7 @@ mod transaction;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use deadpool_postgres::Pool;
+use crate::connect::Pool;
 use serde::{Deserialize, Serialize};
 
 use self::attempts::{Attempts, Next};

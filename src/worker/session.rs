@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Object, Pool};
+use crate::connect::{Lent, Pool};
 use tokio_postgres::Client;
 
 use crate::batch::Batch;
@@ -18,7 +18,7 @@ use crate::target::Target;
 
 /// A connection taken from the pool and the strategy whose statements are prepared on it.
 pub struct Session {
-    client: Object,
+    client: Lent,
     strategy: Box<dyn Strategy>,
     answer_timeout: Duration,
     statements: Statements,
@@ -210,7 +210,7 @@ impl Session {
     /// Closes the connection instead of giving it back: something is left on it that a rollback
     /// does not clear. Returns the transaction that the server may still have open.
     pub fn discard(self) -> Option<Backend> {
-        drop(Object::take(self.client));
+        drop(Lent::take(self.client));
         self.open
     }
 }
