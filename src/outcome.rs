@@ -112,7 +112,9 @@ impl Tally {
 
     /// Every outcome with its rows.
     pub fn iter(&self) -> impl Iterator<Item = (Outcome, u64)> {
-        Outcome::ALL.iter().map(|outcome| (*outcome, self[*outcome]))
+        Outcome::ALL
+            .iter()
+            .map(|outcome| (*outcome, self[*outcome]))
     }
 }
 

@@ -128,7 +128,14 @@ impl Case {
     ) -> Result<Run, BenchError> {
         let table = format!("{}.\"run\"", arena.schema);
         let (run, target) = self
-            .load(bench, arena, server_settings, &table, Some(bench.max_time), stop)
+            .load(
+                bench,
+                arena,
+                server_settings,
+                &table,
+                Some(bench.max_time),
+                stop,
+            )
             .await?;
         if let Some(reference) = reference
             && let Some(target) = target

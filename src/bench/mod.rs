@@ -5,7 +5,6 @@ mod data;
 mod delay;
 mod results;
 
-
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +12,12 @@ use std::time::Duration;
 use tempfile::TempPath;
 use tokio_postgres::Client;
 
-use self::delay::Delay;
 use self::case::{Case, Reference};
+use self::delay::Delay;
 use self::results::{CaseRuns, Distant, Machine};
 use crate::connect::{self, ConnectError, ConnectSettings};
-use crate::job::{self, Time};
 use crate::error::Error;
+use crate::job::{self, Time};
 use crate::report::Console;
 use crate::source::{Input, ReadOptions};
 use crate::stop::Stop;
@@ -124,11 +123,13 @@ pub struct Arena {
 ///
 /// # Errors
 /// When a load fails, when a run stores other rows than the others, or at a signal.
-pub async fn run(bench: &BenchSettings, console: &Console, stop: &Arc<Stop>) -> Result<Results, BenchError> {
-    let client = connect::connect(&bench.settings).await?;
-    let schema = format!("pgcase_bench_{}", std::process::id());
-    let made = Arena::make(bench, client, schema).await;
-    let arena = made?;
+pub async fn run(
+    server: &ConnectSettings,
+    bench: &BenchSettings,
+    console: &Console,
+    stop: &Arc<Stop>,
+) -> Result<Results, BenchError> {
+    let arena = Arena::make(server, bench).await?;
     let result = compare(bench, &arena, console, stop).await;
     let removed = arena
         .sql(&format!("DROP SCHEMA {} CASCADE", arena.schema))

@@ -365,7 +365,7 @@ impl Results {
                 })).collect::<Vec<Value>>(),
             })).collect::<Vec<Value>>(),
         });
-        format!("{document:#}\n")
+        document
     }
 }
 

@@ -223,10 +223,7 @@ fn with_default(argument: clap::Arg, defaults: &[(&'static str, String)]) -> cla
     match defaults.iter().find(|(name, _)| *name == id) {
         Some((_, default)) => {
             let help = argument.get_help().map(ToString::to_string);
-            argument.help(format!(
-                "{} [default: {default}]",
-                help.unwrap_or_default()
-            ))
+            argument.help(format!("{} [default: {default}]", help.unwrap_or_default()))
         }
         None => argument,
     }
@@ -268,10 +265,17 @@ mod tests {
         let command = command();
         let ids = |name: &str| -> Vec<String> {
             let subcommand = command.find_subcommand(name);
-            let arguments = subcommand.into_iter().flat_map(clap::Command::get_arguments);
-            arguments.map(|argument| argument.get_id().to_string()).collect()
+            let arguments = subcommand
+                .into_iter()
+                .flat_map(clap::Command::get_arguments);
+            arguments
+                .map(|argument| argument.get_id().to_string())
+                .collect()
         };
-        for (name, defaults) in [("load", job::defaults()), ("bench", crate::bench::defaults())] {
+        for (name, defaults) in [
+            ("load", job::defaults()),
+            ("bench", crate::bench::defaults()),
+        ] {
             for (id, _) in defaults {
                 assert!(ids(name).iter().any(|known| known == id), "{name} {id}");
             }

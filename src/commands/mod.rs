@@ -16,7 +16,7 @@ use std::time::SystemTime;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::done::{SummaryFile, Done, Failure};
+use self::done::{Done, Failure, SummaryFile};
 use crate::cli::{Cli, Command};
 use crate::error::Error;
 use crate::exit_code::Exit;

@@ -42,10 +42,7 @@ fn request(args: &PlanArgs, measured: ServerTimes) -> Request {
         batch_bytes: args
             .batch_bytes
             .map_or(default.batch_bytes, |Size(bytes)| bytes),
-        max_wait: args
-            .max_wait
-            .map(|Time(time)| time)
-            .or(default.max_wait),
+        max_wait: args.max_wait.map(|Time(time)| time).or(default.max_wait),
         queue: args.queue.map_or(default.queue, number),
         ..default
     };

@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::done::{Done, Failure};
 use crate::cli::StatusArgs;
+use crate::connect;
 use crate::ledger::{self, ImportStatus, LedgerError};
 use crate::report::Console;
-use crate::connect;
 
 pub async fn run(args: &StatusArgs, console: &Console) -> Result<Done, Failure> {
     let (settings, _private) = args.connection.server(console).await?;

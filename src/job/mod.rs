@@ -11,6 +11,7 @@ mod units;
 mod values;
 
 pub use durability::Durability;
+pub use inputs::inputs;
 pub use outputs::check_output;
 pub use partial::{PartialReading, PartialSettings, defaults};
 pub use profile::Profile;

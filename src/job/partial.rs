@@ -10,9 +10,7 @@ use serde::Deserialize;
 
 use super::inputs::inputs;
 use super::units::{Number, Size, Time};
-use super::values::{
-    Byte, CompressionChoice, FormatChoice, ImportId, Names, OnErrorChoice, Quote,
-};
+use super::values::{Byte, CompressionChoice, FormatChoice, ImportId, Names, OnErrorChoice, Quote};
 use super::{Durability, LedgerUse, LoadSettings, Profile, SettingsError};
 use crate::queue::Overflow;
 use crate::report::ProgressMode;

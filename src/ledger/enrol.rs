@@ -39,7 +39,8 @@ pub(super) async fn enrol(
         let known = rows.iter().find(|row| match &print {
             Some(print) => row.get::<_, Option<Value>>("fingerprint").as_ref() == Some(print),
             None => {
-                row.get::<_, &str>("name") == source.name && row.get::<_, Option<Value>>("fingerprint").is_none()
+                row.get::<_, &str>("name") == source.name
+                    && row.get::<_, Option<Value>>("fingerprint").is_none()
             }
         });
         if let Some(row) = known {
@@ -47,10 +48,15 @@ pub(super) async fn enrol(
                 check_checksums(transaction, request, import_id, row.get("source")).await?;
             }
             // Only its bytes tell whether a pipe brings the same rows again: they are read.
-            numbers.push((row.get("source"), row.get::<_, bool>("finished") && print.is_some()));
+            numbers.push((
+                row.get("source"),
+                row.get::<_, bool>("finished") && print.is_some(),
+            ));
             continue;
         }
-        let renamed = rows.iter().any(|row| row.get::<_, &str>("name") == source.name);
+        let renamed = rows
+            .iter()
+            .any(|row| row.get::<_, &str>("name") == source.name);
         if renamed {
             return Err(LedgerError::Changed(format!(
                 "{}: the file has changed since import {import_id} loaded it or a part of it; --restart forgets the import and loads again",

@@ -26,7 +26,10 @@ pub(super) enum Identity {
 }
 
 /// The import that this run belongs to.
-pub(super) async fn identify(transaction: &Transaction<'_>, request: &Request<'_>) -> Result<Identity, LedgerError> {
+pub(super) async fn identify(
+    transaction: &Transaction<'_>,
+    request: &Request<'_>,
+) -> Result<Identity, LedgerError> {
     let import_id = request
         .import_id
         .clone()

@@ -44,10 +44,12 @@ async fn run(client: &mut Client) -> Result<Vec<String>, LedgerError> {
     }
     let mut runner = embedded::migrations::runner();
     runner.set_migration_table_name(HISTORY);
-    let report = runner
-        .run_async(client)
-        .await
-        .map_err(|error| LedgerError::Unusable(format!("migrating the ledger: {}", server_error::chain(&error))))?;
+    let report = runner.run_async(client).await.map_err(|error| {
+        LedgerError::Unusable(format!(
+            "migrating the ledger: {}",
+            server_error::chain(&error)
+        ))
+    })?;
     Ok(report
         .applied_migrations()
         .iter()
@@ -88,7 +90,11 @@ async fn version(client: &Client) -> Result<i64, LedgerError> {
         return Ok(0);
     }
     let sql = format!("SELECT coalesce(max(version), 0)::bigint AS version FROM {HISTORY}");
-    Ok(client.query_one(&sql, &[]).await.map_err(refused)?.get("version"))
+    Ok(client
+        .query_one(&sql, &[])
+        .await
+        .map_err(refused)?
+        .get("version"))
 }
 
 fn refused(error: tokio_postgres::Error) -> LedgerError {

@@ -186,7 +186,9 @@ async fn check(
             "table {known_table} was dropped and made anew since"
         ));
     }
-    if row.get::<_, Option<u32>>("target_filenode") != table.filenode || row.get::<_, bool>("target_unlogged") != table.unlogged {
+    if row.get::<_, Option<u32>>("target_filenode") != table.filenode
+        || row.get::<_, bool>("target_unlogged") != table.unlogged
+    {
         return refuse(format!(
             "table {known_table} was truncated or rewritten since"
         ));
@@ -302,7 +304,7 @@ async fn is_empty(transaction: &Transaction<'_>, table: &str) -> Result<bool, Le
                 .map_err(opening)?;
             Ok(false)
         }
-        Err(error) => Err(refused(error)),
+        Err(error) => Err(opening(error)),
     }
 }
 

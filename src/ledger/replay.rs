@@ -133,7 +133,13 @@ impl ReplayImport {
         client
             .execute(
                 &sql,
-                &[&id, &refusal.sqlstate, &column, &refusal.constraint, &message],
+                &[
+                    &id,
+                    &refusal.sqlstate,
+                    &column,
+                    &refusal.constraint,
+                    &message,
+                ],
             )
             .await
     }

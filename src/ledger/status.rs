@@ -55,7 +55,10 @@ pub struct SourceStatus {
 ///
 /// # Errors
 /// What the server says.
-pub async fn status(client: &Client, import_id: Option<&str>) -> Result<Vec<ImportStatus>, LedgerError> {
+pub async fn status(
+    client: &Client,
+    import_id: Option<&str>,
+) -> Result<Vec<ImportStatus>, LedgerError> {
     let refused = refused("reading the ledger");
     let rows = client
         .query(

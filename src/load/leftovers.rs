@@ -51,7 +51,15 @@ pub async fn load_leftovers(
             identity.table,
         ));
         let (running, destination) = take_up(&identity, connection).await?;
-        let leftover = deliver(leftover, &identity, &running, destination, settings, control).await?;
+        let leftover = deliver(
+            leftover,
+            &identity,
+            &running,
+            destination,
+            settings,
+            control,
+        )
+        .await?;
         check_loss(&leftover, &identity, dir, control)?;
         rejected += settle(leftover, &identity, &running, connection, control).await?;
     }
@@ -101,11 +109,11 @@ async fn deliver(
     let worker = Worker::new(job, parser).run(queue.waiting, queue.give_back);
     drop(queue.empty);
     worker.await?;
-    let leftover = reading
-        .await
-        .map_err(Error::panic("reading the spill"))??;
+    let leftover = reading.await.map_err(Error::panic("reading the spill"))??;
     if control.stop.is_set() {
-        return Err(Error::Interrupted(control.stop.signal().unwrap_or_default()));
+        return Err(Error::Interrupted(
+            control.stop.signal().unwrap_or_default(),
+        ));
     }
     Ok(leftover)
 }
@@ -163,7 +171,10 @@ async fn settle(
     if let Some(ledger) = &running.ledger {
         let client = connection.client().await?;
         let committed = ledger.records(client).await;
-        check_lost(committed.map_err(Error::server("checking the ledger"))?, rows.read)?;
+        check_lost(
+            committed.map_err(Error::server("checking the ledger"))?,
+            rows.read,
+        )?;
     }
     leftover.remove()?;
     let rejected = rows.tally[Outcome::Rejected];

@@ -96,7 +96,9 @@ pub async fn prepare(
         finished: false,
         taken,
     };
-    let ledger = origin.open_import(settings, connection, &table, &target, control).await?;
+    let ledger = origin
+        .open_import(settings, connection, &table, &target, control)
+        .await?;
     let reject_file = reject_file(settings, &ledger, &origin)?;
     let destination = Destination {
         pool: connect::pool(connection.server(), settings.workers())?,
@@ -223,10 +225,7 @@ fn create_spill(
         reading: origin.reading.clone(),
     };
     // Where commits need not wait for the disk, neither need batches.
-    let sync = !matches!(
-        settings.durability,
-        Some(Durability::Off | Durability::End)
-    );
+    let sync = !matches!(settings.durability, Some(Durability::Off | Durability::End));
     let spill = Spill::create(dir, settings.spill_limit as u64, identity)?;
     Ok(Some(spill.sync_segments(sync)))
 }

@@ -45,11 +45,19 @@ impl Displays {
         if let Some(path) = settings.metrics_file.clone() {
             let (every, over) = (settings.report_every, over.clone());
             let console = control.console.clone();
-            tasks.push(tokio::spawn(write(snapshot.clone(), path, every, over, console)));
+            tasks.push(tokio::spawn(write(
+                snapshot.clone(),
+                path,
+                every,
+                over,
+                console,
+            )));
         }
         if let Some(listener) = listener {
             let address = listener.address();
-            control.console.notice(&format!("metrics at http://{address}/metrics"));
+            control
+                .console
+                .notice(&format!("metrics at http://{address}/metrics"));
             tasks.push(listener.serve(snapshot, over.clone()));
         }
         Displays { over, tasks }
@@ -69,7 +77,10 @@ impl Displays {
 fn snapshots(running: &Running, settings: &LoadSettings) -> impl Fn() -> Snapshot + Clone + use<> {
     let info = Info {
         version: env!("CARGO_PKG_VERSION").to_string(),
-        import_id: running.ledger.as_ref().map(|ledger| ledger.import_id.clone()),
+        import_id: running
+            .ledger
+            .as_ref()
+            .map(|ledger| ledger.import_id.clone()),
         table: running.target.table.clone(),
         strategy: settings.strategy.name().to_string(),
     };

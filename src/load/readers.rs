@@ -51,12 +51,7 @@ pub struct First {
 }
 
 /// `count` readers; the first one begins with the source that is open.
-pub fn readers(
-    count: usize,
-    first: Records,
-    known: Known,
-    sources: Sources,
-) -> Vec<Reading> {
+pub fn readers(count: usize, first: Records, known: Known, sources: Sources) -> Vec<Reading> {
     let limit = sources.options.limit;
     let mut first = Some(Reader::new(0, first, sources.window, limit, known));
     let sources = Arc::new(sources);

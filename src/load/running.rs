@@ -146,9 +146,7 @@ impl Running {
             wait_ms: LatencyMillis::from(&counters.wait),
             retries: counters.retries.get(),
             peak_memory_bytes: machine::peak_memory_bytes(),
-            bottleneck: observed
-                .verdict()
-                .filter(|_| writing > WORTH_A_VERDICT),
+            bottleneck: observed.verdict().filter(|_| writing > WORTH_A_VERDICT),
         }
     }
 

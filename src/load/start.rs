@@ -54,7 +54,10 @@ impl Prepared {
 
         let columns = self.destination.target.json_columns();
         let parser = RowParser::of(&self.origin.reading, columns);
-        let job = Arc::new(self.destination.job(settings, &running, &stops.halt, control));
+        let job = Arc::new(
+            self.destination
+                .job(settings, &running, &stops.halt, control),
+        );
         let writing = |_| -> Writing {
             let worker = Worker::new(job.clone(), parser.clone());
             let run = worker.run(queue.waiting.clone(), queue.give_back.clone());

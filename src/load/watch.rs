@@ -67,9 +67,7 @@ impl Watch {
     pub async fn end(self) -> (ControlConnection, Looks) {
         self.over.set();
         // Whatever went wrong with the watch is no fault of the load.
-        self.task
-            .await
-            .unwrap_or((self.server, Looks::default()))
+        self.task.await.unwrap_or((self.server, Looks::default()))
     }
 }
 

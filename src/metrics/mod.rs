@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 pub use address::address;
 pub use exposition::{CONTENT_TYPE, render};
-pub use server::listen;
+pub use server::{Listener, listen};
 pub use textfile::write_textfile;
 
 /// All figures of a load at one moment.

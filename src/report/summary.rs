@@ -89,7 +89,11 @@ impl Summary {
                 plus = " +";
             }
         }
-        let balance = if self.balanced { "" } else { "  DOES NOT BALANCE" };
+        let balance = if self.balanced {
+            ""
+        } else {
+            "  DOES NOT BALANCE"
+        };
         writeln!(f, "{balance}")
     }
 

@@ -98,7 +98,8 @@ impl Reading {
             }
             line.extend(dialect.quote);
             for &byte in name.as_bytes() {
-                if dialect.quote.is_some() && (Some(byte) == dialect.quote || byte == dialect.escape)
+                if dialect.quote.is_some()
+                    && (Some(byte) == dialect.quote || byte == dialect.escape)
                 {
                     line.push(dialect.escape);
                 }

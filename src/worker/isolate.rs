@@ -98,7 +98,12 @@ impl Isolation<'_> {
                 let waits = refusal.sqlstate == FOREIGN_KEY;
                 let stop = self.stop_at_first && !waits;
                 refused.insert(index, refusal);
-                if stop || (!waits && self.most_alike.is_some_and(|most| starts_alike(refused, most))) {
+                if stop
+                    || (!waits
+                        && self
+                            .most_alike
+                            .is_some_and(|most| starts_alike(refused, most)))
+                {
                     return Ok(total);
                 }
                 continue;

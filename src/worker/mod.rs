@@ -188,7 +188,11 @@ impl Worker {
     }
 
     /// Repeats the batch's transaction until it is committed or nothing more can be done.
-    async fn deliver(&mut self, batch: &Batch, mut in_flight: InFlight) -> Result<(), DeliveryError> {
+    async fn deliver(
+        &mut self,
+        batch: &Batch,
+        mut in_flight: InFlight,
+    ) -> Result<(), DeliveryError> {
         let mut attempts = Attempts::new(self.job.limits, batch.len());
         loop {
             let failure = match self.transact(batch, &attempts, &mut in_flight).await {

@@ -3,10 +3,10 @@
 use std::ops::RangeInclusive;
 use std::time::Instant;
 
-use super::isolate::Isolation;
-use super::session::{Session, Written};
 use super::attempts::Attempts;
+use super::isolate::Isolation;
 use super::refusals::MOST_ALIKE;
+use super::session::{Session, Written};
 use super::{Commit, DeliveryError, Ended, InFlight, Job, OnError, Receipt, Worker};
 use crate::batch::Batch;
 use crate::faults;
@@ -254,7 +254,10 @@ fn records(batch: &Batch) -> RangeInclusive<u64> {
 pub(super) fn tally(written: Written, refused: &Refused) -> Tally {
     Tally::of(Outcome::Inserted, written.stored)
         .and(Outcome::Rejected, refused.len() as u64)
-        .and(Outcome::Suppressed, written.sent.saturating_sub(written.stored))
+        .and(
+            Outcome::Suppressed,
+            written.sent.saturating_sub(written.stored),
+        )
 }
 
 /// Whether the answer to COMMIT says that nothing was committed: constraints and serialization
