@@ -344,6 +344,17 @@ fn it_can_be_away_for_a_while() {
 }
 
 #[test]
+fn only_an_immediate_shutdown_is_recovered_from() {
+    let mut server = temporary();
+    for (immediate, recoveries) in [(false, 0), (true, 1), (false, 1)] {
+        server.restart(immediate).unwrap();
+        let log = fs::read_to_string(server.server_log()).unwrap();
+        let found = log.matches("not properly shut down").count();
+        assert_eq!(found, recoveries, "{log}");
+    }
+}
+
+#[test]
 fn a_server_that_died_by_itself_is_cleared_away() {
     let mut server = temporary();
     let dir = server.socket_dir().to_owned();
@@ -448,6 +459,27 @@ fn under_a_long_or_odd_tmpdir_it_starts_and_leaves_nothing() {
         assert!(!Path::new(sockets).exists());
         assert!(names_in(&tmpdir).is_empty());
     }
+}
+
+#[test]
+fn under_root_a_place_of_roots_own_is_passed_over_or_refused() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let (parent, private) = (open_tempdir(), tempfile::tempdir().unwrap());
+    fs::set_permissions(private.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let report = parent.path().join("report");
+    let mut child = helper(
+        "helper_that_reports",
+        &report,
+        &[("TMPDIR", private.path())],
+    );
+    assert!(child.wait().unwrap().success());
+    let text = fs::read_to_string(&report).unwrap();
+    assert!(!text.contains(private.path().to_str().unwrap()), "{text}");
+    let error = Embedded::start(in_dir(&private.path().join("cluster"))).unwrap_err();
+    assert!(matches!(error, EmbeddedError::OutOfReach { .. }), "{error}");
+    assert!(names_in(private.path()).is_empty());
 }
 
 #[test]
