@@ -1,8 +1,9 @@
 //! Nanoseconds to encode one value of each type, and one row of TPC-H lineitem (16 columns), into
 //! a buffer that is already large enough. Values vary, so that branches are not learnt by heart.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use pgrung::Encoder;
+use pgrung::internal::Encoder;
 use std::hint::black_box;
 use std::time::Duration;
 

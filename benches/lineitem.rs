@@ -1,8 +1,9 @@
 //! Writes TPC-H lineitem, the rows that `pgrung bench` makes, for benchmarks outside this crate:
 //! `cargo bench --bench lineitem -- ROWS FILE` writes CSV with a header, `-- --columns` prints the
 //! column definitions of the table.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use pgrung::{LINEITEM, write_lineitem};
+use pgrung::internal::{LINEITEM, write_lineitem};
 use std::fs::File;
 use std::process::ExitCode;
 

@@ -1,41 +1,40 @@
-//! Rows a second of every strategy on a private server: each run is one load, as the command line
-//! means it, of the same lineitem rows into a fresh logged table.
+//! Rows a second of every strategy on a private server: each run is one load of the same lineitem
+//! rows into a fresh logged table.
 //!
 //! `pgrung bench` compares more (latencies, WAL, spread); this finds regressions from one commit
 //! to the next.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use clap::Parser;
 use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
+use pgrung::internal::{LINEITEM, write_lineitem};
 use pgrung::{
-    Cli, Command, ConnectSettings, Console, Embedded, EmbeddedOptions, LINEITEM, LoadPlan, Stop,
-    load, write_lineitem,
+    Client, Commit, ConnectSettings, Control, CopyFormat, Embedded, EmbeddedOptions, Input,
+    LedgerUse, LoadSettings, OnError, ProgressMode, StrategyKind, load,
 };
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
-use tokio_postgres::Client;
 
 /// Rows of one load; a tenth of them with a commit a row.
 const ROWS: usize = 20_000;
 
-/// The rungs: name, share of the rows (1 in this many), flags.
-const RUNGS: [(&str, usize, &[&str]); 8] = [
-    (
-        "insert, commit a row",
-        10,
-        &["--strategy=insert", "--commit=row"],
-    ),
-    ("insert", 1, &["--strategy=insert"]),
-    ("pipeline", 1, &["--strategy=pipeline"]),
-    ("multi-insert", 1, &["--strategy=multi-insert"]),
-    ("unnest", 1, &["--strategy=unnest"]),
-    ("copy, text", 1, &["--copy-format=text"]),
-    ("copy", 1, &[]),
-    ("discard", 1, &["--strategy=discard"]),
-];
+/// The rungs: name, share of the rows (1 in this many), strategy, format, commit.
+const RUNGS: [(&str, usize, StrategyKind, CopyFormat, Commit); 8] = {
+    use StrategyKind::{Copy, Discard, Insert, MultiInsert, Pipeline, Unnest};
+    let (auto, batch) = (CopyFormat::Auto, Commit::Batch);
+    [
+        ("insert, commit a row", 10, Insert, auto, Commit::Row),
+        ("insert", 1, Insert, auto, batch),
+        ("pipeline", 1, Pipeline, auto, batch),
+        ("multi-insert", 1, MultiInsert, auto, batch),
+        ("unnest", 1, Unnest, auto, batch),
+        ("copy, text", 1, Copy, CopyFormat::Text, batch),
+        ("copy", 1, Copy, auto, batch),
+        ("discard", 1, Discard, auto, batch),
+    ]
+};
 
 /// A server, and the connection that makes tables in it.
 struct Arena {
@@ -62,21 +61,8 @@ impl Arena {
         }
     }
 
-    fn plan(&self, file: &Path, flags: &[&str]) -> LoadPlan {
-        let file = file.to_str().expect("the temporary directory is UTF-8");
-        let fixed = ["pgrung", "load", file, "--table=lineitem", "--workers=1"];
-        let quiet = ["--no-ledger", "--on-error=stop", "--quiet"];
-        let arguments = fixed.iter().chain(&quiet).chain(flags);
-        let Command::Load(arguments) = Cli::parse_from(arguments).command else {
-            unreachable!("the command is load");
-        };
-        arguments
-            .plan(self.settings.clone())
-            .expect("the flags are sound")
-    }
-
     /// The time of one load into a fresh table, which must then hold `stored` rows.
-    fn load(&self, plan: &LoadPlan, stored: usize) -> Duration {
+    fn load(&self, settings: &LoadSettings, stored: usize) -> Duration {
         self.runtime.block_on(async {
             let fresh = format!(
                 "DROP TABLE IF EXISTS lineitem; CREATE TABLE lineitem {LINEITEM}; CHECKPOINT"
@@ -85,7 +71,7 @@ impl Arena {
                 // CHECKPOINT may not share a transaction with others.
                 self.client.batch_execute(statement).await.expect(statement);
             }
-            let outcome = load(plan, &Console::default(), &Arc::new(Stop::default())).await;
+            let outcome = load(&self.settings, settings, &Control::default()).await;
             if let Some(error) = outcome.error {
                 panic!("{error}");
             }
@@ -98,23 +84,40 @@ impl Arena {
     }
 }
 
+fn settings(file: &Path) -> LoadSettings {
+    LoadSettings {
+        inputs: vec![Input::File(file.to_path_buf())],
+        table: "lineitem".to_string(),
+        workers: Some(1),
+        ledger: LedgerUse::Off,
+        on_error: OnError::Stop,
+        progress: ProgressMode::None,
+        ..LoadSettings::default()
+    }
+}
+
 fn rungs(criterion: &mut Criterion) {
     let arena = Arena::start();
     let mut group = criterion.benchmark_group("rung");
     // A load takes 10 to 1,000 ms, too long to run it more often in later samples.
     group.sampling_mode(SamplingMode::Flat);
-    for (name, share, flags) in RUNGS {
+    for (name, share, strategy, copy_format, commit) in RUNGS {
         let rows = ROWS / share;
         let file = tempfile::Builder::new()
             .suffix(".csv")
             .tempfile()
             .expect("the temporary directory takes files");
         write_lineitem(rows, file.as_file()).expect("the temporary directory has room");
-        let plan = arena.plan(file.path(), flags);
+        let settings = LoadSettings {
+            strategy,
+            copy_format,
+            commit,
+            ..settings(file.path())
+        };
         let stored = if name == "discard" { 0 } else { rows };
         group.throughput(Throughput::Elements(rows as u64));
         group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
-            bencher.iter_custom(|times| (0..times).map(|_| arena.load(&plan, stored)).sum());
+            bencher.iter_custom(|times| (0..times).map(|_| arena.load(&settings, stored)).sum());
         });
     }
 }

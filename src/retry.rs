@@ -75,7 +75,7 @@ impl Failure {
     }
 
     /// What to do about it.
-    pub fn action(&self) -> Action {
+    pub(crate) fn action(&self) -> Action {
         match self {
             Failure::Timeout(_) | Failure::Vanished => Action::Retry(Pace::Backoff),
             Failure::Connect(error) => connecting(error),
@@ -91,7 +91,7 @@ impl Failure {
     }
 
     /// Whether the server may have crashed: the connection ended without a word, or with that one.
-    pub fn may_be_a_crash(&self) -> bool {
+    pub(crate) fn may_be_a_crash(&self) -> bool {
         match self {
             Failure::Server { error, .. } => error
                 .as_db_error()
@@ -102,7 +102,7 @@ impl Failure {
     }
 
     /// Whether the connection is good for a rollback and more; all else is thrown away.
-    pub fn keeps_connection(&self) -> bool {
+    pub(crate) fn keeps_connection(&self) -> bool {
         matches!(self.action(), Action::FindRow)
     }
 }

@@ -175,7 +175,7 @@ impl Results {
                     slowest: rates.first().copied().unwrap_or(0.0),
                     fastest: rates.last().copied().unwrap_or(0.0),
                     ratio: foot.filter(|foot| *foot > 0.0).map(|foot| rate / foot),
-                    latency: LatencyMillis::from(&measured.latency),
+                    latency: LatencyMillis::of(&measured.latency),
                     wal_bytes: measured.median_of(|run| run.wal_bytes as f64) as u64,
                     table_bytes: measured.median_of(|run| run.table_bytes as f64) as u64,
                     floor: measured.case.strategy == crate::strategy::StrategyKind::Discard,
@@ -423,6 +423,7 @@ fn ladder(lines: &[Line]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Counters;
     use crate::strategy::StrategyKind;
     use std::sync::Arc;
     use std::time::Duration;
@@ -431,12 +432,12 @@ mod tests {
         let measured = |strategy, commit, seconds: &[f64], rows| {
             let mut measured = CaseRuns::new(Case { strategy, commit });
             for &seconds in seconds {
-                let latency = Latency::default();
-                latency.record(Duration::from_millis(2));
+                let counters = Counters::default();
+                counters.commit.record(Duration::from_millis(2));
                 measured.add(Run {
                     rows,
                     seconds,
-                    latency: Arc::new(latency),
+                    counters: Arc::new(counters),
                     wal_bytes: 3 << 20,
                     table_bytes: 2 << 20,
                     client_cpu: Duration::from_millis(100),
@@ -484,7 +485,7 @@ mod tests {
 
     #[test]
     fn the_results_in_json() {
-        insta::assert_snapshot!(results().json());
+        insta::assert_snapshot!(format!("{:#}\n", results().json()));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::resume::resume_command;
 use crate::cli::LoadArgs;
 use crate::error::Error;
 use crate::exit_code::Exit;
-use crate::load::{Control, Outcome, load};
+use crate::load::{Control, LoadEnd, load};
 use crate::report::{Console, ProgressMode, Summary};
 use crate::stop::Stop;
 
@@ -27,7 +27,7 @@ pub async fn run(args: &LoadArgs, console: &Console, stop: &Arc<Stop>) -> Result
     Ok(done(load(&server, &settings, &control).await))
 }
 
-fn done(outcome: Outcome) -> Done {
+fn done(outcome: LoadEnd) -> Done {
     let Some(summary) = outcome.summary else {
         return match outcome.error {
             Some(error) => Done::failed(error.into()),

@@ -11,6 +11,7 @@ mod server;
 mod status;
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -24,9 +25,43 @@ use crate::job::{SettingsError, check_output, inputs};
 use crate::report::{Console, LogFormat};
 use crate::stop::Stop;
 
+/// The program: parse, runtime, exit with the code that tells the end.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout and are no failure.
+            let _ = error.print();
+            return if error.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                Exit::Loaded.into()
+            };
+        }
+    };
+    let console = cli.console();
+    let stop = Arc::<Stop>::default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let exit = match runtime {
+        Ok(runtime) => {
+            let exit = runtime.block_on(run(cli, &console, &stop));
+            // A reader may still wait for stdin; nothing of it is needed any more.
+            runtime.shutdown_background();
+            exit
+        }
+        Err(error) => {
+            console.error(&format!("cannot start: {error}"));
+            Exit::Failed
+        }
+    };
+    exit.into()
+}
+
 impl Cli {
     /// Where notices of this command go.
-    pub fn console(&self) -> Console {
+    fn console(&self) -> Console {
         let output = &self.output;
         Console::new(
             output.quiet,
@@ -38,7 +73,7 @@ impl Cli {
 
 /// Carries out the command: signals, work, output, exit code. A first signal sets `stop`, a second
 /// one ends the command at once.
-pub async fn run(cli: Cli, console: &Console, stop: &Arc<Stop>) -> Exit {
+async fn run(cli: Cli, console: &Console, stop: &Arc<Stop>) -> Exit {
     let started = SystemTime::now();
     let second_signal = watch_signals(stop.clone(), console.clone());
     let summary_file = match summary_file(&cli) {

@@ -31,7 +31,7 @@ use endpoint::Endpoint;
 use tls::Encryption;
 
 pub use error::ConnectError;
-pub use pool::{Lent, Pool, pool};
+pub use pool::{Lent, Opener, Pool, pool};
 pub use settings::ConnectSettings;
 
 /// A session and the task that drives it, which ends with the session.

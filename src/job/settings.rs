@@ -151,7 +151,7 @@ impl LoadSettings {
     }
 
     /// When a batch closes.
-    pub fn window(&self) -> Window {
+    pub(crate) fn window(&self) -> Window {
         let rows = self.batch_rows;
         Window {
             rows: match (self.commit, &self.ledger) {
@@ -165,7 +165,7 @@ impl LoadSettings {
     }
 
     /// What makes the strategy of each connection.
-    pub fn strategy_factory(&self) -> StrategyFactory {
+    pub(crate) fn strategy_factory(&self) -> StrategyFactory {
         StrategyFactory {
             kind: self.strategy,
             format: self.copy_format,
@@ -174,7 +174,7 @@ impl LoadSettings {
     }
 
     /// Whether rows are put aside until the server follows, and where.
-    pub fn spills_to(&self) -> Option<&PathBuf> {
+    pub(crate) fn spills_to(&self) -> Option<&PathBuf> {
         let spills = self.overflow == Overflow::Spill;
         self.spill_dir.as_ref().filter(|_| spills)
     }
@@ -184,7 +184,7 @@ impl LoadSettings {
     ///
     /// Not READ WRITE: a standby refuses those words with 0A000, which nothing would tell from a
     /// statement it does not know; the first write it refuses with 25006, which passes.
-    pub fn begin(&self) -> String {
+    pub(crate) fn begin(&self) -> String {
         let mut sql =
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '30s'".to_string();
         if let Some(durability) = self.durability {

@@ -5,8 +5,7 @@ use serde_json::Value;
 use tokio_postgres::Transaction;
 
 use super::error::{LedgerError, opening};
-use super::identify::SourceIdentity;
-use super::open::{Request, column_names};
+use super::request::{Request, SourceIdentity, column_names};
 use super::{outcome_columns, spans};
 
 /// Finds or makes the number of each source, and whether it was read to its end before.

@@ -1,24 +1,11 @@
 //! Tells which import a run belongs to: by its id, by the content of its files, or by the name of a
 //! file that has changed.
 
-use std::path::PathBuf;
-
 use tokio_postgres::Transaction;
 
 use super::error::{LedgerError, opening};
-use super::open::Request;
+use super::request::Request;
 use crate::source::{Fingerprint, hash};
-
-/// An input as the ledger sees it.
-#[derive(Debug, Clone)]
-pub struct SourceIdentity {
-    /// Name, absolute for a file.
-    pub name: String,
-    /// `None` for a pipe.
-    pub fingerprint: Option<Fingerprint>,
-    /// Where it is, if it is a file.
-    pub path: Option<PathBuf>,
-}
 
 pub(super) enum Identity {
     Known(String),

@@ -10,6 +10,7 @@ mod migrate;
 mod open;
 mod rejects;
 mod replay;
+mod request;
 mod resume;
 mod status;
 
@@ -24,11 +25,11 @@ use crate::span::Span;
 
 pub use error::LedgerError;
 pub use finish::Finish;
-pub use identify::SourceIdentity;
 pub use migrate::{migrate, require};
-pub use open::{Request, open};
-pub use replay::{OpenReject, ReplayImport};
-pub use resume::{Resumed, resume};
+pub use open::open;
+pub use replay::ReplayImport;
+pub use request::{Request, SourceIdentity};
+pub use resume::resume;
 pub use status::{ImportStatus, status};
 
 /// One run of one import: what its workers write into the ledger.

@@ -9,35 +9,14 @@ use tokio_postgres::{Client, Transaction};
 
 use super::enrol::enrol;
 use super::error::{LedgerError, opening};
-use super::identify::{Identity, SourceIdentity, derived_id, identify};
+use super::identify::{Identity, derived_id, identify};
+use super::request::{Request, column_names};
 use super::{Ledger, span_columns, span_of};
-use crate::connect::{self, ConnectSettings};
-use crate::source::Reading;
+use crate::connect;
 use crate::span::Known;
-use crate::target::{Table, Target};
 
 /// How long to wait for another run's batch before its transaction is ended.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// What to open.
-pub struct Request<'a> {
-    /// `--import-id`.
-    pub import_id: Option<String>,
-    /// `--restart`.
-    pub restart: bool,
-    /// The target table.
-    pub table: &'a Table,
-    /// The target columns.
-    pub target: &'a Target,
-    /// How records are read.
-    pub reading: &'a Reading,
-    /// The inputs.
-    pub sources: &'a [SourceIdentity],
-    /// For a second connection that ends stuck transactions of an older run.
-    pub settings: &'a ConnectSettings,
-    /// Takes what the user should know.
-    pub notify: &'a (dyn Fn(&str) + Sync),
-}
 
 /// An opened run.
 pub struct Opened {
@@ -141,14 +120,6 @@ async fn create(
         .await
         .map_err(opening)?;
     Ok(())
-}
-
-pub(super) fn column_names(target: &Target) -> Vec<&str> {
-    target
-        .columns
-        .iter()
-        .map(|column| column.name.as_str())
-        .collect()
 }
 
 /// Refuses a run that would not load the same rows into the same table.

@@ -1,12 +1,11 @@
 //! Closes the import after its last batch, makes its commits durable, and exports its rejects.
 
-use std::path::Path;
-
+use super::Control;
 use super::control::ControlConnection;
 use super::running::Running;
 use crate::error::Error;
 use crate::job::{Durability, LoadSettings};
-use crate::ledger::{Finish, Ledger, LedgerError};
+use crate::ledger::{Finish, LedgerError};
 use crate::outcome::Outcome;
 use crate::reject_file::RejectFile;
 use crate::retry::{Failure, Pace, pause};
@@ -97,21 +96,24 @@ pub async fn flush(connection: &mut ControlConnection) -> Result<(), Error> {
     flushed.map_err(Error::server("making the last commits durable"))
 }
 
-/// Writes the rejects of the import that are not replayed to `path`; returns their number.
+/// Exports the rejects of the import to the file that was asked for.
 ///
 /// # Errors
 /// What the server or the operating system says.
 pub async fn export(
     connection: &mut ControlConnection,
-    ledger: &Ledger,
-    header: Vec<u8>,
-    path: &Path,
-) -> Result<u64, Error> {
+    running: &Running,
+    settings: &LoadSettings,
+    control: &Control,
+) -> Result<(), Error> {
+    let (Some(path), Some(ledger)) = (&settings.rejects, &running.ledger) else {
+        return Ok(());
+    };
     let failed = |source| Error::Output {
         name: path.display().to_string(),
         source,
     };
-    let mut file = RejectFile::create(path, header).map_err(failed)?;
+    let mut file = RejectFile::create(path, running.reject_header.clone()).map_err(failed)?;
     let client = connection.client().await?;
     ledger
         .each_open_reject(client, |original, reason| {
@@ -119,5 +121,10 @@ pub async fn export(
         })
         .await?;
     file.flush().map_err(failed)?;
-    Ok(file.count())
+    let records = file.count();
+    if records > 0 {
+        let notice = format!("{records} rejects are in {}", path.display());
+        control.console.notice(&notice);
+    }
+    Ok(())
 }

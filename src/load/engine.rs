@@ -57,7 +57,7 @@ impl Engine {
         let mut first_error = Ok(());
         for reader in readers {
             // A reader that ends without a word has panicked, or had no thread.
-            let read = reader.await.unwrap_or_else(|_| Err(InputError::Reader));
+            let read = reader.await.unwrap_or(Err(InputError::Reader));
             first_error = first_error.and(read);
         }
         Ok(first_error?)

@@ -19,7 +19,7 @@ mod workers;
 use std::sync::Arc;
 use std::time::Instant;
 
-use self::close::close;
+use self::close::{close, export};
 use self::control::ControlConnection;
 use self::prepare::{Prepared, prepare};
 use self::watch::Watch;
@@ -43,7 +43,7 @@ pub struct Control {
 
 /// How a load ended.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct LoadEnd {
     /// What was done, also when it was not all; `None` if nothing had begun.
     pub summary: Option<Summary>,
     /// Why not all was done.
@@ -57,7 +57,7 @@ pub struct Outcome {
 }
 
 /// Loads. Committed rows stay committed whatever happens later; the outcome says how many.
-pub async fn load(server: &ConnectSettings, settings: &LoadSettings, control: &Control) -> Outcome {
+pub async fn load(server: &ConnectSettings, settings: &LoadSettings, control: &Control) -> LoadEnd {
     let mut connection = ControlConnection::new(server);
     let prepared = tokio::select! {
         prepared = prepare(settings, &mut connection, control) => prepared,
@@ -65,9 +65,9 @@ pub async fn load(server: &ConnectSettings, settings: &LoadSettings, control: &C
     };
     match prepared {
         Ok(prepared) => run(prepared, connection, settings, control).await,
-        Err(error) => Outcome {
+        Err(error) => LoadEnd {
             error: Some(error),
-            ..Outcome::default()
+            ..LoadEnd::default()
         },
     }
 }
@@ -78,7 +78,7 @@ async fn run(
     connection: ControlConnection,
     settings: &LoadSettings,
     control: &Control,
-) -> Outcome {
+) -> LoadEnd {
     let started = Instant::now();
     let leftover_rejects = prepared.leftover_rejects;
     let (engine, running, displays) = prepared.start(settings, control);
@@ -94,12 +94,12 @@ async fn run(
         Ok(()) => close(&mut connection, &running, settings).await,
         Err(error) => Err(error),
     };
-    let exported = running.export(&mut connection, settings, control).await;
+    let exported = export(&mut connection, &running, settings, control).await;
     displays.end().await;
 
     let interrupted = control.stop.signal().map(Error::Interrupted);
     running.tell(control);
-    Outcome {
+    LoadEnd {
         summary: Some(running.summary(settings, started.elapsed(), writing, looks)),
         error: result.and(exported).err().or(interrupted),
         target: Some(running.target),

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::control::ControlConnection;
-use super::{Control, close};
+use super::Control;
 use crate::batch::Batch;
 use crate::error::Error;
 use crate::job::LoadSettings;
@@ -78,28 +77,6 @@ impl Running {
         }
     }
 
-    /// Exports the rejects of the import to the file that was asked for.
-    ///
-    /// # Errors
-    /// What the server or the operating system says.
-    pub async fn export(
-        &self,
-        connection: &mut ControlConnection,
-        settings: &LoadSettings,
-        control: &Control,
-    ) -> Result<(), Error> {
-        let (Some(path), Some(ledger)) = (&settings.rejects, &self.ledger) else {
-            return Ok(());
-        };
-        let header = self.reject_header.clone();
-        let records = close::export(connection, ledger, header, path).await?;
-        if records > 0 {
-            let notice = format!("{records} rejects are in {}", path.display());
-            control.console.notice(&notice);
-        }
-        Ok(())
-    }
-
     /// Says what was read and is in no table.
     pub fn tell(&self, control: &Control) {
         let rows = self
@@ -142,8 +119,8 @@ impl Running {
             elapsed_seconds: seconds,
             rows_per_second: rows.tally.loaded() as f64 / seconds.max(f64::EPSILON),
             batches,
-            commit_latency_ms: LatencyMillis::from(&counters.commit),
-            wait_ms: LatencyMillis::from(&counters.wait),
+            commit_latency_ms: LatencyMillis::of(&counters.commit),
+            wait_ms: LatencyMillis::of(&counters.wait),
             retries: counters.retries.get(),
             peak_memory_bytes: machine::peak_memory_bytes(),
             bottleneck: observed.verdict().filter(|_| writing > WORTH_A_VERDICT),

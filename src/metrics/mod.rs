@@ -79,11 +79,20 @@ pub struct Timing {
 /// Why metrics cannot be given out.
 #[derive(Debug, thiserror::Error)]
 pub enum MetricsError {
+    /// The address is taken, or not of this machine.
     #[error("--metrics {address}: cannot listen: {source}; name a free port of this machine")]
     Listen {
+        /// `--metrics`.
         address: SocketAddr,
+        /// What the system says.
         source: io::Error,
     },
+    /// The file cannot be written or replaced.
     #[error("--metrics-file {}: {source}; the directory must exist and be writable", .path.display())]
-    Write { path: PathBuf, source: io::Error },
+    Write {
+        /// `--metrics-file`.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
 }

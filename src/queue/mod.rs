@@ -18,7 +18,7 @@ use crate::span::Span;
 use crate::stop::Stops;
 
 pub use spill::{Identity, Leftover, Spill, SpillError, SpilledSource, leftovers};
-pub use spilling::{OnDisk, SpillQueue};
+pub use spilling::SpillQueue;
 
 /// What to do when all buffers are full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]

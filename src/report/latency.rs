@@ -28,8 +28,11 @@ impl Default for Latency {
     }
 }
 
+#[expect(
+    clippy::expect_used,
+    reason = "the constructor accepts these constants"
+)]
 fn empty_histogram() -> Histogram<u64> {
-    // The bounds are constants that the constructor accepts.
     Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("constant bounds")
 }
 
@@ -102,8 +105,8 @@ pub struct LatencyMillis {
     pub max: f64,
 }
 
-impl From<&Latency> for LatencyMillis {
-    fn from(latency: &Latency) -> Self {
+impl LatencyMillis {
+    pub(crate) fn of(latency: &Latency) -> Self {
         LatencyMillis {
             p50: latency.millis_at(0.5),
             p90: latency.millis_at(0.9),

@@ -8,8 +8,8 @@ mod summary;
 mod verdict;
 
 pub use console::{Console, LogFormat};
-pub use counters::{Batches, Count, Counters};
+pub use counters::{Batches, Counters};
 pub use latency::{Latency, LatencyMillis};
 pub use progress::{Progress, ProgressMode};
 pub use summary::Summary;
-pub use verdict::{Bottleneck, Looks, Observed};
+pub use verdict::{Bottleneck, Bound, Looks, Observed};

@@ -20,8 +20,8 @@ use std::sync::Arc;
 
 pub use compression::Compression;
 pub use csv::{Dialect, Splitter};
-pub use fields::{FieldError, Fields};
-pub use fingerprint::{Fingerprint, hash, hash_all};
+pub use fields::{FieldError, FieldErrorKind, Fields};
+pub use fingerprint::{Fingerprint, hash};
 pub use ndjson::{Keys, next_end as next_json_end};
 pub use parser::RowParser;
 pub use reader::{Downstream, HandOver, Reader};

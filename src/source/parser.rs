@@ -45,7 +45,7 @@ impl RowParser {
 
     /// A parser of records that are read so, into these columns: names, and whether each takes
     /// JSON.
-    pub fn of(reading: &Reading, columns: Vec<(String, bool)>) -> Self {
+    pub(crate) fn of(reading: &Reading, columns: Vec<(String, bool)>) -> Self {
         let count = columns.len();
         match reading.dialect(count) {
             Some(dialect) => Self::delimited(dialect, count),
@@ -72,7 +72,7 @@ impl RowParser {
     /// # Errors
     /// When the record is no row of this load.
     #[inline]
-    pub fn parse(&mut self, record: &[u8]) -> Result<&Fields, FieldError> {
+    pub fn parse(&mut self, record: &[u8]) -> Result<(), FieldError> {
         if !self.clean && !is_clean(record) {
             return Err(dirt(record));
         }
@@ -90,12 +90,17 @@ impl RowParser {
             }
             Layout::Ndjson(keys) => ndjson::parse(keys, record, &mut self.fields)?,
         }
-        Ok(&self.fields)
+        Ok(())
+    }
+
+    /// The fields of `record`, which was parsed last; `None` is NULL.
+    pub fn fields_of<'a>(&'a self, record: &'a [u8]) -> impl Iterator<Item = Option<&'a [u8]>> {
+        (0..self.fields.len()).map(|index| self.fields.get(record, index))
     }
 
     /// The fields of the record parsed last.
     #[inline]
-    pub fn fields(&self) -> &Fields {
+    pub(crate) fn fields(&self) -> &Fields {
         &self.fields
     }
 }

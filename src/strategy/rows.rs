@@ -25,7 +25,7 @@ enum Records {
 
 impl<'a> RowSlice<'a> {
     /// The records `range` of `batch`. `parser` has been shown the bytes of the batch.
-    pub fn new(
+    pub(crate) fn new(
         batch: &'a Batch,
         range: Range<usize>,
         parser: &'a mut RowParser,
@@ -42,7 +42,7 @@ impl<'a> RowSlice<'a> {
 
     /// The same rows, to be stored one after the other: which of two rows with the same key is
     /// refused depends on their order.
-    pub fn one_after_the_other(self, in_order: bool) -> Self {
+    pub(crate) fn one_after_the_other(self, in_order: bool) -> Self {
         RowSlice { in_order, ..self }
     }
 
@@ -76,7 +76,7 @@ impl<'a> RowSlice<'a> {
                 continue;
             }
             let record = self.batch.record(index);
-            match self.parser.parse(record).map(|_| ()) {
+            match self.parser.parse(record) {
                 Ok(()) => {
                     let fields = self.parser.fields();
                     return Some(Row {

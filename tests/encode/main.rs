@@ -5,6 +5,7 @@
 //! by small damage) go through the encoder; those it takes are loaded twice, as a text COPY and as a
 //! binary COPY. The two must agree value by value on the stored text, the stored bytes and, where
 //! the server refuses, on the SQLSTATE.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod server;
 
@@ -13,7 +14,7 @@ mod values;
 use bytes::Bytes;
 use fastrand::Rng;
 use futures::SinkExt;
-use pgrung::Encoder;
+use pgrung::internal::Encoder;
 use server::Server;
 use std::pin::pin;
 use tokio_postgres::Client;

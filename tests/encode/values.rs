@@ -2,7 +2,7 @@
 //! small damage. The same seed gives the same values.
 
 use fastrand::Rng;
-use pgrung::Encoder;
+use pgrung::internal::Encoder;
 use std::collections::BTreeSet;
 
 /// The seeds, and values a few characters away from each of them.

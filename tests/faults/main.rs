@@ -9,6 +9,7 @@
 //!
 //! `PGRUNG_TORTURE=1` (`make torture`) tries far more of each fault. Random tests print their seed;
 //! `PGRUNG_SEED=...` repeats it.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 

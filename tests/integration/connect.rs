@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pgrung::{ConnectError, ConnectSettings, Embedded, EmbeddedOptions, connect, pool};
+use pgrung::errors::ConnectError;
+use pgrung::internal::pool;
+use pgrung::{ConnectSettings, Embedded, EmbeddedOptions, connect};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio_postgres::{Client, SimpleQueryMessage};

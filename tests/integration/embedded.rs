@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpgid, getpgrp};
-use pgrung::{Embedded, EmbeddedError, EmbeddedOptions, Places};
+use pgrung::errors::EmbeddedError;
+use pgrung::internal::Places;
+use pgrung::{Embedded, EmbeddedOptions};
 use tokio_postgres::Config;
 
 use crate::support::{Session, open_tempdir, wait_until};

@@ -2,6 +2,7 @@
 //!
 //! One binary, so that all tests share one private server. What needs another server (TLS, a stop
 //! in the middle of a load) starts its own.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 

@@ -8,6 +8,7 @@
 //! the time of each commit (`track_commit_timestamp`), so waits are measured row by row, without
 //! asking the loader. `PGRUNG_TORTURE=1` pauses longer and tries more. Random tests print their
 //! seed; `PGRUNG_SEED=...` repeats it.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 

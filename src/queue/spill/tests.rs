@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::leftover::Loss;
 use super::*;
+use crate::source::Reading;
 use crate::span::Position;
 use crate::window::FlushReason;
 
@@ -21,7 +22,7 @@ fn identity(import_id: &str) -> Identity {
                 ledger_source: Some(4),
             })
             .to_vec(),
-        reading: serde_json::json!({ "format": "csv" }),
+        reading: Reading::Ndjson,
     }
 }
 
@@ -426,14 +427,14 @@ fn a_segment_of_another_version_is_refused_and_kept() {
     let dir = tempfile::tempdir().unwrap();
     let (path, ..) = one_segment(dir.path(), &[noise(0, 10)]);
     let mut bytes = fs::read(&path).unwrap();
-    bytes[8] = 2;
+    bytes[8] = 3;
     let length = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
     let seed = twox_hash::XxHash3_64::oneshot(&bytes[..16 + length]);
     bytes[16 + length..24 + length].copy_from_slice(&seed.to_le_bytes());
     fs::write(&path, bytes).unwrap();
     assert!(matches!(
         leftovers(dir.path()),
-        Err(SpillError::Version { version: 2, .. })
+        Err(SpillError::Version { version: 3, .. })
     ));
     assert!(path.exists());
 }
