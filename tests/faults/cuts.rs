@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use crate::support::{
-    Case, Database, Deal, Fate, Input, Kind, Load, Message, Proxy, STRATEGIES, Side, times, torture,
+    Case, Cmd, Database, Deal, Fate, Input, Kind, Message, Proxy, STRATEGIES, Side, seeded, times,
+    torture,
 };
 
 /// A message of a load without a fault.
@@ -26,17 +27,10 @@ fn input() -> Input {
     Input::planned(1, &fates, &mut fastrand::Rng::with_seed(3))
 }
 
-fn load(case: &Case, strategy: &str) -> Load {
-    case.load().args(&[
-        "-j",
-        "1",
-        "--batch-rows",
-        "4",
-        "--strategy",
-        strategy,
-        "--answer-timeout",
-        "20s",
-    ])
+fn load(case: &Case, strategy: &str) -> Cmd {
+    case.load().flags(&format!(
+        "-j 1 --batch-rows 4 --strategy {strategy} --answer-timeout 20s"
+    ))
 }
 
 /// The messages of a load without a fault.
@@ -72,7 +66,7 @@ fn points(case: &Case, strategy: &str) -> Vec<Point> {
 fn cut_all(database: &Arc<Database>, strategy: &str, step: usize, fresh: bool) {
     let first = Case::new(database, input());
     let points = points(&first, strategy);
-    let mut turn = fastrand::usize(..step);
+    let mut turn = seeded(&format!("cuts, {strategy}")).usize(..step);
     let (mut tried, mut missed) = (0, 0);
     for point in &points {
         for deal in [Deal::CutBefore, Deal::CutInside, Deal::CutAfter] {

@@ -4,9 +4,9 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::kills::long_input;
+use super::kills::long_input;
 use crate::support::{
-    Case, Database, Fate, Input, Kind, Load, STRATEGIES, seeded, times, wait_until,
+    Case, Cmd, Database, Fate, Input, Kind, STRATEGIES, seeded, times, wait_until,
 };
 
 #[test]
@@ -21,15 +21,11 @@ fn the_reject_limit_stops_the_load_and_a_higher_one_goes_on() {
         let case = Case::new(&database, Input::planned(1, &fates, &mut random));
         let load = case
             .load()
-            .args(&["-j", "1", "--batch-rows", "10", "--strategy", strategy]);
-        let ran = load.clone().args(&["--reject-limit", "2"]).run();
+            .flags(&format!("-j 1 --batch-rows 10 --strategy {strategy}"));
+        let ran = load.clone().flags("--reject-limit 2").run();
         ran.exits(4).says(&["more than 2 rows are bad"]);
         case.between("reject limit", &ran);
-        case.recover(
-            "reject limit",
-            ran,
-            &load.clone().args(&["--reject-limit", "5"]),
-        );
+        case.exact("a higher limit", &load.flags("--reject-limit 5").run());
     }
 }
 
@@ -41,7 +37,7 @@ fn a_hundred_rows_refused_alike_stop_the_load_with_nothing_loaded() {
         let mut fates = vec![Fate::Bad(Kind::NoNumber); 100];
         fates.extend([Fate::Good; 60]);
         let case = Case::new(&database, Input::planned(1, &fates, &mut random));
-        let load = case.load().args(&["--strategy", strategy]);
+        let load = case.load().flags(&format!("--strategy {strategy}"));
         let ran = load.run();
         ran.exits(1).says(&["the first 100 rows are all refused"]);
         case.between("rail", &ran);
@@ -60,11 +56,11 @@ fn the_first_bad_row_stops_the_load_if_it_is_told_so() {
         let case = Case::new(&database, Input::planned(1, &fates, &mut random));
         let load = case
             .load()
-            .args(&["-j", "1", "--batch-rows", "10", "--strategy", strategy]);
-        let ran = load.clone().args(&["--on-error", "stop"]).run();
+            .flags(&format!("-j 1 --batch-rows 10 --strategy {strategy}"));
+        let ran = load.clone().flags("--on-error stop").run();
         ran.exits(1).says(&["record 38", "23514"]);
         assert_eq!(case.rows(), 30);
-        case.recover("on-error stop", ran, &load);
+        case.exact("on-error reject", &load.run());
     }
 }
 
@@ -74,18 +70,12 @@ fn without_a_ledger_the_bad_rows_are_in_the_file() {
     let database = Database::new();
     for strategy in STRATEGIES {
         let case = Case::new(&database, long_input(300, &mut random));
-        let file = case.dir.path().join("bad.csv");
+        let file = case.files.path("bad.csv");
         let ran = case
             .load()
-            .args(&[
-                "--no-ledger",
-                "--strategy",
-                strategy,
-                "--batch-rows",
-                "40",
-                "-j",
-                "1",
-            ])
+            .flags(&format!(
+                "--no-ledger --strategy {strategy} --batch-rows 40 -j 1"
+            ))
             .args(&["--rejects", file.to_str().unwrap()])
             .run();
         let bad = case.input.bad_count();
@@ -121,18 +111,13 @@ fn one_transaction_for_the_whole_load_is_all_or_nothing() {
     for round in 0..times(6, 60) {
         let case = Case::new(&database, long_input(300, &mut random));
         let strategy = STRATEGIES[round % STRATEGIES.len()];
-        let load = case.load().args(&[
-            "--commit",
-            "load",
-            "--batch-rows",
-            "20",
-            "--strategy",
-            strategy,
-        ]);
+        let load = case.load().flags(&format!(
+            "--commit load --batch-rows 20 --strategy {strategy}"
+        ));
         let step = ["claim", "write", "settle"][random.usize(..3)];
         let at = format!("after {step}:{}", random.usize(1..15));
         let ran = load.clone().env("PGRUNG_ABORT_AT", &at).run();
-        assert_eq!(ran.signal, Some(6), "{at}: {ran}");
+        ran.aborted();
         assert_eq!(case.rows(), 0, "{at}");
         case.recover("one transaction", ran, &load);
     }
@@ -145,12 +130,10 @@ fn after_a_signal_the_printed_command_goes_on() {
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
         for _ in 0..times(2, 20) {
             let case = Case::new(&database, long_input(2000, &mut random));
-            let load = case.load().args(&["--batch-rows", "10", "-j", "2"]);
+            let load = case.load().flags("--batch-rows 10 -j 2");
             let mut running = load.spawn();
             let wanted = random.i64(1..30);
-            wait_until("a few batches", || {
-                running.has_ended() || case.spans() >= wanted
-            });
+            case.in_mid_load(&mut running, wanted);
             running.signal(signal);
             let ran = running.wait();
             ran.exits(code);
@@ -158,7 +141,7 @@ fn after_a_signal_the_printed_command_goes_on() {
             let committed = ran.rows("loaded");
             assert_eq!(committed as i64, case.rows(), "{ran}");
             let last = load.go_on(&ran);
-            case.exact(&format!("{signal}"), &last);
+            case.survived(&format!("{signal}"), &last);
         }
     }
 }
@@ -171,11 +154,12 @@ fn a_signal_ends_a_load_that_waits_for_a_lock() {
         &database,
         long_input(2000, &mut fastrand::Rng::with_seed(2)),
     );
-    let load = case.load().args(&["--batch-rows", "10", "-j", "2"]);
+    let load = case.load().flags("--batch-rows 10 -j 2");
     let mut running = load.spawn();
-    wait_until("a few batches", || running.has_ended() || case.spans() >= 3);
+    case.in_mid_load(&mut running, 3);
     let holder = database.session();
     holder.run(&format!("BEGIN; LOCK TABLE {} IN SHARE MODE", case.table));
+    wait_until("it waits for the lock", || database.waits_for_lock());
     running.signal(Signal::SIGTERM);
     let ran = running.wait();
     ran.exits(143);
@@ -196,7 +180,7 @@ fn rows_that_a_trigger_keeps_out_are_counted_as_such() {
         ));
         let ran = case
             .load()
-            .args(&["--strategy", strategy, "--batch-rows", "7"])
+            .flags(&format!("--strategy {strategy} --batch-rows 7"))
             .run();
         ran.exits(3);
         assert_eq!(
@@ -209,7 +193,7 @@ fn rows_that_a_trigger_keeps_out_are_counted_as_such() {
 }
 
 /// A load of batches of ten rows, one after the other.
-pub fn load_in_tens(case: &Case, strategy: &str) -> Load {
+pub fn load_in_tens(case: &Case, strategy: &str) -> Cmd {
     case.load()
-        .args(&["-j", "1", "--batch-rows", "10", "--strategy", strategy])
+        .flags(&format!("-j 1 --batch-rows 10 --strategy {strategy}"))
 }
