@@ -37,9 +37,8 @@ fn without_a_connection_it_brings_its_own_server_and_leaves_nothing() {
     ran.exits(0).says(&["starting a private PostgreSQL server"]);
     for rung in RUNGS {
         // Two spaces end a cell: "insert" is not "insert, commit a row".
-        let named = |line: &&str| line.trim_start().split("  ").next() == Some(rung);
-        let lines = ran.stdout.lines().filter(named).count();
-        assert_eq!(lines, 1, "{rung}: {ran}");
+        let named = |line: &str| line.trim_start().split("  ").next() == Some(rung);
+        assert!(ran.stdout.lines().any(named), "{rung}: {ran}");
     }
     ran.tells("lineitem");
     nothing_in(&tmpdir);

@@ -182,8 +182,8 @@ fn cases() -> Vec<Case> {
     use Encoder::*;
     let random = &mut seeded_with("values", 15);
     let mut cases = Vec::new();
-    let mut add = |columns: &[&'static str], encoder, values: &[String]| {
-        for column in columns {
+    let mut add = |columns: &'static str, encoder, values: &[String]| {
+        for column in columns.split_whitespace() {
             cases.push(Case {
                 column,
                 encoder,
@@ -192,98 +192,75 @@ fn cases() -> Vec<Case> {
         }
     };
     let booleans = values::booleans(random);
-    add(&["bool"], Bool, &booleans);
+    add("bool", Bool, &booleans);
     let integers = values::integers(random);
-    add(&["int2"], Int2, &integers);
-    add(&["int4"], Int4, &integers);
-    add(&["int8"], Int8, &integers);
-    add(&["oid"], Oid, &integers);
+    add("int2", Int2, &integers);
+    add("int4", Int4, &integers);
+    add("int8", Int8, &integers);
+    add("oid", Oid, &integers);
     let floats = values::floats(random);
-    add(&["float4"], Float4, &floats);
-    add(&["float8"], Float8, &floats);
+    add("float4", Float4, &floats);
+    add("float8", Float8, &floats);
     let numerics = values::numerics(random);
-    let columns = [
-        "numeric",
-        "numeric(6,2)",
-        "numeric(15,2)",
-        "numeric(5,-2)",
-        "numeric(3,5)",
-        "numeric(38)",
-        "dom_numeric",
-    ];
-    add(&columns, Numeric, &numerics);
+    let columns =
+        "numeric numeric(6,2) numeric(15,2) numeric(5,-2) numeric(3,5) numeric(38) dom_numeric";
+    add(columns, Numeric, &numerics);
     let dates = values::dates(random);
-    add(&["date"], Date, &dates);
+    add("date", Date, &dates);
     let times = values::times(random);
-    add(&["time", "time(0)", "time(3)"], Time, &times);
+    add("time time(0) time(3)", Time, &times);
     let timestamps = values::timestamps(random);
     add(
-        &["timestamp", "timestamp(0)", "timestamp(3)"],
+        "timestamp timestamp(0) timestamp(3)",
         Timestamp,
         &timestamps,
     );
     add(
-        &["timestamptz", "timestamptz(0)", "timestamptz(4)"],
+        "timestamptz timestamptz(0) timestamptz(4)",
         TimestampTz,
         &timestamps,
     );
     let strings = values::strings(random);
-    let columns = [
-        "text",
-        "varchar",
-        "varchar(5)",
-        "char(3)",
-        "char(1)",
-        "bpchar",
-        "dom_varchar",
-        "en_um",
-    ];
-    add(&columns, Text, &strings);
-    add(
-        &["en_um"],
-        Text,
-        &values::listed("small|big|Big|big | big|"),
-    );
-    add(&["name"], Name, &strings);
-    add(&["\"char\""], Char, &strings);
+    let columns = "text varchar varchar(5) char(3) char(1) bpchar dom_varchar en_um";
+    add(columns, Text, &strings);
+    add("en_um", Text, &values::listed("small|big|Big|big | big|"));
+    add("name", Name, &strings);
+    add("\"char\"", Char, &strings);
     let jsons = values::jsons(random);
-    add(&["json"], Text, &jsons);
-    add(&["jsonb"], Jsonb, &jsons);
+    add("json", Text, &jsons);
+    add("jsonb", Jsonb, &jsons);
     let byteas = values::byteas(random);
-    add(&["bytea"], Bytea, &byteas);
+    add("bytea", Bytea, &byteas);
     let uuids = values::uuids(random);
-    add(&["uuid"], Uuid, &uuids);
+    add("uuid", Uuid, &uuids);
 
-    let arrays: [(&[&'static str], u32, &[String]); 21] = [
-        (&["bool[]"], 16, &booleans),
-        (&["bytea[]"], 17, &byteas),
-        (&["\"char\"[]"], 18, &strings),
-        (&["name[]"], 19, &strings),
-        (&["int8[]"], 20, &integers),
-        (&["int2[]"], 21, &integers),
-        (&["int4[]"], 23, &integers),
-        (&["text[]"], 25, &strings),
-        (&["oid[]"], 26, &integers),
-        (&["json[]"], 114, &jsons),
-        (&["float4[]"], 700, &floats),
-        (&["float8[]"], 701, &floats),
-        (&["char(3)[]"], 1042, &strings),
-        (&["varchar[]", "varchar(5)[]"], 1043, &strings),
-        (&["date[]"], 1082, &dates),
-        (&["time[]", "time(0)[]"], 1083, &times),
-        (&["timestamp[]", "timestamp(0)[]"], 1114, &timestamps),
-        (&["timestamptz[]"], 1184, &timestamps),
-        (&["numeric[]", "numeric(6,2)[]"], 1700, &numerics),
-        (&["uuid[]"], 2950, &uuids),
-        (&["jsonb[]"], 3802, &jsons),
+    let arrays: [(&'static str, u32, &[String]); 21] = [
+        ("bool[]", 16, &booleans),
+        ("bytea[]", 17, &byteas),
+        ("\"char\"[]", 18, &strings),
+        ("name[]", 19, &strings),
+        ("int8[]", 20, &integers),
+        ("int2[]", 21, &integers),
+        ("int4[]", 23, &integers),
+        ("text[]", 25, &strings),
+        ("oid[]", 26, &integers),
+        ("json[]", 114, &jsons),
+        ("float4[]", 700, &floats),
+        ("float8[]", 701, &floats),
+        ("char(3)[]", 1042, &strings),
+        ("varchar[] varchar(5)[]", 1043, &strings),
+        ("date[]", 1082, &dates),
+        ("time[] time(0)[]", 1083, &times),
+        ("timestamp[] timestamp(0)[]", 1114, &timestamps),
+        ("timestamptz[]", 1184, &timestamps),
+        ("numeric[] numeric(6,2)[]", 1700, &numerics),
+        ("uuid[]", 2950, &uuids),
+        ("jsonb[]", 3802, &jsons),
     ];
     for (columns, element, elements) in arrays {
         let scalar = Encoder::for_type(element).unwrap();
-        add(
-            columns,
-            Array(element),
-            &values::arrays(random, scalar, elements),
-        );
+        let values = values::arrays(random, scalar, elements);
+        add(columns, Array(element), &values);
     }
     cases
 }
@@ -377,90 +354,40 @@ async fn a_server_in_another_encoding_stores_the_same() {
 #[test]
 fn the_common_spellings_are_encoded() {
     use Encoder::*;
-    let spellings: [(Encoder, &[&str]); 19] = [
-        (
-            Bool,
-            &[
-                "t", "f", "true", "FALSE", "yes", "no", "on", "off", "1", "0",
-            ],
-        ),
-        (Int2, &["0", "-32768", "+5", "007"]),
-        (Int4, &["0", "-2147483648", "2147483647"]),
-        (
-            Int8,
-            &["-9223372036854775808", "9223372036854775807", "155190"],
-        ),
-        (Oid, &["0", "16384", "4294967295"]),
-        (
-            Float4,
-            &["1", "-0.5", "1e10", "3.4028235e38", "NaN", "-Infinity"],
-        ),
-        (
-            Float8,
-            &["0.1", "1.7976931348623157e+308", ".5", "5.", "-0"],
-        ),
+    for (encoder, spellings) in [
+        (Bool, "t|f|true|FALSE|yes|no|on|off|1|0"),
+        (Int2, "0|-32768|+5|007"),
+        (Int4, "0|-2147483648|2147483647"),
+        (Int8, "-9223372036854775808|9223372036854775807|155190"),
+        (Oid, "0|16384|4294967295"),
+        (Float4, "1|-0.5|1e10|3.4028235e38|NaN|-Infinity"),
+        (Float8, "0.1|1.7976931348623157e+308|.5|5.|-0"),
         (
             Numeric,
-            &[
-                "0",
-                "21168.23",
-                "0.04",
-                "-17",
-                "0.00",
-                "12345678901234567890.123",
-                "NaN",
-            ],
+            "0|21168.23|0.04|-17|0.00|12345678901234567890.123|NaN",
         ),
-        (
-            Date,
-            &[
-                "1996-03-13",
-                "0001-01-01",
-                "9999-12-31",
-                "2000-02-29",
-                "infinity",
-            ],
-        ),
-        (
-            Time,
-            &["12:34", "12:34:56", "12:34:56.7", "23:59:59.999999"],
-        ),
+        (Date, "1996-03-13|0001-01-01|9999-12-31|2000-02-29|infinity"),
+        (Time, "12:34|12:34:56|12:34:56.7|23:59:59.999999"),
         (
             Timestamp,
-            &[
-                "1996-03-13 12:34:56",
-                "1996-03-13T12:34:56.123456",
-                "1996-03-13",
-            ],
+            "1996-03-13 12:34:56|1996-03-13T12:34:56.123456|1996-03-13",
         ),
-        (
-            TimestampTz,
-            &[
-                "1996-03-13 12:34:56+00",
-                "1996-03-13T12:34:56Z",
-                "1996-03-13 12:34:56.5-05:30",
-            ],
-        ),
-        (Text, &["", "é", "egular courts above the"]),
-        (Name, &["lineitem"]),
-        (Char, &["r"]),
-        (Jsonb, &["{\"a\": [1, 2]}"]),
-        (Bytea, &["\\xdeadbeef", "\\x", "plain"]),
+        (TimestampTz, "1996-03-13 12:34:56+00|1996-03-13T12:34:56Z"),
+        (TimestampTz, "1996-03-13 12:34:56.5-05:30"),
+        (Text, "|é|egular courts above the"),
+        (Name, "lineitem"),
+        (Char, "r"),
+        (Jsonb, "{\"a\": [1, 2]}"),
+        (Bytea, "\\xdeadbeef|\\x|plain"),
         (
             Uuid,
-            &[
-                "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
-                "{A0EEBC999C0B4EF8BB6D6BB9BD380A11}",
-            ],
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11|{A0EEBC999C0B4EF8BB6D6BB9BD380A11}",
         ),
-        (Array(1114), &["{}", "{\"1996-03-13 12:34:56\",1996-03-13}"]),
-    ];
-    for (encoder, texts) in spellings {
-        for text in texts {
-            assert!(
-                encoder.encode(text.as_bytes(), &mut Vec::new()),
-                "{encoder:?} {text}"
-            );
+        (Array(1114), "{}|{\"1996-03-13 12:34:56\",1996-03-13}"),
+    ] {
+        for text in values::listed(spellings) {
+            let taken = encoder.encode(text.as_bytes(), &mut Vec::new());
+            assert!(taken, "{encoder:?} {text}");
         }
     }
 }

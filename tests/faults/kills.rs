@@ -13,7 +13,7 @@ use crate::support::{
 pub fn long_input(rows: usize, random: &mut fastrand::Rng) -> Input {
     let fates: Vec<Fate> = (0..rows)
         .map(|_| match random.u8(..) {
-            0..5 => Fate::Bad(Kind::ALL[random.usize(..Kind::ALL.len())]),
+            0..5 => Fate::Bad(Kind::any(random)),
             _ => Fate::Good,
         })
         .collect();

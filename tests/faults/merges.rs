@@ -3,7 +3,7 @@
 
 use super::commits::Fault;
 use super::kills::long_input;
-use crate::support::{Case, Cmd, Database, Proxy, Running, seeded, times};
+use crate::support::{Case, Cmd, Database, Proxy, Running, seeded, times, wait_until};
 
 /// Rows of a batch; a span of more is a merged one.
 const BATCH: i64 = 5;
@@ -18,17 +18,16 @@ fn load(case: &Case) -> Cmd {
 /// looked at, the spans know as many rows as the table holds.
 #[track_caller]
 fn watch(case: &Case, running: &mut Running, enough: usize) -> usize {
-    let database = &case.database;
-    let table = &case.table;
-    crate::support::wait_until("a ledger", || running.has_ended() || case.spans() > 0);
+    wait_until("a ledger", || running.has_ended() || case.spans() > 0);
     let (mut merges, mut largest) = (0, BATCH);
     while merges < enough && !running.has_ended() {
         // One statement, one snapshot.
-        let found = database.query(&format!(
-            "SELECT coalesce(max(records), 0)::bigint, coalesce(sum(loaded), 0)::bigint,
-                    (SELECT count(*) FROM {table})
-             FROM pgrung.spans JOIN pgrung.imports USING (import_id) WHERE target LIKE '%\"{table}\"'"
-        ));
+        let columns = format!(
+            "coalesce(max(records), 0)::bigint, coalesce(sum(loaded), 0)::bigint,
+             (SELECT count(*) FROM {})",
+            case.table
+        );
+        let found = case.database.query(&case.of_ledger(&columns, "spans"));
         let [records, claimed, stored] = [0, 1, 2].map(|index| found[0].get::<_, i64>(index));
         assert_eq!(claimed, stored, "rows in the ledger, rows");
         merges += usize::from(records > largest && !running.has_ended());

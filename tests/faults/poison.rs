@@ -45,7 +45,7 @@ fn each_kind_of_bad_row_is_put_aside_wherever_it_stands() {
     let mut random = seeded("kinds");
     let database = Database::new();
     let mut turn = 0;
-    for kind in Kind::ALL {
+    for kind in Kind::all() {
         for (place, fates) in plans(kind, &mut random) {
             // Under make test the strategies take turns.
             let strategies = if torture() {
@@ -74,7 +74,7 @@ fn mix(random: &mut fastrand::Rng, rows: usize) -> Input {
     let fates: Vec<Fate> = (0..rows)
         .map(|_| {
             if random.u8(..) < share {
-                Fate::Bad(Kind::ALL[random.usize(..Kind::ALL.len())])
+                Fate::Bad(Kind::any(random))
             } else {
                 Fate::Good
             }
@@ -101,7 +101,7 @@ fn for_any_bad_rows_and_any_batch_size_the_rejected_set_is_the_planted_set() {
     let database = Database::new();
     let fate = prop_oneof![
         4 => Just(Fate::Good),
-        1 => (0..Kind::ALL.len()).prop_map(|kind| Fate::Bad(Kind::ALL[kind])),
+        1 => proptest::sample::select(Vec::from_iter(Kind::all())).prop_map(Fate::Bad),
     ];
     let case = (
         proptest::collection::vec(fate, 1..60),

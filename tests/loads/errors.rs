@@ -64,13 +64,11 @@ fn a_bad_row_is_named_by_source_record_line_column_code_and_words() {
             // Each row with half of the strategies alone in its batch, else with the good ones.
             let batch_rows = ["1", "1000"][(at + number) % 2];
             database.run(MAKE_AGAIN);
-            let ran = database
-                .load("t")
-                .arg(&file)
-                .flags(strategy)
-                .flags(STOP)
-                .flags(&format!("-j 1 --batch-rows {batch_rows}"))
-                .run();
+            let ran = database.loads(
+                "t",
+                &file,
+                &format!("{strategy} {STOP} -j 1 --batch-rows {batch_rows}"),
+            );
             let case = format!("{} {strategy} {batch_rows}", bad.escape_ascii());
             assert_eq!(ran.code, Some(1), "{case}: {ran}");
             let column = column.map_or(String::new(), |name| format!(", column \"{name}\""));
@@ -95,12 +93,7 @@ fn a_bad_json_line_is_named_as_a_bad_row_is() {
     );
     for strategy in RUNGS {
         database.run(MAKE_AGAIN);
-        let ran = database
-            .load("t")
-            .arg(&file)
-            .flags(strategy)
-            .flags(STOP)
-            .run();
+        let ran = database.loads("t", &file, &format!("{strategy} {STOP}"));
         ran.exits(1)
             .says(&[&format!("{file}: record 2, line 3"), "22P02"]);
         told_and_stored_are_equal(&ran, &database);
@@ -114,12 +107,7 @@ fn of_a_row_nothing_is_shown_but_the_servers_own_words() {
     let file = files.write("bad.csv", format!("{GOOD}5000,priv8,\n"));
     for strategy in RUNGS {
         database.run(MAKE_AGAIN);
-        let ran = database
-            .load("t")
-            .arg(&file)
-            .flags(strategy)
-            .flags(STOP)
-            .run();
+        let ran = database.loads("t", &file, &format!("{strategy} {STOP}"));
         ran.exits(1);
         assert!(!ran.stderr.contains("priv8"), "{ran}");
     }
@@ -141,13 +129,7 @@ fn commit_load_rolls_everything_back_and_commit_row_keeps_what_came_before() {
         ("--commit batch -j 1", 450),
     ] {
         database.run(MAKE_AGAIN);
-        let ran = database
-            .load("t")
-            .arg(&file)
-            .flags(flags)
-            .flags(STOP)
-            .flags("--batch-rows 50")
-            .run();
+        let ran = database.loads("t", &file, &format!("{flags} {STOP} --batch-rows 50"));
         ran.exits(1).says(&[&place]);
         assert_eq!(
             told_and_stored_are_equal(&ran, &database),
@@ -189,13 +171,11 @@ fn a_bad_row_behind_rows_that_a_trigger_kept_out_leaves_a_balanced_account() {
     );
     for strategy in RUNGS {
         database.run(MAKE_AGAIN);
-        let ran = database
-            .load("t")
-            .arg(&file)
-            .flags(strategy)
-            .flags(STOP)
-            .flags("-j 1 --batch-rows 3")
-            .run();
+        let ran = database.loads(
+            "t",
+            &file,
+            &format!("{strategy} {STOP} -j 1 --batch-rows 3"),
+        );
         ran.exits(1).says(&["record 3, line 5"]);
         told_and_stored_are_equal(&ran, &database);
     }
@@ -214,21 +194,10 @@ fn a_constraint_that_waits_for_commit_still_names_the_row() {
     for strategy in RUNGS {
         database.run("TRUNCATE t, child");
         // One worker: of two equal seats the later one is refused only if rows come in order.
-        let ran = database
-            .load("t")
-            .arg(&file)
-            .flags(strategy)
-            .flags(STOP)
-            .flags("-j 1")
-            .run();
+        let ran = database.loads("t", &file, &format!("{strategy} {STOP} -j 1"));
         ran.exits(1).says(&["seats.csv: record 3, line 4", "23505"]);
         told_and_stored_are_equal(&ran, &database);
-        let ran = database
-            .load("child")
-            .arg(&child)
-            .flags(strategy)
-            .flags(STOP)
-            .run();
+        let ran = database.loads("child", &child, &format!("{strategy} {STOP}"));
         ran.exits(1).says(&["child.csv: record 2, line 3", "23503"]);
         assert_eq!(ran.committed(), database.count("child"), "{ran}");
     }
@@ -299,26 +268,6 @@ fn a_file_without_the_right_to_read_it_is_exit_code_6() {
     let ran = command.run();
     ran.exits(6).says(&[words]);
     assert_eq!(told_and_stored_are_equal(&ran, &database), 0);
-}
-
-#[test]
-fn a_packed_file_that_ends_too_early_keeps_the_batches_before_its_end() {
-    let database = Database::with("CREATE TABLE t (id int, name text)");
-    let files = Files::new();
-    // Not too well packed, so that the end comes after many rows.
-    let noise = |id: u64| id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let rows = (0..50_000).map(|id| format!("{id},{:x}\n", noise(id)));
-    let packed = gzip(format!("id,name\n{}", rows.collect::<String>()).as_bytes());
-    let file = files.write("cut.csv.gz", &packed[..packed.len() / 2]);
-    let ran = database
-        .load("t")
-        .arg(&file)
-        .flags("--batch-rows 100 -j 1")
-        .run();
-    ran.exits(6)
-        .says(&[&format!("{file}: the gzip data ends too early")]);
-    let stored = told_and_stored_are_equal(&ran, &database);
-    assert!((10_000..50_000).contains(&stored), "{stored}");
 }
 
 #[test]
@@ -495,7 +444,7 @@ fn wrong_usage_is_exit_code_2_and_says_what_is_wrong() {
         ("- -", "named twice"),
         ("--dsn postgres://h:many/d", "port"),
     ] {
-        let ran = database.load("t").arg(&file).flags(flags).run();
+        let ran = database.loads("t", &file, flags);
         assert_eq!(ran.code, Some(2), "{flags}: {ran}");
         ran.says(&[words]);
     }

@@ -62,12 +62,11 @@ fn rejects_are_kept_with_place_reason_and_original_bytes_whatever_the_strategy()
     for strategy in RUNGS {
         for batch_rows in ["4", "1000"] {
             database.run("TRUNCATE t");
-            let ran = database
-                .load("t")
-                .arg(&file)
-                .flags(strategy)
-                .flags(&format!("-j 1 --batch-rows {batch_rows}"))
-                .run();
+            let ran = database.loads(
+                "t",
+                &file,
+                &format!("{strategy} -j 1 --batch-rows {batch_rows}"),
+            );
             ran.exits(3);
             let case = format!("{strategy} {batch_rows}");
             assert_eq!(rejects(&database, import_id(&ran)), expected, "{case}");
@@ -139,7 +138,7 @@ fn a_file_of_rejects_loads_as_it_is_once_the_cause_is_mended() {
             assert_eq!(reasons.len(), 2, "{name}");
 
             database.run(MEND);
-            database.load("t").arg(&aside).flags(options).run().exits(0);
+            database.loads("t", &aside, options).exits(0);
             assert_eq!(database.one(ALL), "-3c -2b\n 1a", "{name}");
         }
     }
@@ -207,12 +206,8 @@ fn status_tells_imports_progress_and_rejects_as_text_and_as_json() {
 
     let file = files.write("rows.csv", "id,name\n1,a\n2,b\n-3,c\n");
     let file = fs::canonicalize(file).unwrap();
-    database
-        .load_once("t")
-        .arg(&file)
-        .flags("--import-id nightly")
-        .run()
-        .exits(3);
+    let load = database.load_once("t").arg(&file);
+    load.flags("--import-id nightly").run().exits(3);
     let more = files.write("more.csv", "id,name\n4,d\n5,\"e\n");
     let broken = database.load_once("t").arg(&more).run();
     broken.exits(6);
@@ -250,12 +245,8 @@ fn status_tells_imports_progress_and_rejects_as_text_and_as_json() {
         assert!(lines.contains(words), "\"{words}\" is not in {lines}");
     }
     assert!(text(&[]).contains("  unfinished  into "));
-    database
-        .pgrung("status")
-        .arg("nowhere")
-        .run()
-        .exits(2)
-        .says(&["there is no import nowhere"]);
+    let ran = database.pgrung("status").arg("nowhere").run();
+    ran.exits(2).says(&["there is no import nowhere"]);
 }
 
 #[test]

@@ -9,16 +9,6 @@ use crate::support::stream::write_aside;
 use crate::support::{Feed, Ran, SMALL, Sink, rows, seeded, times, wait_until};
 
 #[test]
-fn a_quote_that_is_never_closed_is_an_error_and_the_rows_before_it_are_loaded() {
-    let database = Sink::new();
-    let text = rows(1, 25) + "26,0,\"row 26;\n27,0,row 27;\n";
-    let ran = database.load().flags("--batch-rows 10").run_on(&text);
-    ran.exits(6).says(&["quote", "line 26"]);
-    database.holds(25);
-    assert_eq!(ran.rows("loaded"), 25, "{ran}");
-}
-
-#[test]
 fn a_last_line_without_an_end_is_a_row() {
     let database = Sink::new();
     let text = rows(1, 25);

@@ -80,7 +80,10 @@ fn spilling_is_refused_where_it_could_not_be_exactly_once() {
     let database = Sink::new();
     let dir = Files::new();
     let nested = dir.dir().join("never made");
-    run_is_refused(&database.load().flags("--overflow spill"), "--spill-dir");
+    for flags in ["", "--profile events"] {
+        let load = database.load().flags("--overflow spill").flags(flags);
+        run_is_refused(&load, "--spill-dir");
+    }
     for (flags, words) in [
         ("--no-ledger", "ledger"),
         ("--commit row --strategy insert", "--commit batch"),

@@ -198,6 +198,6 @@ fn a_port_that_is_taken_stops_the_load_before_its_first_row() {
         .load()
         .args(["--metrics", &taken])
         .run_on(rows(1, 100));
-    ran.exits(99).says(&["cannot listen", &taken]);
+    ran.exits(1).says(&["cannot listen", &taken]);
     assert_eq!(database.count(), 0);
 }

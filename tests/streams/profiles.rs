@@ -106,12 +106,3 @@ fn a_profile_sets_what_happens_to_an_overflow_and_a_flag_overrides_it() {
         assert_eq!(database.count() + ran.rows("dropped"), 1_000, "{ran}");
     }
 }
-
-#[test]
-fn a_profile_that_spills_by_a_flag_needs_a_directory() {
-    let database = database();
-    let ran = load(&database, "events")
-        .flags("--overflow spill")
-        .run_on(rows(1, 1));
-    ran.exits(2).says(&["--spill-dir"]);
-}

@@ -15,9 +15,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use super::Files;
 use super::exposition::Exposition;
 use super::server::SECRET;
-use super::Files;
 
 /// No run takes this long; one that does hangs.
 const LONGEST_RUN: Duration = Duration::from_secs(170);
@@ -331,9 +331,9 @@ impl Running {
         });
     }
 
-    /// Kills it and waits for its end.
-    pub fn kill(self) -> Ran {
-        self.signal(Signal::SIGKILL);
+    /// Kills it, if it has not ended by itself, and waits for its end.
+    pub fn kill(mut self) -> Ran {
+        self.child.kill().unwrap();
         self.wait()
     }
 

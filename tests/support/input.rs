@@ -1,7 +1,5 @@
 //! Inputs in which each row has a unique id, a payload and a planned fate.
 
-use std::fmt::Write;
-
 /// What is planned to become of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
@@ -29,35 +27,33 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 12] = [
-        Kind::NoNumber,
-        Kind::OutOfRange,
-        Kind::Null,
-        Kind::Check,
-        Kind::NoDate,
-        Kind::TooLong,
-        Kind::NoParent,
-        Kind::Trigger,
-        Kind::BadUtf8,
-        Kind::NulByte,
-        Kind::TooFewFields,
-        Kind::TooManyFields,
+    /// Each with the SQLSTATE that the reject must name.
+    const STATES: [(Kind, &str); 12] = [
+        (Kind::NoNumber, "22P02"),
+        (Kind::OutOfRange, "22003"),
+        (Kind::Null, "23502"),
+        (Kind::Check, "23514"),
+        (Kind::NoDate, "22008"),
+        (Kind::TooLong, "22001"),
+        (Kind::NoParent, "23503"),
+        (Kind::Trigger, "P0001"),
+        (Kind::BadUtf8, "22021"),
+        (Kind::NulByte, "22021"),
+        (Kind::TooFewFields, "22P04"),
+        (Kind::TooManyFields, "22P04"),
     ];
 
-    /// The SQLSTATE that the reject must name; `None` where the parser chooses one.
-    pub fn sqlstate(self) -> Option<&'static str> {
-        Some(match self {
-            Kind::NoNumber => "22P02",
-            Kind::OutOfRange => "22003",
-            Kind::Null => "23502",
-            Kind::Check => "23514",
-            Kind::NoDate => "22008",
-            Kind::TooLong => "22001",
-            Kind::NoParent => "23503",
-            Kind::Trigger => "P0001",
-            Kind::BadUtf8 | Kind::NulByte => "22021",
-            Kind::TooFewFields | Kind::TooManyFields => return None,
-        })
+    pub fn all() -> impl Iterator<Item = Kind> {
+        Self::STATES.into_iter().map(|(kind, _)| kind)
+    }
+
+    pub fn any(random: &mut fastrand::Rng) -> Kind {
+        Self::STATES[random.usize(..Self::STATES.len())].0
+    }
+
+    pub fn sqlstate(self) -> &'static str {
+        let known = Self::STATES.into_iter().find(|(kind, _)| *kind == self);
+        known.unwrap().1
     }
 }
 
@@ -89,7 +85,7 @@ pub struct Line {
     pub id: i64,
     /// Its bytes in the input, with the line end.
     pub original: Vec<u8>,
-    /// `None` is NULL; what the table must hold.
+    /// What the table must hold.
     pub payload: String,
     pub fate: Fate,
 }
@@ -176,17 +172,13 @@ fn line(id: i64, fate: Fate, random: &mut fastrand::Rng) -> Line {
         Fate::Bad(Kind::Trigger) => fields[2] = "666".to_owned(),
         Fate::Bad(Kind::TooManyFields) => tail = ",more",
     }
-    let mut text = String::new();
-    let _ = write!(text, "{}{tail}", fields.join(","));
-    let mut original = text.into_bytes();
+    let mut original = (fields.join(",") + tail).into_bytes();
+    let in_payload = fields[0].len() + 2;
     match fate {
-        Fate::Bad(Kind::BadUtf8) => original
-            .splice(
-                id.to_string().len() + 2..id.to_string().len() + 2,
-                [0xc3, 0x28],
-            )
-            .for_each(drop),
-        Fate::Bad(Kind::NulByte) => original.insert(id.to_string().len() + 2, 0),
+        Fate::Bad(Kind::BadUtf8) => {
+            original.splice(in_payload..in_payload, [0xc3, 0x28]);
+        }
+        Fate::Bad(Kind::NulByte) => original.insert(in_payload, 0),
         Fate::Bad(Kind::TooFewFields) => {
             let end = original.iter().rposition(|&byte| byte == b',').unwrap();
             original.truncate(end);

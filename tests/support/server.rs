@@ -1,5 +1,6 @@
 //! Private servers, and databases on them.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio_postgres::{Config, Row};
 
-use super::command::{Cmd, Running, pgrung, psql};
+use super::command::{Cmd, Ran, Running, pgrung, psql};
 use super::library::{Embedded, EmbeddedOptions};
 use super::session::Session;
 use super::{cleaner, text, wait_until};
@@ -305,6 +306,11 @@ impl Database {
     /// The same, whatever was loaded before is loaded again.
     pub fn load(&self, table: &str) -> Cmd {
         self.load_once(table).arg("--restart")
+    }
+
+    /// Runs [`Self::load`] of a file with these flags.
+    pub fn loads(&self, table: &str, file: &impl AsRef<OsStr>, flags: &str) -> Ran {
+        self.load(table).arg(file).flags(flags).run()
     }
 
     /// A command of `pgrung` on this database.
