@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    Case, Cmd, Database, Deal, Fate, Input, Kind, Message, Proxy, STRATEGIES, Side, seeded, times,
+    Case, Cmd, Database, Deal, Fate, Input, Kind, Message, Proxy, STRATEGIES, Side, seeded, tests,
+    times,
 };
 
 /// Past the answer timeout of these loads.
@@ -126,49 +127,16 @@ fn survives(fault: Fault) {
     }
 }
 
-#[test]
-fn a_request_to_commit_that_is_cut_off_is_made_again() {
-    survives(Fault::RequestCut);
-}
-
-#[test]
-fn a_request_to_commit_that_is_lost_is_made_again() {
-    survives(Fault::RequestSwallowed);
-}
-
-#[test]
-fn a_request_to_commit_that_comes_late_commits_nothing_twice() {
-    survives(Fault::RequestLate);
-}
-
-#[test]
-fn an_answer_to_commit_that_is_cut_off_is_found_in_the_ledger() {
-    survives(Fault::AnswerCut);
-}
-
-#[test]
-fn an_answer_to_commit_that_is_lost_is_found_in_the_ledger() {
-    survives(Fault::AnswerSwallowed);
-}
-
-#[test]
-fn an_answer_to_commit_that_comes_late_is_found_in_the_ledger() {
-    survives(Fault::AnswerLate);
-}
-
-#[test]
-fn silence_before_commit_is_survived() {
-    survives(Fault::BlackholeBefore);
-}
-
-#[test]
-fn silence_after_commit_is_survived() {
-    survives(Fault::BlackholeAfter);
-}
-
-#[test]
-fn a_transaction_that_the_server_still_holds_open_is_ended() {
-    survives(Fault::Orphan);
+tests! {
+    a_request_to_commit_that_is_cut_off_is_made_again: survives(Fault::RequestCut);
+    a_request_to_commit_that_is_lost_is_made_again: survives(Fault::RequestSwallowed);
+    a_request_to_commit_that_comes_late_commits_nothing_twice: survives(Fault::RequestLate);
+    an_answer_to_commit_that_is_cut_off_is_found_in_the_ledger: survives(Fault::AnswerCut);
+    an_answer_to_commit_that_is_lost_is_found_in_the_ledger: survives(Fault::AnswerSwallowed);
+    an_answer_to_commit_that_comes_late_is_found_in_the_ledger: survives(Fault::AnswerLate);
+    silence_before_commit_is_survived: survives(Fault::BlackholeBefore);
+    silence_after_commit_is_survived: survives(Fault::BlackholeAfter);
+    a_transaction_that_the_server_still_holds_open_is_ended: survives(Fault::Orphan);
 }
 
 /// Silence at any message of the client, not only at COMMIT: the server holds the transaction and

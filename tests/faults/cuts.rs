@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use crate::support::{
-    Case, Cmd, Database, Deal, Fate, Input, Kind, Message, Proxy, STRATEGIES, Side, seeded, times,
-    torture,
+    Case, Cmd, Database, Deal, Fate, Input, Kind, Message, Proxy, STRATEGIES, Side, seeded, tests,
+    times, torture,
 };
 
 /// A message of a load without a fault.
@@ -120,29 +120,12 @@ fn cut_everywhere(strategy: &str) {
     cut_all(&database, strategy, times(20, 1), false);
 }
 
-#[test]
-fn copy_survives_a_cut_anywhere() {
-    cut_everywhere("copy");
-}
-
-#[test]
-fn insert_survives_a_cut_anywhere() {
-    cut_everywhere("insert");
-}
-
-#[test]
-fn pipeline_survives_a_cut_anywhere() {
-    cut_everywhere("pipeline");
-}
-
-#[test]
-fn multi_insert_survives_a_cut_anywhere() {
-    cut_everywhere("multi-insert");
-}
-
-#[test]
-fn unnest_survives_a_cut_anywhere() {
-    cut_everywhere("unnest");
+tests! {
+    copy_survives_a_cut_anywhere: cut_everywhere("copy");
+    insert_survives_a_cut_anywhere: cut_everywhere("insert");
+    pipeline_survives_a_cut_anywhere: cut_everywhere("pipeline");
+    multi_insert_survives_a_cut_anywhere: cut_everywhere("multi-insert");
+    unnest_survives_a_cut_anywhere: cut_everywhere("unnest");
 }
 
 /// The first load of all also makes the ledger.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Case, Cmd, Database, Fate, Input, Kind, Ran, STRATEGIES, Server, seeded, times, wait_until,
+    Case, Cmd, Database, Fate, Input, Kind, Ran, STRATEGIES, Server, seeded, tests, times,
+    wait_until,
 };
 
 /// Many small batches, so that a kill hits in the middle; one row in fifty is bad.
@@ -165,24 +166,11 @@ fn crash(durability: &str, unlogged: bool, rounds: usize) {
     }
 }
 
-#[test]
-fn a_crash_of_the_server_is_survived() {
-    crash("on", false, times(3, 50));
-}
-
-#[test]
-fn a_crash_of_the_server_that_loses_commits_is_noticed_with_durability_off() {
-    crash("off", false, times(3, 50));
-}
-
-#[test]
-fn a_crash_of_the_server_that_loses_commits_is_noticed_with_durability_end() {
-    crash("end", false, times(3, 50));
-}
-
-#[test]
-fn a_crash_of_the_server_that_empties_an_unlogged_table_is_noticed() {
-    crash("on", true, times(3, 50));
+tests! {
+    a_crash_of_the_server_is_survived: crash("on", false, times(3, 50));
+    a_crash_of_the_server_that_loses_commits_is_noticed_with_durability_off: crash("off", false, times(3, 50));
+    a_crash_of_the_server_that_loses_commits_is_noticed_with_durability_end: crash("end", false, times(3, 50));
+    a_crash_of_the_server_that_empties_an_unlogged_table_is_noticed: crash("on", true, times(3, 50));
 }
 
 /// Without a ledger nothing tells what a crash has taken, so the load does not go on.

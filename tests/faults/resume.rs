@@ -41,10 +41,8 @@ fn a_file_that_changed_is_refused() {
     let last = bytes.len() - 2;
     bytes[last] ^= 1;
     fs::write(&case.file, &bytes).unwrap();
-    in_tens(&case)
-        .run()
-        .exits(6)
-        .says(&["has changed", "--restart"]);
+    let ran = in_tens(&case).run();
+    ran.exits(6).says(&["has changed", "--restart"]);
     assert_eq!(case.rows(), rows);
     fs::write(&case.file, case.input.bytes()).unwrap();
     case.survived("changed file", &in_tens(&case).run());
@@ -58,10 +56,8 @@ fn another_table_and_other_reading_options_are_refused() {
     interrupt(&case, &named);
     database.run(&table_sql("elsewhere", false));
     let other = database.load_once("elsewhere").arg(&case.file);
-    other
-        .flags("--import-id mine")
-        .run()
-        .exits(6)
+    let ran = other.flags("--import-id mine").run();
+    ran.exits(6)
         .says(&["it loads", "not \"public\".\"elsewhere\""]);
     assert_eq!(database.number("SELECT count(*) FROM elsewhere"), 0);
     for (options, code, words) in [
@@ -69,12 +65,8 @@ fn another_table_and_other_reading_options_are_refused() {
         ("--quote none", 6, "quote was"),
         ("--delimiter ;", 2, "has no column \"id,payload,n,d,s,p\""),
     ] {
-        named
-            .clone()
-            .flags(options)
-            .run()
-            .exits(code)
-            .says(&[words]);
+        let ran = named.clone().flags(options).run();
+        ran.exits(code).says(&[words]);
     }
     let columns = named.clone().flags("--columns id,payload,n,d,p,s").run();
     columns.exits(6).says(&["its columns are"]);
@@ -202,10 +194,8 @@ fn a_file_that_has_grown_within_its_last_record_is_refused() {
         append(&case.file, &bytes[short..]);
         let more = Input::planned(41, &[Fate::Good; 5], &mut fastrand::Rng::with_seed(1));
         append(&case.file, &more.bytes()[HEADER.len()..]);
-        in_tens(&case)
-            .run()
-            .exits(6)
-            .says(&["differs", "--restart"]);
+        let ran = in_tens(&case).run();
+        ran.exits(6).says(&["differs", "--restart"]);
         assert_eq!(case.rows(), rows, "{missing} bytes were missing");
     }
 }

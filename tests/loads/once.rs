@@ -53,10 +53,8 @@ fn other_rows_under_the_name_of_a_merged_stream_are_not_called_loaded() {
     load().run_on(ids(1..=4)).exits(0);
     let import = database.one("SELECT import_id FROM pgrung.imports");
     assert_eq!(database.one("SELECT count(*) FROM pgrung.spans"), "1");
-    load()
-        .args(["--import-id", &import])
-        .run_on(ids(5..=8))
-        .exits(6);
+    let ran = load().args(["--import-id", &import]).run_on(ids(5..=8));
+    ran.exits(6);
     assert_eq!(database.count("t"), 4);
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Feed, Proxy, Sink};
+use crate::support::{Feed, Proxy, Sink, tests};
 
 fn far_away(delay_ms: u64, rows_per_second: u64) {
     let database = Sink::new();
@@ -21,17 +21,8 @@ fn far_away(delay_ms: u64, rows_per_second: u64) {
     assert!(commit >= (2 * delay_ms) as f64, "{commit} ms: {ran}");
 }
 
-#[test]
-fn one_millisecond_away() {
-    far_away(1, 10_000);
-}
-
-#[test]
-fn ten_milliseconds_away() {
-    far_away(10, 5_000);
-}
-
-#[test]
-fn a_hundred_milliseconds_away() {
-    far_away(100, 2_000);
+tests! {
+    one_millisecond_away: far_away(1, 10_000);
+    ten_milliseconds_away: far_away(10, 5_000);
+    a_hundred_milliseconds_away: far_away(100, 2_000);
 }

@@ -35,6 +35,12 @@ pub use server::{Database, PASSWORD, Server};
 pub use session::Session;
 pub use stream::{Feed, Sink, rows};
 
+/// A test a line: its name, and what is called.
+macro_rules! tests {
+    ($($name:ident: $call:expr;)*) => { $(#[test] fn $name() { $call })* };
+}
+pub(crate) use tests;
+
 /// Every strategy that stores rows.
 pub const STRATEGIES: [&str; 5] = ["copy", "insert", "pipeline", "multi-insert", "unnest"];
 
