@@ -18,10 +18,8 @@ pub fn input() -> Input {
 }
 
 pub fn load(case: &Case, strategy: &str) -> Cmd {
-    let load = case
-        .load()
-        .flags("-j 1 --batch-rows 10 --answer-timeout 400ms");
-    load.args(["--strategy", strategy])
+    let load = case.load_by(strategy);
+    load.flags("-j 1 --batch-rows 10 --answer-timeout 400ms")
 }
 
 /// A fault of one COMMIT.

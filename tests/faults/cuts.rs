@@ -28,9 +28,8 @@ fn input() -> Input {
 }
 
 fn load(case: &Case, strategy: &str) -> Cmd {
-    case.load().flags(&format!(
-        "-j 1 --batch-rows 4 --strategy {strategy} --answer-timeout 20s"
-    ))
+    case.load_by(strategy)
+        .flags("-j 1 --batch-rows 4 --answer-timeout 20s")
 }
 
 /// The messages of a load without a fault.
@@ -75,12 +74,10 @@ fn cut_all(database: &Arc<Database>, strategy: &str, step: usize, fresh: bool) {
             if !point.near_commit && !its_turn {
                 continue;
             }
-            let database = if fresh {
-                Database::new()
-            } else {
-                database.clone()
-            };
-            let case = Case::new(&database, input());
+            if fresh {
+                database.run("DROP SCHEMA IF EXISTS pgrung CASCADE");
+            }
+            let case = Case::new(database, input());
             let Point { side, number, .. } = *point;
             let at = move |message: &Message<'_>| {
                 if message.side == side && message.number == number {

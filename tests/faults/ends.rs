@@ -19,9 +19,7 @@ fn the_reject_limit_stops_the_load_and_a_higher_one_goes_on() {
             fates[place] = Fate::Bad(Kind::any(&mut random));
         }
         let case = Case::new(&database, Input::planned(1, &fates, &mut random));
-        let load = case
-            .load()
-            .flags(&format!("-j 1 --batch-rows 10 --strategy {strategy}"));
+        let load = case.load_by(strategy).flags("-j 1 --batch-rows 10");
         let ran = load.clone().flags("--reject-limit 2").run();
         ran.exits(4).says(&["more than 2 rows are bad"]);
         case.between("reject limit", &ran);
@@ -37,7 +35,7 @@ fn a_hundred_rows_refused_alike_stop_the_load_with_nothing_loaded() {
         let mut fates = vec![Fate::Bad(Kind::NoNumber); 100];
         fates.extend([Fate::Good; 60]);
         let case = Case::new(&database, Input::planned(1, &fates, &mut random));
-        let load = case.load().flags(&format!("--strategy {strategy}"));
+        let load = case.load_by(strategy);
         let ran = load.run();
         ran.exits(1).says(&["the first 100 rows are all refused"]);
         case.between("rail", &ran);
@@ -54,9 +52,7 @@ fn the_first_bad_row_stops_the_load_if_it_is_told_so() {
         let mut fates = vec![Fate::Good; 60];
         fates[37] = Fate::Bad(Kind::Check);
         let case = Case::new(&database, Input::planned(1, &fates, &mut random));
-        let load = case
-            .load()
-            .flags(&format!("-j 1 --batch-rows 10 --strategy {strategy}"));
+        let load = case.load_by(strategy).flags("-j 1 --batch-rows 10");
         let ran = load.clone().flags("--on-error stop").run();
         ran.exits(1).says(&["record 38", "23514"]);
         assert_eq!(case.rows(), 30);
@@ -72,11 +68,9 @@ fn without_a_ledger_the_bad_rows_are_in_the_file() {
         let case = Case::new(&database, long_input(300, &mut random));
         let file = case.files.path("bad.csv");
         let ran = case
-            .load()
-            .flags(&format!(
-                "--no-ledger --strategy {strategy} --batch-rows 40 -j 1"
-            ))
-            .args(&["--rejects", file.to_str().unwrap()])
+            .load_by(strategy)
+            .flags("--no-ledger --batch-rows 40 -j 1")
+            .args(["--rejects", file.to_str().unwrap()])
             .run();
         let bad = case.input.bad_count();
         ran.exits(if bad > 0 { 3 } else { 0 });
@@ -84,24 +78,13 @@ fn without_a_ledger_the_bad_rows_are_in_the_file() {
         case.check_table(&mut verdict);
         assert!(verdict.is_clean(), "{verdict:#?}\n{ran}");
         assert_eq!(ran.rows("rejected"), bad);
-        let mut expected = Vec::new();
-        for line in case.input.bad_rows() {
-            expected.extend_from_slice(&line.original);
-        }
         let found = fs::read(&file).unwrap();
-        let after_header = found
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .map_or(0, |at| at + 1);
-        assert_eq!(
-            String::from_utf8_lossy(&found[after_header..]),
-            String::from_utf8_lossy(&expected)
-        );
+        let header = found.iter().position(|byte| *byte == b'\n');
+        let found = found[header.map_or(0, |at| at + 1)..].escape_ascii();
+        assert_eq!(found.to_string(), case.input.bad_bytes());
     }
-    assert_eq!(
-        database.number("SELECT count(*) FROM pg_namespace WHERE nspname = 'pgrung'"),
-        0
-    );
+    let ledger = "SELECT count(*) FROM pg_namespace WHERE nspname = 'pgrung'";
+    assert_eq!(database.number(ledger), 0);
 }
 
 #[test]
@@ -111,9 +94,9 @@ fn one_transaction_for_the_whole_load_is_all_or_nothing() {
     for round in 0..times(6, 60) {
         let case = Case::new(&database, long_input(300, &mut random));
         let strategy = STRATEGIES[round % STRATEGIES.len()];
-        let load = case.load().flags(&format!(
-            "--commit load --batch-rows 20 --strategy {strategy}"
-        ));
+        let load = case
+            .load_by(strategy)
+            .flags("--commit load --batch-rows 20");
         let step = ["claim", "write", "settle"][random.usize(..3)];
         let at = format!("after {step}:{}", random.usize(1..15));
         let ran = load.clone().env("PGRUNG_ABORT_AT", &at).run();
@@ -169,6 +152,5 @@ fn a_signal_ends_a_load_that_waits_for_a_lock() {
 
 /// A load of batches of ten rows, one after the other.
 pub fn load_in_tens(case: &Case, strategy: &str) -> Cmd {
-    case.load()
-        .flags(&format!("-j 1 --batch-rows 10 --strategy {strategy}"))
+    case.load_by(strategy).flags("-j 1 --batch-rows 10")
 }

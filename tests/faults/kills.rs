@@ -88,7 +88,7 @@ fn an_abort_before_or_after_any_step_loses_nothing() {
                 let case = Case::new(&database, Input::planned(1, &fates, &mut random));
                 let strategy = STRATEGIES[random.usize(..STRATEGIES.len())];
                 let nth = if round == 0 { 1 } else { random.usize(1..5) };
-                let load = case.load().flags("--batch-rows 7 --strategy").arg(strategy);
+                let load = case.load_by(strategy).flags("--batch-rows 7");
                 let point = format!("{side} {step}:{nth}");
                 let first = load.clone().env("PGRUNG_ABORT_AT", &point).run();
                 let name = format!("abort {point}, {strategy}");
@@ -111,7 +111,7 @@ fn a_terminated_backend_is_replaced() {
     for _ in 0..times(10, 200) {
         let case = Case::new(&database, long_input(1200, &mut random));
         // Twenty batches at least, none of which is over at once.
-        database.slow_down(&case.table, 5);
+        database.slow_down(&case.table, 3);
         let load = varied(case.load(), &mut random);
         let mut running = load.spawn();
         let mut terminated = 0;

@@ -14,8 +14,8 @@ fn load(database: &Arc<Database>, name: &str, strategy: &str, batch_rows: usize,
     let case = Case::new(database, input);
     let rows = batch_rows.to_string();
     let ran = case
-        .load()
-        .flags(&format!("--strategy {strategy} --batch-rows {rows} -j 2"))
+        .load_by(strategy)
+        .flags(&format!("--batch-rows {rows} -j 2"))
         .run();
     case.exact(&format!("{name}, {strategy}, batches of {rows}"), &ran);
 }
@@ -124,8 +124,8 @@ fn for_any_bad_rows_and_any_batch_size_the_rejected_set_is_the_planted_set() {
             let case = Case::new(&database, input);
             let ran = case
                 .load()
-                .args(&["--strategy", STRATEGIES[strategy]])
-                .args(&["--batch-rows", &batch_rows.to_string(), "-j", "1"])
+                .args(["--strategy", STRATEGIES[strategy]])
+                .args(["--batch-rows", &batch_rows.to_string(), "-j", "1"])
                 .run();
             let verdict = case.verdict(&ran);
             if verdict.is_clean() {
@@ -152,10 +152,7 @@ fn rows_that_only_a_deferred_constraint_refuses_are_put_aside() {
             "ALTER TABLE {0} ALTER CONSTRAINT {0}_p_fkey DEFERRABLE INITIALLY DEFERRED",
             case.table
         ));
-        let ran = case
-            .load()
-            .flags(&format!("--strategy {strategy} --batch-rows 16"))
-            .run();
+        let ran = case.load_by(strategy).flags("--batch-rows 16").run();
         case.exact(&format!("deferred, {strategy}"), &ran);
     }
 }

@@ -13,7 +13,7 @@ use crate::support::{
 fn orphans(case: &Case, id: &str) {
     let ran = case
         .load()
-        .args(&["--import-id", id, "--batch-rows", "50"])
+        .args(["--import-id", id, "--batch-rows", "50"])
         .run();
     case.exact("before the replay", &ran);
 }
@@ -206,17 +206,13 @@ fn exported_rejects_are_the_original_bytes() {
     let file = case.files.path("rejects.csv");
     let ran = case
         .load()
-        .args(&["--batch-rows", "30", "--rejects", file.to_str().unwrap()])
+        .args(["--batch-rows", "30", "--rejects", file.to_str().unwrap()])
         .run();
     case.exact("export", &ran);
-    let mut expected = b"\"id\",\"payload\",\"n\",\"d\",\"s\",\"p\"\n".to_vec();
-    for line in case.input.bad_rows() {
-        expected.extend_from_slice(&line.original);
-    }
-    assert_eq!(
-        String::from_utf8_lossy(&fs::read(&file).unwrap()),
-        String::from_utf8_lossy(&expected)
-    );
+    let found = fs::read(&file).unwrap();
+    let header = b"\"id\",\"payload\",\"n\",\"d\",\"s\",\"p\"\n";
+    let found = found.strip_prefix(header).expect("a header");
+    assert_eq!(found.escape_ascii().to_string(), case.input.bad_bytes());
     database.run("INSERT INTO parents VALUES (77)");
     case.load_of(&file).run().exits(0);
     assert_eq!(case.rows(), 200);

@@ -69,10 +69,7 @@ fn a_full_disk_is_waited_out() {
         let room = 8192 * random.usize(4..20);
         let free = free_bytes(disk.0.dir()).saturating_sub(room);
         std::fs::write(&ballast, vec![0; free]).unwrap();
-        let load = case
-            .load()
-            .flags("-j 2 --batch-rows 50 --strategy")
-            .arg(strategy);
+        let load = case.load_by(strategy).flags("-j 2 --batch-rows 50");
         let mut running = load.spawn();
         running.wait_to_say("53100");
         std::fs::remove_file(&ballast).unwrap();
@@ -90,10 +87,7 @@ fn a_server_that_says_its_disk_is_full_is_waited_for() {
     let database = Database::new();
     for strategy in STRATEGIES {
         let case = Case::new(&database, long_input(600, &mut random));
-        let load = case
-            .load()
-            .flags("-j 2 --batch-rows 20 --strategy")
-            .arg(strategy);
+        let load = case.load_by(strategy).flags("-j 2 --batch-rows 20");
         let table = &case.table;
         database.run(&format!(
             "CREATE FUNCTION full_{table}() RETURNS trigger LANGUAGE plpgsql AS
@@ -136,9 +130,7 @@ fn a_lock_timeout_is_survived() {
         let case = Case::new(&database, long_input(1500, &mut random));
         with_gate(&case, "100ms");
         let strategy = STRATEGIES[round % STRATEGIES.len()];
-        let load = case
-            .load()
-            .flags(&format!("-j 2 --batch-rows 20 --strategy {strategy}"));
+        let load = case.load_by(strategy).flags("-j 2 --batch-rows 20");
         let mut running = in_mid_load(&load, &case, random.i64(1..10));
         let holder = database.session();
         holder.run(&format!(
@@ -160,9 +152,9 @@ fn a_lock_on_the_target_is_survived() {
     let database = Database::new();
     for strategy in ["copy", "insert"] {
         let case = Case::new(&database, long_input(1500, &mut random));
-        let load = case.load().flags(&format!(
-            "-j 2 --batch-rows 20 --strategy {strategy} --answer-timeout 500ms"
-        ));
+        let load = case
+            .load_by(strategy)
+            .flags("-j 2 --batch-rows 20 --answer-timeout 500ms");
         let mut running = in_mid_load(&load, &case, 3);
         let holder = database.session();
         holder.run(&format!("BEGIN; LOCK TABLE {} IN SHARE MODE", case.table));
@@ -199,9 +191,7 @@ fn a_statement_cancelled_before_it_starts_is_tried_again() {
     for round in 0..times(5, 20) {
         let case = Case::new(&database, long_input(1000, &mut random));
         let strategy = STRATEGIES[round % STRATEGIES.len()];
-        let load = case
-            .load()
-            .flags(&format!("-j 1 --batch-rows 10 --strategy {strategy}"));
+        let load = case.load_by(strategy).flags("-j 1 --batch-rows 10");
         let mut running = load.spawn();
         cancel_copy_before_it_starts(&case, &mut running);
         let ran = running.wait();
@@ -220,9 +210,7 @@ fn a_deadlock_is_survived() {
         let table = &case.table;
         with_gate(&case, "0");
         let strategy = STRATEGIES[round % STRATEGIES.len()];
-        let load = case
-            .load()
-            .flags(&format!("-j 2 --batch-rows 20 --strategy {strategy}"));
+        let load = case.load_by(strategy).flags("-j 2 --batch-rows 20");
         let mut running = in_mid_load(&load, &case, random.i64(1..10));
         // We hold the gate and want the table; the workers hold the table and want the gate.
         wait_until("a deadlock", || {

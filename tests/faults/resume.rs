@@ -153,7 +153,7 @@ fn a_file_loaded_twice_is_loaded_once_under_any_name() {
     case.exact("another name", &case.load_of(&copy).run());
     let both = case
         .load_of(&copy)
-        .args(&[case.file.to_str().unwrap()])
+        .args([case.file.to_str().unwrap()])
         .run();
     both.says(&["has the same content"]);
     case.exact("both names", &both);
@@ -234,7 +234,7 @@ fn stdin_sent_again_from_its_start_is_loaded_once() {
         let case = Case::new(&database, long_input(600, &mut random));
         let load = case
             .load_stdin()
-            .args(&[
+            .args([
                 "--import-id",
                 &format!("pipe {round}"),
                 "--batch-rows",

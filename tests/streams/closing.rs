@@ -78,7 +78,7 @@ fn sigterm_at_a_random_time_drains_what_was_taken_from_the_pipe() {
         let load = database
             .load()
             .flags(&format!("--batch-rows {batch_rows} --max-wait 200ms"));
-        let mut stream = load.args(&["-j", &random.u8(1..4).to_string()]).open();
+        let mut stream = load.args(["-j", &random.u8(1..4).to_string()]).open();
         let rate = random.u64(50..5_000);
         let feed = Feed::steady(stream.take_pipe(), u64::MAX, rate, "");
         wait_until("rows come", || database.count() > 0);

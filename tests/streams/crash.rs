@@ -145,7 +145,7 @@ fn an_abort_at_any_step_of_draining_loses_and_doubles_nothing() {
         let load = spilling(&database, dir.dir());
         let ran = load
             .clone()
-            .env("PGRUNG_ABORT_AT", &format!("{point}:{number}"))
+            .env("PGRUNG_ABORT_AT", format!("{point}:{number}"))
             .run_on("");
         ran.aborted();
         load.run_on("").exits(0);

@@ -85,6 +85,10 @@ impl Case {
         self.load_of(&self.file)
     }
 
+    pub fn load_by(&self, strategy: &str) -> Cmd {
+        self.load().args(["--strategy", strategy])
+    }
+
     /// The load of `file` instead of the case's own.
     pub fn load_of(&self, file: &Path) -> Cmd {
         self.load_stdin().arg(file)

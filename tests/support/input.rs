@@ -126,6 +126,13 @@ impl Input {
         self.lines.iter().filter(|line| line.fate != Fate::Good)
     }
 
+    /// The bad rows as they are in the input, escaped.
+    pub fn bad_bytes(&self) -> String {
+        self.bad_rows()
+            .map(|line| line.original.escape_ascii().to_string())
+            .collect()
+    }
+
     pub fn bad_count(&self) -> u64 {
         self.bad_rows().count() as u64
     }
