@@ -6,6 +6,17 @@ SETUP_LOG := target/setup.log
 # One line a fault: rows lost, rows doubled, which.
 FAULTS := target/faults.tsv
 
+# Runs the tests that are ignored because not every machine has what they need, where it is there; what
+# is not run is said.
+define ignored-tests
+	@if unshare --mount mount -t tmpfs tmpfs /mnt 2>/dev/null; \
+	then $(1) cargo test --test all full_disk -- --ignored; \
+	else echo "not run: tests of a full disk, for want of the right to mount a file system"; fi
+	@if ls /usr/share/locale/de/LC_MESSAGES/postgres-*.mo >/dev/null 2>&1; \
+	then $(1) cargo test --test all another_language -- --ignored; \
+	else echo "not run: the test of another language, for want of PostgreSQL's German messages"; fi
+endef
+
 .PHONY: demo test bench bench-peers torture server-programs
 
 demo: server-programs ## Build, start a private server, load, compare the strategies
@@ -16,10 +27,12 @@ test: server-programs ## Formatting, lints, and all tests on a real server
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo test
+	$(call ignored-tests,)
 
 torture: server-programs ## The fault bench with far more of each fault; ends with what it cost
 	@rm -f $(FAULTS)
-	PGRUNG_TORTURE=1 PGRUNG_TALLY=$(CURDIR)/$(FAULTS) cargo test --test faults -- --test-threads=2 --nocapture
+	PGRUNG_TORTURE=1 PGRUNG_TALLY=$(CURDIR)/$(FAULTS) cargo test --test all faults:: -- --test-threads=2 --nocapture
+	$(call ignored-tests,PGRUNG_TORTURE=1 PGRUNG_TALLY=$(CURDIR)/$(FAULTS))
 	@awk -F '\t' '{ lost += $$1; doubled += $$2 } END { printf "faults tried %d, rows lost %d, rows doubled %d\n", NR, lost, doubled }' $(FAULTS)
 
 bench: server-programs ## Splitting, parsing and encoding without a server, the rungs with one

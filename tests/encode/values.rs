@@ -1,8 +1,8 @@
 //! Field values to try on the server: edges, seeded random ones, and near misses made from both by
 //! small damage. The same seed gives the same values.
 
+use crate::support::library::Encoder;
 use fastrand::Rng;
-use pgrung::internal::Encoder;
 use std::collections::BTreeSet;
 
 /// The seeds, and values a few characters away from each of them.

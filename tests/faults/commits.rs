@@ -1,9 +1,10 @@
 //! What happens to COMMIT on its way: the request lost, the answer lost, the answer late, silence.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::{
-    Case, Database, Deal, Fate, Input, Kind, Load, Message, Proxy, STRATEGIES, Side, seeded, times,
+    Case, Cmd, Database, Deal, Fate, Input, Kind, Message, Proxy, STRATEGIES, Side, seeded, tests,
+    times,
 };
 
 /// Past the answer timeout of these loads.
@@ -16,17 +17,9 @@ pub fn input() -> Input {
     Input::planned(1, &fates, &mut fastrand::Rng::with_seed(5))
 }
 
-pub fn load(case: &Case, strategy: &str) -> Load {
-    case.load().args(&[
-        "-j",
-        "1",
-        "--batch-rows",
-        "10",
-        "--strategy",
-        strategy,
-        "--answer-timeout",
-        "400ms",
-    ])
+pub fn load(case: &Case, strategy: &str) -> Cmd {
+    let load = case.load_by(strategy);
+    load.flags("-j 1 --batch-rows 10 --answer-timeout 400ms")
 }
 
 /// A fault of one COMMIT.
@@ -56,12 +49,22 @@ impl Fault {
     /// Deals so with the COMMIT of batch number `batch` (0-based).
     pub fn rule(self, batch: usize) -> impl FnMut(&Message<'_>) -> Deal + Send + 'static {
         let mut commits = 0;
+        self.rule_if(move || {
+            commits += 1;
+            commits == batch + 1
+        })
+    }
+
+    /// Deals so with the COMMIT of each batch of which `chosen` is true.
+    pub fn rule_if(
+        self,
+        mut chosen: impl FnMut() -> bool + Send + 'static,
+    ) -> impl FnMut(&Message<'_>) -> Deal + Send + 'static {
         // The connection on which the answer is awaited.
         let mut awaited = None;
         move |message| {
             if message.is_batch_commit() {
-                commits += 1;
-                if commits == batch + 1 {
+                if chosen() {
                     match self {
                         Fault::RequestCut => return Deal::CutBefore,
                         Fault::RequestSwallowed => return Deal::Swallow,
@@ -91,68 +94,47 @@ impl Fault {
     }
 }
 
+/// A load by way of a proxy with this rule, which must deal with something. The loader must survive
+/// that by itself, also while a dead connection seems to live.
+#[track_caller]
+fn survives_by_itself(
+    fault: &str,
+    database: &std::sync::Arc<Database>,
+    strategy: &str,
+    rule: impl FnMut(&Message<'_>) -> Deal + Send + 'static,
+) {
+    let case = Case::new(database, input());
+    let proxy = Proxy::start(database.server.port(), rule);
+    let ran = load(&case, strategy).dsn(&proxy.dsn(&database.name)).run();
+    let name = format!("{fault}, {strategy}");
+    assert!(proxy.dealt(), "{name}: {ran}");
+    ran.exits(3);
+    drop(proxy);
+    case.survived(&name, &ran);
+}
+
 /// Tries the fault on COMMITs by chance, with each strategy in turn.
 fn survives(fault: Fault) {
     let mut random = seeded(&format!("{fault:?}"));
     let database = Database::new();
     for round in 0..times(5, 50) {
-        let case = Case::new(&database, input());
         let batch = random.usize(..5);
         let strategy = STRATEGIES[round % STRATEGIES.len()];
-        let proxy = Proxy::start(database.server.port(), fault.rule(batch));
-        let ran = load(&case, strategy).dsn(&proxy.dsn(&database.name)).run();
-        let name = format!("{fault:?} of batch {batch}, {strategy}");
-        assert!(proxy.dealt(), "{name}: {ran}");
-        // The loader must survive this by itself, also while the dead connection seems to live.
-        ran.exits(3);
-        drop(proxy);
-        case.exact(&name, &ran);
+        let name = format!("{fault:?} of batch {batch}");
+        survives_by_itself(&name, &database, strategy, fault.rule(batch));
     }
 }
 
-#[test]
-fn a_request_to_commit_that_is_cut_off_is_made_again() {
-    survives(Fault::RequestCut);
-}
-
-#[test]
-fn a_request_to_commit_that_is_lost_is_made_again() {
-    survives(Fault::RequestSwallowed);
-}
-
-#[test]
-fn a_request_to_commit_that_comes_late_commits_nothing_twice() {
-    survives(Fault::RequestLate);
-}
-
-#[test]
-fn an_answer_to_commit_that_is_cut_off_is_found_in_the_ledger() {
-    survives(Fault::AnswerCut);
-}
-
-#[test]
-fn an_answer_to_commit_that_is_lost_is_found_in_the_ledger() {
-    survives(Fault::AnswerSwallowed);
-}
-
-#[test]
-fn an_answer_to_commit_that_comes_late_is_found_in_the_ledger() {
-    survives(Fault::AnswerLate);
-}
-
-#[test]
-fn silence_before_commit_is_survived() {
-    survives(Fault::BlackholeBefore);
-}
-
-#[test]
-fn silence_after_commit_is_survived() {
-    survives(Fault::BlackholeAfter);
-}
-
-#[test]
-fn a_transaction_that_the_server_still_holds_open_is_ended() {
-    survives(Fault::Orphan);
+tests! {
+    a_request_to_commit_that_is_cut_off_is_made_again: survives(Fault::RequestCut);
+    a_request_to_commit_that_is_lost_is_made_again: survives(Fault::RequestSwallowed);
+    a_request_to_commit_that_comes_late_commits_nothing_twice: survives(Fault::RequestLate);
+    an_answer_to_commit_that_is_cut_off_is_found_in_the_ledger: survives(Fault::AnswerCut);
+    an_answer_to_commit_that_is_lost_is_found_in_the_ledger: survives(Fault::AnswerSwallowed);
+    an_answer_to_commit_that_comes_late_is_found_in_the_ledger: survives(Fault::AnswerLate);
+    silence_before_commit_is_survived: survives(Fault::BlackholeBefore);
+    silence_after_commit_is_survived: survives(Fault::BlackholeAfter);
+    a_transaction_that_the_server_still_holds_open_is_ended: survives(Fault::Orphan);
 }
 
 /// Silence at any message of the client, not only at COMMIT: the server holds the transaction and
@@ -162,16 +144,12 @@ fn silence_at_any_step_of_a_batch_is_survived() {
     let mut random = seeded("silence");
     let database = Database::new();
     for round in 0..times(5, 50) {
-        let case = Case::new(&database, input());
         let strategy = STRATEGIES[round % STRATEGIES.len()];
-        let side = if random.bool() {
-            Side::Client
-        } else {
-            Side::Server
-        };
+        let side = [Side::Client, Side::Server][random.usize(..2)];
         let wanted = random.usize(1..60);
         let mut seen = 0;
-        let proxy = Proxy::start(database.server.port(), move |message| {
+        let name = format!("silence at message {wanted} of the {side:?} in batches");
+        survives_by_itself(&name, &database, strategy, move |message| {
             seen += usize::from(message.side == side && message.in_batch);
             if seen == wanted {
                 seen += 1;
@@ -180,12 +158,6 @@ fn silence_at_any_step_of_a_batch_is_survived() {
                 Deal::Forward
             }
         });
-        let ran = load(&case, strategy).dsn(&proxy.dsn(&database.name)).run();
-        let name = format!("silence at message {wanted} of the {side:?} in batches, {strategy}");
-        assert!(proxy.dealt(), "{name}: {ran}");
-        ran.exits(3);
-        drop(proxy);
-        case.exact(&name, &ran);
     }
 }
 
@@ -195,10 +167,10 @@ fn silence_at_any_step_of_a_batch_is_survived() {
 fn silence_at_the_answer_to_the_claim_is_survived() {
     let database = Database::new();
     for strategy in STRATEGIES {
-        let case = Case::new(&database, input());
         let mut begun = 0;
         let mut answers = 0;
-        let proxy = Proxy::start(database.server.port(), move |message| {
+        let name = "silence after the claim";
+        survives_by_itself(name, &database, strategy, move |message| {
             begun += usize::from(message.begins_batch());
             // The answer to BEGIN, then the one to the claim, whose statement is prepared by now.
             answers +=
@@ -210,13 +182,6 @@ fn silence_at_the_answer_to_the_claim_is_survived() {
                 Deal::Forward
             }
         });
-        let started = Instant::now();
-        let ran = load(&case, strategy).dsn(&proxy.dsn(&database.name)).run();
-        assert!(proxy.dealt(), "{ran}");
-        ran.exits(3);
-        assert!(started.elapsed() < Duration::from_secs(10), "{ran}");
-        drop(proxy);
-        case.exact(&format!("silence after the claim, {strategy}"), &ran);
     }
 }
 
@@ -227,10 +192,8 @@ fn without_a_ledger_a_lost_answer_to_commit_stops_the_load() {
     for fault in [Fault::AnswerCut, Fault::AnswerSwallowed, Fault::RequestCut] {
         let case = Case::new(&database, Input::good(50));
         let proxy = Proxy::start(database.server.port(), fault.rule(2));
-        let ran = load(&case, "copy")
-            .dsn(&proxy.dsn(&database.name))
-            .args(&["--no-ledger"])
-            .run();
+        let load = load(&case, "copy").arg("--no-ledger");
+        let ran = load.dsn(&proxy.dsn(&database.name)).run();
         ran.exits(1).says(&[
             "the answer to COMMIT was lost and there is no ledger",
             "records 21 to 30",

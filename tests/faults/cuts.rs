@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use crate::support::{
-    Case, Database, Deal, Fate, Input, Kind, Load, Message, Proxy, STRATEGIES, Side, times, torture,
+    Case, Cmd, Database, Deal, Fate, Input, Kind, Message, Proxy, STRATEGIES, Side, seeded, tests,
+    times, torture,
 };
 
 /// A message of a load without a fault.
@@ -26,17 +27,9 @@ fn input() -> Input {
     Input::planned(1, &fates, &mut fastrand::Rng::with_seed(3))
 }
 
-fn load(case: &Case, strategy: &str) -> Load {
-    case.load().args(&[
-        "-j",
-        "1",
-        "--batch-rows",
-        "4",
-        "--strategy",
-        strategy,
-        "--answer-timeout",
-        "20s",
-    ])
+fn load(case: &Case, strategy: &str) -> Cmd {
+    case.load_by(strategy)
+        .flags("-j 1 --batch-rows 4 --answer-timeout 20s")
 }
 
 /// The messages of a load without a fault.
@@ -72,7 +65,7 @@ fn points(case: &Case, strategy: &str) -> Vec<Point> {
 fn cut_all(database: &Arc<Database>, strategy: &str, step: usize, fresh: bool) {
     let first = Case::new(database, input());
     let points = points(&first, strategy);
-    let mut turn = fastrand::usize(..step);
+    let mut turn = seeded(&format!("cuts, {strategy}")).usize(..step);
     let (mut tried, mut missed) = (0, 0);
     for point in &points {
         for deal in [Deal::CutBefore, Deal::CutInside, Deal::CutAfter] {
@@ -81,12 +74,10 @@ fn cut_all(database: &Arc<Database>, strategy: &str, step: usize, fresh: bool) {
             if !point.near_commit && !its_turn {
                 continue;
             }
-            let database = if fresh {
-                Database::new()
-            } else {
-                database.clone()
-            };
-            let case = Case::new(&database, input());
+            if fresh {
+                database.run("DROP SCHEMA IF EXISTS pgrung CASCADE");
+            }
+            let case = Case::new(database, input());
             let Point { side, number, .. } = *point;
             let at = move |message: &Message<'_>| {
                 if message.side == side && message.number == number {
@@ -126,29 +117,12 @@ fn cut_everywhere(strategy: &str) {
     cut_all(&database, strategy, times(20, 1), false);
 }
 
-#[test]
-fn copy_survives_a_cut_anywhere() {
-    cut_everywhere("copy");
-}
-
-#[test]
-fn insert_survives_a_cut_anywhere() {
-    cut_everywhere("insert");
-}
-
-#[test]
-fn pipeline_survives_a_cut_anywhere() {
-    cut_everywhere("pipeline");
-}
-
-#[test]
-fn multi_insert_survives_a_cut_anywhere() {
-    cut_everywhere("multi-insert");
-}
-
-#[test]
-fn unnest_survives_a_cut_anywhere() {
-    cut_everywhere("unnest");
+tests! {
+    copy_survives_a_cut_anywhere: cut_everywhere("copy");
+    insert_survives_a_cut_anywhere: cut_everywhere("insert");
+    pipeline_survives_a_cut_anywhere: cut_everywhere("pipeline");
+    multi_insert_survives_a_cut_anywhere: cut_everywhere("multi-insert");
+    unnest_survives_a_cut_anywhere: cut_everywhere("unnest");
 }
 
 /// The first load of all also makes the ledger.

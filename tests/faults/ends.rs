@@ -4,9 +4,9 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::kills::long_input;
+use super::kills::long_input;
 use crate::support::{
-    Case, Database, Fate, Input, Kind, Load, STRATEGIES, seeded, times, wait_until,
+    Case, Cmd, Database, Fate, Input, Kind, STRATEGIES, seeded, times, wait_until,
 };
 
 #[test]
@@ -16,20 +16,14 @@ fn the_reject_limit_stops_the_load_and_a_higher_one_goes_on() {
     for strategy in STRATEGIES {
         let mut fates = vec![Fate::Good; 100];
         for place in [3, 30, 31, 60, 95] {
-            fates[place] = Fate::Bad(Kind::ALL[random.usize(..Kind::ALL.len())]);
+            fates[place] = Fate::Bad(Kind::any(&mut random));
         }
         let case = Case::new(&database, Input::planned(1, &fates, &mut random));
-        let load = case
-            .load()
-            .args(&["-j", "1", "--batch-rows", "10", "--strategy", strategy]);
-        let ran = load.clone().args(&["--reject-limit", "2"]).run();
+        let load = case.load_by(strategy).flags("-j 1 --batch-rows 10");
+        let ran = load.clone().flags("--reject-limit 2").run();
         ran.exits(4).says(&["more than 2 rows are bad"]);
         case.between("reject limit", &ran);
-        case.recover(
-            "reject limit",
-            ran,
-            &load.clone().args(&["--reject-limit", "5"]),
-        );
+        case.exact("a higher limit", &load.flags("--reject-limit 5").run());
     }
 }
 
@@ -41,7 +35,7 @@ fn a_hundred_rows_refused_alike_stop_the_load_with_nothing_loaded() {
         let mut fates = vec![Fate::Bad(Kind::NoNumber); 100];
         fates.extend([Fate::Good; 60]);
         let case = Case::new(&database, Input::planned(1, &fates, &mut random));
-        let load = case.load().args(&["--strategy", strategy]);
+        let load = case.load_by(strategy);
         let ran = load.run();
         ran.exits(1).says(&["the first 100 rows are all refused"]);
         case.between("rail", &ran);
@@ -58,13 +52,11 @@ fn the_first_bad_row_stops_the_load_if_it_is_told_so() {
         let mut fates = vec![Fate::Good; 60];
         fates[37] = Fate::Bad(Kind::Check);
         let case = Case::new(&database, Input::planned(1, &fates, &mut random));
-        let load = case
-            .load()
-            .args(&["-j", "1", "--batch-rows", "10", "--strategy", strategy]);
-        let ran = load.clone().args(&["--on-error", "stop"]).run();
+        let load = case.load_by(strategy).flags("-j 1 --batch-rows 10");
+        let ran = load.clone().flags("--on-error stop").run();
         ran.exits(1).says(&["record 38", "23514"]);
         assert_eq!(case.rows(), 30);
-        case.recover("on-error stop", ran, &load);
+        case.exact("on-error reject", &load.run());
     }
 }
 
@@ -74,19 +66,11 @@ fn without_a_ledger_the_bad_rows_are_in_the_file() {
     let database = Database::new();
     for strategy in STRATEGIES {
         let case = Case::new(&database, long_input(300, &mut random));
-        let file = case.dir.path().join("bad.csv");
+        let file = case.files.path("bad.csv");
         let ran = case
-            .load()
-            .args(&[
-                "--no-ledger",
-                "--strategy",
-                strategy,
-                "--batch-rows",
-                "40",
-                "-j",
-                "1",
-            ])
-            .args(&["--rejects", file.to_str().unwrap()])
+            .load_by(strategy)
+            .flags("--no-ledger --batch-rows 40 -j 1")
+            .args(["--rejects", file.to_str().unwrap()])
             .run();
         let bad = case.input.bad_count();
         ran.exits(if bad > 0 { 3 } else { 0 });
@@ -94,24 +78,13 @@ fn without_a_ledger_the_bad_rows_are_in_the_file() {
         case.check_table(&mut verdict);
         assert!(verdict.is_clean(), "{verdict:#?}\n{ran}");
         assert_eq!(ran.rows("rejected"), bad);
-        let mut expected = Vec::new();
-        for line in case.input.bad_rows() {
-            expected.extend_from_slice(&line.original);
-        }
         let found = fs::read(&file).unwrap();
-        let after_header = found
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .map_or(0, |at| at + 1);
-        assert_eq!(
-            String::from_utf8_lossy(&found[after_header..]),
-            String::from_utf8_lossy(&expected)
-        );
+        let header = found.iter().position(|byte| *byte == b'\n');
+        let found = found[header.map_or(0, |at| at + 1)..].escape_ascii();
+        assert_eq!(found.to_string(), case.input.bad_bytes());
     }
-    assert_eq!(
-        database.number("SELECT count(*) FROM pg_namespace WHERE nspname = 'pgrung'"),
-        0
-    );
+    let ledger = "SELECT count(*) FROM pg_namespace WHERE nspname = 'pgrung'";
+    assert_eq!(database.number(ledger), 0);
 }
 
 #[test]
@@ -121,18 +94,13 @@ fn one_transaction_for_the_whole_load_is_all_or_nothing() {
     for round in 0..times(6, 60) {
         let case = Case::new(&database, long_input(300, &mut random));
         let strategy = STRATEGIES[round % STRATEGIES.len()];
-        let load = case.load().args(&[
-            "--commit",
-            "load",
-            "--batch-rows",
-            "20",
-            "--strategy",
-            strategy,
-        ]);
+        let load = case
+            .load_by(strategy)
+            .flags("--commit load --batch-rows 20");
         let step = ["claim", "write", "settle"][random.usize(..3)];
         let at = format!("after {step}:{}", random.usize(1..15));
         let ran = load.clone().env("PGRUNG_ABORT_AT", &at).run();
-        assert_eq!(ran.signal, Some(6), "{at}: {ran}");
+        ran.aborted();
         assert_eq!(case.rows(), 0, "{at}");
         case.recover("one transaction", ran, &load);
     }
@@ -145,12 +113,10 @@ fn after_a_signal_the_printed_command_goes_on() {
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
         for _ in 0..times(2, 20) {
             let case = Case::new(&database, long_input(2000, &mut random));
-            let load = case.load().args(&["--batch-rows", "10", "-j", "2"]);
+            let load = case.load().flags("--batch-rows 10 -j 2");
             let mut running = load.spawn();
             let wanted = random.i64(1..30);
-            wait_until("a few batches", || {
-                running.has_ended() || case.spans() >= wanted
-            });
+            case.in_mid_load(&mut running, wanted);
             running.signal(signal);
             let ran = running.wait();
             ran.exits(code);
@@ -158,7 +124,7 @@ fn after_a_signal_the_printed_command_goes_on() {
             let committed = ran.rows("loaded");
             assert_eq!(committed as i64, case.rows(), "{ran}");
             let last = load.go_on(&ran);
-            case.exact(&format!("{signal}"), &last);
+            case.survived(&format!("{signal}"), &last);
         }
     }
 }
@@ -171,11 +137,12 @@ fn a_signal_ends_a_load_that_waits_for_a_lock() {
         &database,
         long_input(2000, &mut fastrand::Rng::with_seed(2)),
     );
-    let load = case.load().args(&["--batch-rows", "10", "-j", "2"]);
+    let load = case.load().flags("--batch-rows 10 -j 2");
     let mut running = load.spawn();
-    wait_until("a few batches", || running.has_ended() || case.spans() >= 3);
+    case.in_mid_load(&mut running, 3);
     let holder = database.session();
     holder.run(&format!("BEGIN; LOCK TABLE {} IN SHARE MODE", case.table));
+    wait_until("it waits for the lock", || database.waits_for_lock());
     running.signal(Signal::SIGTERM);
     let ran = running.wait();
     ran.exits(143);
@@ -183,33 +150,7 @@ fn a_signal_ends_a_load_that_waits_for_a_lock() {
     case.recover("signal during a lock", ran, &load);
 }
 
-#[test]
-fn rows_that_a_trigger_keeps_out_are_counted_as_such() {
-    let database = Database::new();
-    for strategy in STRATEGIES {
-        let case = Case::new(&database, Input::good(60));
-        database.run(&format!(
-            "CREATE OR REPLACE FUNCTION keep_out() RETURNS trigger LANGUAGE plpgsql AS
-             'BEGIN IF NEW.id % 3 = 0 THEN RETURN NULL; END IF; RETURN NEW; END';
-             CREATE TRIGGER keep_out BEFORE INSERT ON {} FOR EACH ROW EXECUTE FUNCTION keep_out()",
-            case.table
-        ));
-        let ran = case
-            .load()
-            .args(&["--strategy", strategy, "--batch-rows", "7"])
-            .run();
-        ran.exits(3);
-        assert_eq!(
-            (ran.rows("loaded"), ran.rows("suppressed")),
-            (40, 20),
-            "{ran}"
-        );
-        assert_eq!(case.rows(), 40);
-    }
-}
-
 /// A load of batches of ten rows, one after the other.
-pub fn load_in_tens(case: &Case, strategy: &str) -> Load {
-    case.load()
-        .args(&["-j", "1", "--batch-rows", "10", "--strategy", strategy])
+pub fn load_in_tens(case: &Case, strategy: &str) -> Cmd {
+    case.load_by(strategy).flags("-j 1 --batch-rows 10")
 }

@@ -1,13 +1,13 @@
 //! The bench proves itself: with a safeguard switched off, the checker must find loss or doubling.
 
-use crate::commits::{self, Fault};
-use crate::ends::load_in_tens;
-use crate::kills;
-use crate::support::{Case, Database, Input, Load, Proxy, STRATEGIES, Verdict, wait_until};
+use super::commits::{self, Fault};
+use super::ends::load_in_tens;
+use super::kills;
+use crate::support::{Case, Cmd, Database, Input, Proxy, STRATEGIES, Verdict};
 
 /// Runs the load through the proxy with one safeguard switched off, then without the proxy and
 /// with all safeguards until it is done; what the checker says.
-fn sabotaged(switch: &str, case: &Case, load: &Load, fault: Option<(Fault, usize)>) -> Verdict {
+fn sabotaged(switch: &str, case: &Case, load: &Cmd, fault: Option<(Fault, usize)>) -> Verdict {
     let mut first = load.clone().env("PGRUNG_SABOTAGE", switch);
     let proxy =
         fault.map(|(fault, batch)| Proxy::start(case.database.server.port(), fault.rule(batch)));
@@ -42,7 +42,7 @@ fn without_the_count_rows_that_vanish_go_unnoticed() {
             let case = Case::new(&database, Input::good(900));
             let load = load_in_tens(&case, strategy);
             let mut running = load.clone().env("PGRUNG_SABOTAGE", switch).spawn();
-            wait_until("a few batches", || running.has_ended() || case.spans() >= 3);
+            case.in_mid_load(&mut running, 3);
             database.run(&format!(
                 "CREATE OR REPLACE FUNCTION keep_out() RETURNS trigger LANGUAGE plpgsql AS
                  'BEGIN IF NEW.id % 50 = 0 THEN RETURN NULL; END IF; RETURN NEW; END';
@@ -70,7 +70,7 @@ fn without_the_discard_no_fault_is_survived() {
     let database = Database::new();
     for fault in [Fault::RequestCut, Fault::AnswerCut, Fault::RequestSwallowed] {
         let case = Case::new(&database, Input::good(50));
-        let load = commits::load(&case, "copy").args(&["--max-retries", "3"]);
+        let load = commits::load(&case, "copy").flags("--max-retries 3");
         let proxy = Proxy::start(database.server.port(), fault.rule(2));
         let ran = load
             .clone()
@@ -96,7 +96,7 @@ fn without_the_look_at_the_end_a_crash_of_the_server_loses_rows() {
     let database = Database::on(&server);
     let case = Case::new(&database, Input::good(1500));
     let load = load_in_tens(&case, "copy")
-        .args(&["--durability", "off"])
+        .flags("--durability off")
         .env("PGRUNG_SABOTAGE", "finish");
     let ran = kills::crash_in_mid_load(&case, &load, 10);
     assert!(ran.finished(), "{ran}");

@@ -1,10 +1,10 @@
 //! What a stream says while it runs: lines for people and lines for machines.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::support::{Database, Feed, rows, wait_until};
+use crate::support::{Feed, Files, SMALL, Sink, rows, wait_until};
 
 /// The number between `before` and `after` in `line`, thousands apart or not.
 #[track_caller]
@@ -23,13 +23,12 @@ fn between(line: &str, before: &str, after: &str) -> f64 {
 
 #[test]
 fn each_line_of_progress_has_the_figures_since_the_last() {
-    let database = Database::new();
-    let load = database
-        .load()
-        .args(&["--batch-rows", "100", "--max-wait", "50ms"]);
-    let mut stream = load.report_every("200ms").spawn();
-    let feed = Feed::steady(stream.take_pipe(), 6_000, 3_000, String::new());
-    feed.finish();
+    let database = Sink::new();
+    let load = database.load().flags("--batch-rows 100 --max-wait 50ms");
+    let mut stream = load.with_figures("200ms").open();
+    let feed = Feed::steady(stream.take_pipe(), u64::MAX, 3_000, "");
+    wait_until("lines", || stream.stderr().matches("rows/s").count() >= 6);
+    let last = feed.stop().rows as f64;
     let ran = stream.wait();
     ran.exits(0);
     let lines: Vec<&str> = ran
@@ -37,14 +36,13 @@ fn each_line_of_progress_has_the_figures_since_the_last() {
         .lines()
         .filter(|line| line.contains("rows/s"))
         .collect();
-    assert!((4..=20).contains(&lines.len()), "{ran}");
     let mut batches = 0.0;
     let mut before = 0.0;
     for line in &lines {
         let loaded = between(line, "pgrung: ", " rows loaded");
-        assert!(loaded >= before && loaded <= 6_000.0, "{line}");
+        assert!(loaded >= before && loaded <= last, "{line}");
         let rate = between(line, "rows loaded, ", " rows/s");
-        // Two tenths of a second, or a bit more on a busy machine.
+        // Over two tenths of a second, or more on a busy machine.
         assert!(
             rate * 0.2 <= (loaded - before) * 1.2 + 1.0,
             "{line}, before {before}"
@@ -75,65 +73,67 @@ fn each_line_of_progress_has_the_figures_since_the_last() {
 
 #[test]
 fn a_line_of_progress_tells_what_is_dropped_and_spilled() {
-    let database = Database::new();
-    let dir = tempfile::tempdir().unwrap();
-    let small = [
-        "-j",
-        "1",
-        "--queue",
-        "1",
-        "--batch-rows",
-        "10",
-        "--max-wait",
-        "20ms",
-    ];
-    for (load, word) in [
-        (database.load().args(&["--overflow", "drop"]), "; dropped "),
-        (database.load().spill_to(dir.path()), "; spilled "),
+    let database = Sink::new();
+    let dir = Files::new();
+    for (load, word, code) in [
+        (database.load().flags("--overflow drop"), "; dropped ", 3),
+        (database.load().spill_to(dir.dir()), "; spilled ", 0),
     ] {
         let stored = database.count();
-        let mut stream = load.args(&small).report_every("100ms").spawn();
-        stream.send(&rows(1, 10));
+        let mut stream = load
+            .flags(SMALL)
+            .flags("--queue 1")
+            .with_figures("100ms")
+            .open();
+        stream.send(rows(1, 10));
         wait_until("the first batch", || database.count() > stored);
         let lock = database.lock("t");
-        stream.send(&rows(11, 2_000));
+        stream.send(rows(11, 2_000));
         let some = |line: &str| {
             line.split_once(word)
                 .is_some_and(|(_, rest)| !rest.starts_with("0"))
         };
         wait_until(word, || stream.stderr().lines().any(some));
         drop(lock);
-        let ran = stream.end();
-        assert!(matches!(ran.code, Some(0 | 3)), "{ran}");
+        stream.end().exits(code);
     }
 }
 
 #[test]
 fn every_line_of_a_json_log_is_an_object_with_time_level_and_message() {
-    let database = Database::new();
-    let load = database
-        .load()
-        .args(&["--log-format", "json", "--max-wait", "20ms", "--verbose"]);
-    let mut stream = load.report_every("100ms").spawn();
-    stream.send(&rows(1, 10));
-    std::thread::sleep(Duration::from_millis(500));
+    let database = Sink::new();
+    let load = || database.load().flags("--log-format json --max-wait 20ms");
+    let mut stream = load().arg("--verbose").with_figures("100ms").open();
+    stream.send(rows(1, 10));
+    stream.wait_to_say("10 rows loaded");
     // A message with quotes and a line break in it.
     stream.send("11,0,\"never\nclosed");
-    let ran = stream.end();
-    ran.exits(6);
-    let mut levels = std::collections::BTreeSet::new();
-    let mut before = 0.0;
-    for line in ran.stderr.lines() {
-        let value: Value =
-            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        let fields: Vec<&String> = value.as_object().unwrap().keys().collect();
-        assert_eq!(fields, ["level", "message", "unix_seconds"], "{line}");
-        let time = value["unix_seconds"].as_f64().unwrap();
-        assert!(time >= before && time > 1.7e9, "{line}");
-        before = time;
-        assert!(!value["message"].as_str().unwrap().is_empty(), "{line}");
-        levels.insert(value["level"].as_str().unwrap().to_owned());
+    let torn = stream.end();
+    torn.exits(6);
+    let refused = load()
+        .flags("--on-error stop")
+        .run_on("x,0,\"a \"\"bad\"\"\nrow\"\n");
+    refused.exits(1).says(&["22P02"]);
+    let missing = load().arg("/none.csv").run();
+    missing.exits(6);
+    for (ran, expected) in [
+        (&torn, &["detail", "error", "notice"][..]),
+        (&refused, &["error", "notice"]),
+        (&missing, &["error"]),
+    ] {
+        let mut levels = BTreeSet::new();
+        let mut before = 0.0;
+        for line in ran.stderr.lines() {
+            let value: Value =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            let fields: Vec<&String> = value.as_object().unwrap().keys().collect();
+            assert_eq!(fields, ["level", "message", "unix_seconds"], "{line}");
+            let time = value["unix_seconds"].as_f64().unwrap();
+            assert!(time >= before && time > 1.7e9, "{line}");
+            before = time;
+            assert!(!value["message"].as_str().unwrap().is_empty(), "{line}");
+            levels.insert(value["level"].as_str().unwrap().to_owned());
+        }
+        assert_eq!(Vec::from_iter(levels), expected, "{ran}");
     }
-    let levels: Vec<String> = levels.into_iter().collect();
-    assert_eq!(levels, ["detail", "error", "notice"], "{ran}");
 }

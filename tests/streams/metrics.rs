@@ -5,10 +5,10 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Database, Exposition, Feed, Ran, Stream, rows, wait_until};
+use crate::support::{Exposition, Feed, Files, Ran, Running, SMALL, Sink, rows, wait_until};
 
 /// Where the stream says that it serves its figures.
-fn address(stream: &mut Stream) -> String {
+fn address(stream: &mut Running) -> String {
     let mut found = None;
     wait_until("the address", || {
         let said = stream.stderr();
@@ -97,12 +97,12 @@ fn agree(ran: &Ran) {
 
 #[test]
 fn a_running_stream_is_scraped_and_its_counters_only_grow() {
-    let database = Database::new();
+    let database = Sink::new();
     let load = database
         .load()
-        .args(&["--metrics", "127.0.0.1:0", "--max-wait", "50ms"]);
-    let mut stream = load.spawn();
-    let feed = Feed::steady(stream.take_pipe(), 20_000, 10_000, String::new());
+        .flags("--metrics 127.0.0.1:0 --max-wait 50ms");
+    let mut stream = load.open();
+    let feed = Feed::steady(stream.take_pipe(), 20_000, 10_000, "");
     let address = address(&mut stream);
     let mut before = scrape(&address);
     let mut grown = 0;
@@ -121,7 +121,7 @@ fn a_running_stream_is_scraped_and_its_counters_only_grow() {
     }
     assert!(grown > 10, "nothing moves");
     let (head, _) = get(&address, "/");
-    assert!(!head.starts_with("http/1.1 5"), "{head}");
+    assert!(head.starts_with("http/1.1 200 "), "{head}");
     let (head, _) = get(&address, "/nothing");
     assert!(head.starts_with("http/1.1 404 "), "{head}");
     feed.finish();
@@ -137,27 +137,18 @@ fn a_running_stream_is_scraped_and_its_counters_only_grow() {
 
 #[test]
 fn the_figures_know_rejects_and_drops() {
-    let database = Database::new();
+    let database = Sink::new();
     let load = database
         .load()
-        .args(&["--metrics", "127.0.0.1:0", "--overflow", "drop"]);
-    let load = load.args(&[
-        "-j",
-        "1",
-        "--queue",
-        "1",
-        "--batch-rows",
-        "10",
-        "--max-wait",
-        "20ms",
-    ]);
-    let mut stream = load.spawn();
-    stream.send(&rows(1, 10));
+        .flags("--metrics 127.0.0.1:0 --overflow drop");
+    let load = load.flags(SMALL).flags("--queue 1");
+    let mut stream = load.open();
+    stream.send(rows(1, 10));
     wait_until("the first batch", || database.count() == 10);
     stream.send("none,0,bad\n");
     stream.wait_for(r#"pgrung_rows_total{outcome="rejected"}"#, 1.0);
     let lock = database.lock("t");
-    stream.send(&rows(11, 1_000));
+    stream.send(rows(11, 1_000));
     let address = address(&mut stream);
     // Also while the server does not answer.
     wait_until("rows are dropped", || {
@@ -175,24 +166,15 @@ fn the_figures_know_rejects_and_drops() {
 
 #[test]
 fn the_figures_know_what_is_on_disk() {
-    let database = Database::new();
-    let dir = tempfile::tempdir().unwrap();
-    let load = database.load().spill_to(dir.path());
-    let load = load.args(&[
-        "-j",
-        "1",
-        "--queue",
-        "1",
-        "--batch-rows",
-        "10",
-        "--max-wait",
-        "20ms",
-    ]);
-    let mut stream = load.spawn();
-    stream.send(&rows(1, 10));
+    let database = Sink::new();
+    let dir = Files::new();
+    let load = database.load().spill_to(dir.dir());
+    let load = load.flags(SMALL).flags("--queue 1");
+    let mut stream = load.open();
+    stream.send(rows(1, 10));
     wait_until("the first batch", || database.count() == 10);
     let lock = database.lock("t");
-    stream.send(&rows(11, 1_000));
+    stream.send(rows(11, 1_000));
     stream.wait_for("pgrung_spill_batches", 90.0);
     stream.wait_for("pgrung_spill_bytes", 90.0);
     let spilled = stream.figures().of("pgrung_spilled_bytes_total");
@@ -209,14 +191,13 @@ fn the_figures_know_what_is_on_disk() {
 
 #[test]
 fn a_port_that_is_taken_stops_the_load_before_its_first_row() {
-    let database = Database::new();
+    let database = Sink::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = listener.local_addr().unwrap().to_string();
     let ran = database
         .load()
-        .args(&["--metrics", &taken])
-        .run(&rows(1, 100));
-    ran.says(&["cannot listen", &taken]);
-    assert!(!matches!(ran.code, None | Some(0 | 3)), "{ran}");
+        .args(["--metrics", &taken])
+        .run_on(rows(1, 100));
+    ran.exits(1).says(&["cannot listen", &taken]);
     assert_eq!(database.count(), 0);
 }

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Database, Feed, Load, Ran, Server, names_in, torture, wait_until};
+use crate::support::{Cmd, Feed, Files, Ran, SMALL, Server, Sink, nothing_in, torture, wait_until};
 
 /// Rows a second, and the bytes that fill each of them up: 20 MB/s, far more during the pause than
 /// the loader may hold.
@@ -15,19 +15,24 @@ const PADDING: usize = 1_000;
 const MOST_MEMORY: f64 = 40e6;
 
 /// Loads from a steady source into a server that stands still for a while. Returns how it ended,
-/// what it had said when the pause was over, and the number of rows written.
-fn paused(server: &Server, load: &Load) -> (Ran, String, u64) {
+/// what it had said when the pause was over, and the number of rows written. `stalls`: whether the
+/// source must wait meanwhile.
+fn paused(server: &Server, load: &Cmd, stalls: bool) -> (Ran, String, u64) {
     let seconds = if torture() { 10 } else { 3 };
     let last = RATE * (seconds + 1);
     let mut stream = load
         .clone()
-        .args(&["-j", "1", "--batch-bytes", "256KiB", "--max-wait", "100ms"])
-        .spawn();
-    let feed = Feed::steady(stream.take_pipe(), last, RATE, "x".repeat(PADDING));
+        .flags("-j 1 --batch-bytes 256KiB --max-wait 100ms")
+        .open();
+    let feed = Feed::steady(stream.take_pipe(), last, RATE, &"x".repeat(PADDING));
     stream.wait_for(r#"pgrung_rows_total{outcome="loaded"}"#, 1_000.0);
     let pause = server.pause();
     thread::sleep(Duration::from_secs(seconds));
     let said = stream.stderr();
+    assert!(
+        !stalls || !feed.is_finished(),
+        "more is read than buffers hold"
+    );
     drop(pause);
     let fed = feed.finish();
     assert_eq!(fed.rows, last, "{}", stream.stderr());
@@ -40,20 +45,22 @@ fn paused(server: &Server, load: &Load) -> (Ran, String, u64) {
 
 #[test]
 fn a_paused_server_stalls_the_pipe_under_block_and_nothing_is_lost() {
-    let server = Server::start();
-    let database = Database::on(&server);
-    let (ran, said, last) = paused(&server, &database.load().args(&["--overflow", "block"]));
+    let server = Server::start(&[]);
+    let database = Sink::on(&server);
+    let (ran, said, last) = paused(&server, &database.load().flags("--overflow block"), true);
     ran.exits(0);
     assert_eq!(ran.rows("loaded"), last, "{ran}");
     database.holds(last);
+    assert_eq!(ran.rows("dropped"), 0, "{ran}");
+    assert_eq!(ran.number("/retries"), 0.0, "{ran}");
     assert!(!said.contains("slower"), "{said}");
 }
 
 #[test]
 fn a_paused_server_drops_rows_under_drop_and_every_one_is_counted() {
-    let server = Server::start();
-    let database = Database::on(&server);
-    let (ran, said, last) = paused(&server, &database.load().args(&["--overflow", "drop"]));
+    let server = Server::start(&[]);
+    let database = Sink::on(&server);
+    let (ran, said, last) = paused(&server, &database.load().flags("--overflow drop"), false);
     ran.exits(3);
     let dropped = ran.rows("dropped");
     assert!(dropped > RATE, "{ran}");
@@ -71,10 +78,10 @@ fn a_paused_server_drops_rows_under_drop_and_every_one_is_counted() {
 
 #[test]
 fn a_paused_server_fills_the_disk_under_spill_and_gets_every_row_in_order() {
-    let server = Server::start();
-    let database = Database::on(&server);
-    let dir = tempfile::tempdir().unwrap();
-    let (ran, said, last) = paused(&server, &database.load().spill_to(dir.path()));
+    let server = Server::start(&[]);
+    let database = Sink::on(&server);
+    let dir = Files::new();
+    let (ran, said, last) = paused(&server, &database.load().spill_to(dir.dir()), false);
     ran.exits(0);
     assert_eq!(ran.rows("loaded"), last, "{ran}");
     database.holds(last);
@@ -88,27 +95,21 @@ fn a_paused_server_fills_the_disk_under_spill_and_gets_every_row_in_order() {
     );
     assert!(ran.figures.of("pgrung_spilled_bytes_total") > 0.0, "{ran}");
     assert_eq!(ran.figures.of("pgrung_spill_bytes"), 0.0, "{ran}");
-    assert!(
-        names_in(dir.path()).is_empty(),
-        "{:?}",
-        names_in(dir.path())
-    );
+    nothing_in(dir.dir());
 }
 
 /// Rejects are part of the law.
 #[test]
 fn bad_rows_of_a_stream_are_put_aside_on_their_way_over_the_disk() {
-    let database = Database::new();
-    let dir = tempfile::tempdir().unwrap();
-    let load = database.load().spill_to(dir.path());
-    let mut stream = load
-        .args(&["-j", "1", "--batch-rows", "10", "--max-wait", "20ms"])
-        .spawn();
+    let database = Sink::new();
+    let dir = Files::new();
+    let load = database.load().spill_to(dir.dir());
+    let mut stream = load.flags(SMALL).open();
     stream.send("1,0,row 1;\n");
     wait_until("the first row", || database.count() == 1);
     let lock = database.lock("t");
     for id in 1..20 {
-        stream.send(&format!("{0},0,row {0};\nnone,0,bad\n", id + 1));
+        stream.send(format!("{0},0,row {0};\nnone,0,bad\n", id + 1));
         thread::sleep(Duration::from_millis(25));
     }
     stream.wait_for("pgrung_spill_batches", 1.0);

@@ -1,59 +1,59 @@
 //! `pgrung plan`: the figures of a stream before it runs.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::support::{Database, stream::pgrung};
+use crate::support::{Cmd, Database, Proxy, pgrung};
 
-fn plan(args: &[&str]) -> (Option<i32>, String, String) {
-    let output = pgrung().arg("plan").args(args).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+fn plan(words: &str) -> Cmd {
+    pgrung("plan").flags(words)
 }
 
-fn json(args: &[&str]) -> Value {
-    let (code, stdout, stderr) = plan(&[args, &["--json"]].concat());
-    assert_eq!(code, Some(0), "{args:?}: {stderr}");
-    serde_json::from_str(&stdout).unwrap()
+#[track_caller]
+fn json(plan: &Cmd) -> Value {
+    plan.clone().arg("--json").run().exits(0).json()
 }
 
-const SLOW: [&str; 4] = ["--rows-per-second", "2000", "--row-bytes", "200"];
+const SLOW: &str = "--rows-per-second 2000 --row-bytes 200";
 
 #[test]
 fn a_plan_says_all_that_was_asked_for() {
-    let (code, stdout, stderr) = plan(&[&SLOW[..], &["--latency", "200ms"]].concat());
-    assert_eq!(code, Some(0), "{stderr}");
+    let ran = plan(SLOW).flags("--latency 200ms").run();
+    ran.exits(0);
     for word in [
-        "window", "batch", "% full", "wait ", "ceiling", "copy", "memory", "loss", "verdict",
+        "window",
+        "batch",
+        "% full",
+        "wait ",
+        "ceiling",
+        "copy",
+        "memory",
+        "loss",
+        "verdict",
+        "--max-wait",
     ] {
-        assert!(stdout.contains(word), "no {word} in {stdout}");
+        ran.tells(word);
     }
-    assert!(stdout.contains("--max-wait"), "{stdout}");
     for durability in ["off", "end", "local", "on", "remote-write", "remote-apply"] {
-        let told = stdout
-            .lines()
-            .any(|line| line.trim_start().starts_with(durability));
-        assert!(told, "no {durability} in {stdout}");
+        let told = |line: &str| line.split_whitespace().next() == Some(durability);
+        assert!(ran.stdout.lines().any(told), "no {durability}: {ran}");
     }
 }
 
 #[test]
 fn which_trigger_fires_follows_from_the_arrivals() {
-    assert_eq!(json(&SLOW)["batch"]["trigger"], "wait");
-    let rows = [&SLOW[..], &["--batch-rows", "100"]].concat();
-    assert_eq!(json(&rows)["batch"]["trigger"], "rows");
-    let bytes = [&SLOW[..], &["--batch-bytes", "10KB"]].concat();
-    let bytes = json(&bytes);
+    assert_eq!(json(&plan(SLOW))["batch"]["trigger"], "wait");
+    let rows = json(&plan(SLOW).flags("--batch-rows 100"));
+    assert_eq!(rows["batch"]["trigger"], "rows");
+    let bytes = json(&plan(SLOW).flags("--batch-bytes 10KB"));
     assert_eq!(bytes["batch"]["trigger"], "bytes");
     assert_eq!(bytes["batch"]["rows"], 50);
 }
 
 #[test]
 fn a_plan_in_json_has_its_figures_and_they_fit_together() {
-    let found = json(&SLOW);
+    let found = json(&plan(SLOW));
     assert_eq!(found["batch"]["rows"], 2_000);
     assert_eq!(found["pace"], "keeps-up");
     let wait = found["wait_ms"]["p99"].as_f64().unwrap();
@@ -61,17 +61,15 @@ fn a_plan_in_json_has_its_figures_and_they_fit_together() {
     assert!(wait <= 1_000.0 + transaction, "{found}");
     assert_eq!(found["ceilings"].as_array().unwrap().len(), 6);
     assert_eq!(found["loss"]["server_crash"].as_array().unwrap().len(), 6);
-    let far = json(&[&SLOW[..], &["--round-trip", "100ms"]].concat());
-    assert!(
-        far["transaction_ms"].as_f64().unwrap() > transaction + 300.0,
-        "{far}"
-    );
+    // Computed from the round trip given, not measured.
+    let far = json(&plan(SLOW).flags("--round-trip 100ms"));
+    let farther = far["transaction_ms"].as_f64().unwrap();
+    assert!(farther > transaction + 300.0, "{far}");
 }
 
 #[test]
 fn more_than_the_workers_carry_is_called_so() {
-    let args = ["--rows-per-second", "1e9", "--row-bytes", "1000"];
-    let found = json(&args);
+    let found = json(&plan("--rows-per-second 1e9 --row-bytes 1000"));
     assert_eq!(found["pace"], "overloaded");
     assert_eq!(found["wait_ms"], Value::Null);
 }
@@ -79,59 +77,31 @@ fn more_than_the_workers_carry_is_called_so() {
 #[test]
 fn a_plan_measures_the_server_it_is_given() {
     let database = Database::new();
-    let far =
-        crate::support::Proxy::start(database.server.port, std::time::Duration::from_millis(20));
-    let near = json(&[&SLOW[..], &["--dsn", &database.dsn()]].concat());
-    let far = json(&[&SLOW[..], &["--dsn", &database.dsn_at(far.port)]].concat());
-    let transaction = |plan: &Value| plan["transaction_ms"].as_f64().unwrap();
-    // At least BEGIN, the rows and COMMIT go there and back.
-    assert!(
-        transaction(&far) > transaction(&near) + 3.0 * 40.0,
-        "{near}\n{far}"
-    );
+    let line = Proxy::far(database.server.port(), Duration::from_millis(20));
+    let far = json(&plan(SLOW).args(["--dsn", &line.dsn(&database.name)]));
+    // At least BEGIN, the rows and COMMIT go there and back, and the line lets nothing through sooner.
+    let transaction = far["transaction_ms"].as_f64().unwrap();
+    assert!(transaction > 3.0 * 40.0, "{far}");
 }
 
 #[test]
 fn what_cannot_be_planned_is_wrong_usage() {
-    for args in [
-        &["--rows-per-second", "0", "--row-bytes", "100"][..],
-        &["--rows-per-second=-5", "--row-bytes", "100"],
-        &["--rows-per-second", "nan", "--row-bytes", "100"],
-        &["--rows-per-second", "inf", "--row-bytes", "100"],
-        &["--rows-per-second", "many", "--row-bytes", "100"],
-        &["--rows-per-second", "10", "--row-bytes", "0"],
-        &["--rows-per-second", "10"],
-        &["--row-bytes", "10"],
-        &[
-            "--rows-per-second",
-            "10",
-            "--row-bytes",
-            "10",
-            "--strategy",
-            "discard",
-        ],
-        &[
-            "--rows-per-second",
-            "10",
-            "--row-bytes",
-            "10",
-            "--workers",
-            "0",
-        ],
-        &[
-            "--rows-per-second",
-            "10",
-            "--row-bytes",
-            "10",
-            "--latency",
-            "soon",
-        ],
+    for words in [
+        "--rows-per-second 0 --row-bytes 100",
+        "--rows-per-second=-5 --row-bytes 100",
+        "--rows-per-second nan --row-bytes 100",
+        "--rows-per-second inf --row-bytes 100",
+        "--rows-per-second many --row-bytes 100",
+        "--rows-per-second 10 --row-bytes 0",
+        "--rows-per-second 10",
+        "--row-bytes 10",
+        "--rows-per-second 10 --row-bytes 10 --strategy discard",
+        "--rows-per-second 10 --row-bytes 10 --workers 0",
+        "--rows-per-second 10 --row-bytes 10 --latency soon",
     ] {
-        let (code, stdout, stderr) = plan(args);
-        assert_eq!(code, Some(2), "{args:?}: {stdout}{stderr}");
-        assert!(
-            stdout.is_empty() && stderr.contains("error"),
-            "{args:?}: {stderr}"
-        );
+        let ran = plan(words).run();
+        assert_eq!(ran.code, Some(2), "{words}: {ran}");
+        assert_eq!(ran.stdout, "", "{words}: {ran}");
+        ran.says(&["error"]);
     }
 }

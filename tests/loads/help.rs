@@ -1,0 +1,36 @@
+//! The help of every command, as it is printed 100 columns wide.
+
+use crate::support::pgrung;
+
+/// What `pgrung WORDS` prints on stdout.
+fn printed(words: &str) -> String {
+    let ran = pgrung(words).run();
+    ran.exits(0);
+    assert_eq!(ran.stderr, "");
+    ran.stdout
+}
+
+#[test]
+fn the_help_of_every_command_is_as_it_was_agreed() {
+    for (name, words) in [
+        ("the_help_of_pgrung", "--help"),
+        ("the_help_of_load", "load --help"),
+        ("the_help_of_bench", "bench --help"),
+        ("the_help_of_status", "status --help"),
+        ("the_help_of_replay", "replay --help"),
+        ("the_help_of_plan", "plan --help"),
+        ("the_help_of_migrate", "migrate --help"),
+    ] {
+        let help = printed(words);
+        insta::assert_snapshot!(name, help);
+        for code in ["0", "1", "2", "3", "4", "5", "6", "130"] {
+            assert!(help.contains(&format!("\n  {code}  ")), "{words}: {code}");
+        }
+    }
+}
+
+#[test]
+fn the_version_is_that_of_the_package() {
+    let expected = format!("pgrung {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(printed("--version"), expected);
+}

@@ -1,0 +1,15 @@
+//! Loads of files, what they leave, and what they say.
+
+mod connect;
+mod copy_format;
+mod embedded;
+mod errors;
+mod fixtures;
+mod help;
+mod interrupts;
+mod ledger;
+mod memory;
+mod once;
+mod progress;
+mod sessions;
+mod successes;
