@@ -104,3 +104,7 @@ async fn wait_for_workers(
         }
     }
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

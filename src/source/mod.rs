@@ -9,6 +9,8 @@ mod fingerprint;
 mod ndjson;
 mod parser;
 mod reader;
+#[cfg(test)]
+mod reader_tests;
 mod reading;
 mod records;
 mod scan;
