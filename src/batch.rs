@@ -78,7 +78,6 @@ impl Batch {
         self.bytes.extend_from_slice(run);
     }
 
-    /// Number of records.
     pub fn len(&self) -> usize {
         self.ends.len()
     }

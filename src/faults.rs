@@ -45,12 +45,10 @@ mod switches {
 #[cfg(debug_assertions)]
 pub use switches::{merge_pace, point, sabotaged};
 
-/// Does nothing.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn point(_: &str) {}
 
-/// As it is.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn merge_pace() -> Option<(std::time::Duration, u64)> {

@@ -10,7 +10,6 @@ use serde::Serialize;
 /// Why a record was rejected: one line of the reasons file.
 #[derive(Debug, Clone, Serialize)]
 pub struct Reason<'a> {
-    /// The source.
     pub source: &'a str,
     /// Number of the record (1-based).
     pub record: u64,
@@ -20,13 +19,11 @@ pub struct Reason<'a> {
     pub start_byte: u64,
     /// Byte behind the last one.
     pub end_byte: u64,
-    /// The server's code.
     pub sqlstate: &'a str,
     /// The column at fault.
     pub column: Option<&'a str>,
     /// The constraint at fault.
     pub constraint: Option<&'a str>,
-    /// The server's words.
     pub message: &'a str,
 }
 
@@ -42,9 +39,6 @@ pub struct RejectFile {
 
 impl RejectFile {
     /// Opens the two files anew, readable by the owner only: rejects are data.
-    ///
-    /// # Errors
-    /// What the operating system says.
     pub fn create(path: &Path, header: Vec<u8>) -> io::Result<Self> {
         let open = |path: &Path| {
             let mut options = OpenOptions::new();
@@ -71,9 +65,6 @@ impl RejectFile {
     }
 
     /// Appends one record, with a line end if it has none.
-    ///
-    /// # Errors
-    /// What the operating system says.
     pub fn push(&mut self, original: &[u8], reason: &Reason<'_>) -> io::Result<()> {
         if self.count == 0 {
             self.records.write_all(&self.header)?;
@@ -90,16 +81,12 @@ impl RejectFile {
     }
 
     /// Hands everything to the operating system.
-    ///
-    /// # Errors
-    /// What it says.
     pub fn flush(&mut self) -> io::Result<()> {
         self.records.flush()?;
         self.reasons.flush()
     }
 }
 
-/// `rejects.csv` -> `rejects.csv.reasons.ndjson`.
 pub fn reasons_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_os_string();
     name.push(".reasons.ndjson");

@@ -33,11 +33,9 @@ impl fmt::Display for Position {
 /// A stretch of a source that is committed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Span {
-    /// First byte.
     pub start: u64,
     /// Byte behind the last one.
     pub end: u64,
-    /// Records in it.
     pub records: u64,
     /// Line breaks in it.
     pub lines: u64,

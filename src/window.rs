@@ -45,9 +45,7 @@ pub struct Window {
 /// What a batch holds so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fill {
-    /// Records taken.
     pub rows: usize,
-    /// Bytes taken.
     pub bytes: usize,
     /// When the first record came; `None` while empty.
     pub opened: Option<Instant>,

@@ -37,7 +37,6 @@ pub struct BenchSettings {
     pub own: Option<(PathBuf, String)>,
     /// How the user's own file is read.
     pub read: ReadOptions,
-    /// What is compared.
     pub strategies: Vec<StrategyKind>,
     /// How often each strategy runs.
     pub rounds: usize,
@@ -45,7 +44,6 @@ pub struct BenchSettings {
     pub max_time: Duration,
     /// Rows of a batch, instead of each strategy's default.
     pub batch_rows: Option<usize>,
-    /// Connections that write.
     pub workers: usize,
     /// Round trips to put between client and server, besides the one there is.
     pub round_trips: Vec<Duration>,
@@ -110,7 +108,6 @@ pub struct Arena {
     server: ConnectSettings,
     client: Client,
     schema: String,
-    /// The model, quoted.
     like: String,
     input: Input,
     read: ReadOptions,

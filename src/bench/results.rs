@@ -19,7 +19,6 @@ pub struct CaseRuns {
 }
 
 impl CaseRuns {
-    /// No runs yet.
     pub fn new(case: Case) -> Self {
         CaseRuns {
             case,
@@ -77,9 +76,6 @@ pub struct Machine {
 
 impl Machine {
     /// Asks the server and the system.
-    ///
-    /// # Errors
-    /// What the server says.
     pub async fn of(client: &Client) -> Result<Self, tokio_postgres::Error> {
         let row = client
             .query_one(
@@ -106,17 +102,13 @@ impl Machine {
     }
 }
 
-/// A finished comparison.
 pub struct Results {
-    /// Where it ran.
     pub machine: Machine,
-    /// What was loaded.
     pub what: String,
     /// Rows of the input.
     pub rows: u64,
     /// Runs of each rung.
     pub rounds: usize,
-    /// Connections that wrote.
     pub workers: usize,
     /// The rungs in order.
     pub measured: Vec<CaseRuns>,
@@ -318,7 +310,6 @@ impl Results {
         text
     }
 
-    /// Everything, for programs.
     pub fn json(&self) -> Value {
         let results: Vec<Value> = self
             .lines()

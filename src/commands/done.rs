@@ -79,7 +79,6 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Of wrong usage.
     pub fn usage(message: impl Into<String>) -> Self {
         Failure {
             exit: Exit::Usage,
@@ -155,9 +154,6 @@ impl SummaryFile {
     }
 
     /// Writes the account.
-    ///
-    /// # Errors
-    /// What the operating system says.
     pub fn write(mut self, account: &Value) -> Result<(), Error> {
         let written = serde_json::to_writer_pretty(&mut self.file, account)
             .map_err(io::Error::from)

@@ -69,7 +69,6 @@ const UNSUPPORTED: &str = "\
 
 type Pairs = Result<Vec<(String, String)>, &'static str>;
 
-/// `[user[:password]@][host[:port],...][/dbname][?name=value&...]`
 fn uri_pairs(text: &str) -> Pairs {
     const RAW_AT: &str = "an @ outside its place; percent-encode @ as %40 and / as %2F in user, password and database";
     let mut pairs = Vec::new();

@@ -123,7 +123,6 @@ pub enum EmbeddedError {
         action: &'static str,
         /// On what.
         path: PathBuf,
-        /// The system's answer.
         source: io::Error,
     },
 }

@@ -19,9 +19,6 @@ pub enum Finish {
 
 impl Ledger {
     /// Records of this run's sources that are committed.
-    ///
-    /// # Errors
-    /// What the server says.
     pub async fn records(&self, client: &impl GenericClient) -> Result<u64, tokio_postgres::Error> {
         let sql = format!(
             "SELECT coalesce(sum(records), 0)::bigint AS records FROM {} WHERE import_id = $1 AND source = ANY ($2)",
@@ -35,9 +32,6 @@ impl Ledger {
 
     /// Marks the import as finished, after a look whether all `records` of its sources are still
     /// committed, and merges the spans of each source into one.
-    ///
-    /// # Errors
-    /// What the server says.
     pub async fn finish(
         &self,
         client: &mut Client,

@@ -8,9 +8,6 @@ use super::{Ledger, outcome_columns};
 impl Ledger {
     /// Merges the spans of this run's sources. Waits for batches under way and keeps new ones
     /// waiting meanwhile: a batch whose commit is in doubt must find its span, whole or merged.
-    ///
-    /// # Errors
-    /// What the server says.
     pub async fn merge(&self, client: &mut Client) -> Result<(), tokio_postgres::Error> {
         let transaction = client.transaction().await?;
         transaction

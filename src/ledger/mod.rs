@@ -35,7 +35,6 @@ pub use status::{ImportStatus, status};
 /// One run of one import: what its workers write into the ledger.
 #[derive(Debug, Clone)]
 pub struct Ledger {
-    /// The import.
     pub import_id: String,
     /// This run's number; a newer run has a greater one.
     pub epoch: i64,
@@ -65,7 +64,6 @@ pub enum Claim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backend {
     pid: i32,
-    /// Microseconds since 1970.
     transaction_start: i64,
 }
 
@@ -107,9 +105,6 @@ impl Ledger {
 
     /// First step of a batch's transaction: checks that no newer run has taken over, and claims
     /// the batch's span. If another transaction claims it just now, waits for its end.
-    ///
-    /// # Errors
-    /// What the server says.
     pub async fn claim(
         &self,
         client: &Client,
@@ -200,9 +195,6 @@ impl Ledger {
 
     /// Last step before COMMIT: notes what became of the records. True proves that the transaction
     /// is alive: in an aborted one nothing is updated.
-    ///
-    /// # Errors
-    /// What the server says.
     pub async fn settle(
         &self,
         client: &Client,
@@ -230,9 +222,6 @@ impl Ledger {
 impl Backend {
     /// Runs `begin`, which begins a transaction, and tells which it is: all in one answer, so that
     /// a transaction that holds anything is known. Without that answer it holds nothing yet.
-    ///
-    /// # Errors
-    /// What the server says.
     pub async fn begin(
         client: &Client,
         begin: &str,
@@ -256,9 +245,6 @@ impl Backend {
 
     /// Ends this transaction if it is still open: its connection broke and the server may not know
     /// it yet. Another transaction of the same process is left alone.
-    ///
-    /// # Errors
-    /// What the server says.
     pub async fn terminate(self, client: &Client) -> Result<(), Failure> {
         client
             .execute(

@@ -18,9 +18,7 @@ use crate::span::Known;
 /// How long to wait for another run's batch before its transaction is ended.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// An opened run.
 pub struct Opened {
-    /// For the workers.
     pub ledger: Ledger,
     /// For the readers, source by source.
     pub known: Vec<Known>,

@@ -16,9 +16,6 @@ use crate::target::Target;
 
 impl Ledger {
     /// Writes the refused records of a batch into the ledger, in the batch's own transaction.
-    ///
-    /// # Errors
-    /// What the server says.
     pub async fn reject(
         &self,
         client: &Client,

@@ -59,9 +59,6 @@ impl ReplayImport {
     }
 
     /// The next rejects behind number `last`, `most` of them, locked until the transaction ends.
-    ///
-    /// # Errors
-    /// What the server says.
     pub async fn next(
         &self,
         client: &Client,
@@ -84,9 +81,6 @@ impl ReplayImport {
 
     /// Marks rejects as loaded, and counts them as such in their spans; returns how many could be
     /// marked.
-    ///
-    /// # Errors
-    /// What the server says.
     pub async fn mark_loaded(
         &self,
         client: &Client,
@@ -114,9 +108,6 @@ impl ReplayImport {
     }
 
     /// Notes why a reject was refused again.
-    ///
-    /// # Errors
-    /// What the server says.
     pub async fn note_refused(
         &self,
         client: &Client,

@@ -6,19 +6,13 @@ use crate::connect::ConnectSettings;
 use crate::source::{Fingerprint, Reading};
 use crate::target::{Table, Target};
 
-/// What to open.
 pub struct Request<'a> {
-    /// `--import-id`.
     pub import_id: Option<String>,
-    /// `--restart`.
     pub restart: bool,
-    /// The target table.
     pub table: &'a Table,
-    /// The target columns.
     pub target: &'a Target,
     /// How records are read.
     pub reading: &'a Reading,
-    /// The inputs.
     pub sources: &'a [SourceIdentity],
     /// For a second connection that ends stuck transactions of an older run.
     pub settings: &'a ConnectSettings,

@@ -8,7 +8,6 @@ use crate::queue::Identity;
 
 /// An import taken up again without its sources.
 pub struct Resumed {
-    /// For the workers.
     pub ledger: Ledger,
     /// Names of the columns in the order of the fields.
     pub columns: Vec<String>,

@@ -9,13 +9,10 @@ use super::unsigned;
 /// One import as `pgrung status` shows it.
 #[derive(Debug, Clone, Serialize)]
 pub struct ImportStatus {
-    /// The import.
     pub import_id: String,
     /// Schema and table, quoted.
     pub table: String,
-    /// `finished`, `unfinished`.
     pub state: &'static str,
-    /// Runs so far.
     pub runs: i64,
     /// When the first run began.
     pub started_at: String,
@@ -25,21 +22,18 @@ pub struct ImportStatus {
     pub finished_at: Option<String>,
     /// Rows in the table.
     pub loaded: u64,
-    /// Records put aside.
     pub rejected: u64,
     /// Rejects that are not replayed yet.
     pub rejects_open: u64,
     /// Rows loaded a second from the first run's start to the latest commit or finish; `null`
     /// while unknown.
     pub rows_per_second: Option<f64>,
-    /// Its sources.
     pub sources: Vec<SourceStatus>,
 }
 
 /// One source of an import.
 #[derive(Debug, Clone, Serialize)]
 pub struct SourceStatus {
-    /// The source.
     pub name: String,
     /// Whether it was read to its end.
     pub finished: bool,
@@ -52,9 +46,6 @@ pub struct SourceStatus {
 }
 
 /// All imports, latest run first; only one if it is named.
-///
-/// # Errors
-/// What the server says.
 pub async fn status(
     client: &Client,
     import_id: Option<&str>,

@@ -83,9 +83,6 @@ pub fn check_lost(found: u64, read: u64) -> Result<(), LedgerError> {
 }
 
 /// Makes all commits before durable, also those that did not wait for the disk.
-///
-/// # Errors
-/// What the server says.
 pub async fn flush(connection: &mut ControlConnection) -> Result<(), Error> {
     // A commit waits for the log up to its own record only if it wrote one; this message is the
     // smallest.

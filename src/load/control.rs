@@ -11,7 +11,6 @@ pub struct ControlConnection {
 }
 
 impl ControlConnection {
-    /// No connection yet.
     pub fn new(server: &ConnectSettings) -> Self {
         ControlConnection {
             server: server.clone(),
@@ -19,15 +18,11 @@ impl ControlConnection {
         }
     }
 
-    /// The server.
     pub fn server(&self) -> &ConnectSettings {
         &self.server
     }
 
     /// The connection.
-    ///
-    /// # Errors
-    /// When none can be made.
     pub async fn client(&mut self) -> Result<&mut Client, ConnectError> {
         let open = self.client.take().filter(|client| !client.is_closed());
         let client = match open {

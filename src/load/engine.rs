@@ -20,9 +20,7 @@ pub type Writing = BoxFuture<'static, Result<(), Error>>;
 
 /// Readers and workers that are ready to start.
 pub struct Engine {
-    /// The readers.
     pub readers: Vec<Reading>,
-    /// The workers.
     pub workers: Vec<Writing>,
     /// Batches on their way between them.
     pub waiting: async_channel::Receiver<Batch>,

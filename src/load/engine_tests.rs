@@ -40,7 +40,6 @@ struct Script {
     drain: bool,
 }
 
-/// What happened.
 #[derive(Default)]
 struct Log {
     handed_over: Mutex<Vec<Id>>,

@@ -50,7 +50,6 @@ pub struct LoadEnd {
     pub error: Option<Error>,
     /// What was written, if it came to that.
     pub(crate) target: Option<Arc<Target>>,
-    /// What was counted.
     pub(crate) counters: Arc<Counters>,
     /// Rejects among the batches that an earlier run had left on disk.
     pub leftover_rejects: u64,

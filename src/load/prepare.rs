@@ -28,7 +28,6 @@ use crate::target::{Table, Target};
 pub struct Prepared {
     /// Where rows come from.
     pub origin: Origin,
-    /// Where they go.
     pub destination: Destination,
     /// Stored bytes of all sources, where known.
     pub total: Option<u64>,

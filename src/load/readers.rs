@@ -22,7 +22,6 @@ pub struct Sources {
     pub window: Window,
     /// Stored bytes taken from the sources.
     pub taken: Arc<AtomicU64>,
-    /// Where batches go.
     pub entrance: Entrance,
     /// Whether nothing may be committed if a source cannot be read to its end.
     pub all_or_nothing: bool,
@@ -30,9 +29,7 @@ pub struct Sources {
 
 /// A source that no reader has taken yet.
 pub struct Waiting {
-    /// Its number (0-based).
     pub index: usize,
-    /// Where it is.
     pub input: Input,
     /// What of it is committed already.
     pub known: Known,
@@ -42,7 +39,6 @@ pub struct Waiting {
 pub struct First {
     /// Name of the first source.
     pub name: Arc<str>,
-    /// Its format.
     pub format: Format,
     /// The names in its header.
     pub header: Option<Vec<String>>,

@@ -27,7 +27,6 @@ pub struct Replayed {
     pub loaded: u64,
     /// Rejects that are still bad, with their new reasons in the ledger.
     pub still_bad: u64,
-    /// Time it took.
     pub elapsed: Duration,
 }
 

@@ -11,9 +11,6 @@ use crate::strategy::StrategyKind;
 use crate::target::Target;
 
 /// Finds missing rights, a read-only server, and tables that the strategy cannot write.
-///
-/// # Errors
-/// What the server says.
 pub async fn check_rights(
     client: &Client,
     target: &Target,

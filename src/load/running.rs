@@ -21,11 +21,9 @@ const WORTH_A_VERDICT: Duration = Duration::from_secs(2);
 
 /// A load that runs.
 pub struct Running {
-    /// What is written.
     pub target: Arc<Target>,
     /// Where commits are noted.
     pub ledger: Option<Ledger>,
-    /// What is counted.
     pub counters: Arc<Counters>,
     /// Stored bytes taken from the sources.
     pub taken: Arc<AtomicU64>,
@@ -33,7 +31,6 @@ pub struct Running {
     pub total: Option<u64>,
     /// Batches between readers and workers.
     pub waiting: async_channel::Receiver<Batch>,
-    /// Batches on disk.
     pub spilling: Option<SpillQueue>,
     /// Server processes of the workers.
     pub backends: Arc<Mutex<Vec<i32>>>,

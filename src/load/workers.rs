@@ -13,9 +13,7 @@ use crate::stop::Stop;
 use crate::target::{Table, Target};
 use crate::worker::{Job, OnError};
 
-/// Where rows go.
 pub struct Destination {
-    /// The table.
     pub table: Table,
     /// What is written of it.
     pub target: Arc<Target>,

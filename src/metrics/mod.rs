@@ -70,7 +70,6 @@ pub struct Timing {
     pub count: u64,
     /// Their times added up, in seconds.
     pub sum_seconds: f64,
-    /// Median in seconds.
     pub p50_seconds: f64,
     /// 99 of 100 stayed below it, in seconds.
     pub p99_seconds: f64,

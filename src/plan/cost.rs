@@ -35,15 +35,10 @@ pub const PIECES_UNDER_WAY: f64 = 4.0 * 72.0 * 1024.0;
 /// the others their share of the commit is taken off, and all are rounded.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Costs {
-    /// `insert`.
     pub insert: Duration,
-    /// `pipeline`.
     pub pipeline: Duration,
-    /// `multi-insert`.
     pub multi_insert: Duration,
-    /// `unnest`.
     pub unnest: Duration,
-    /// `copy`, binary.
     pub copy: Duration,
 }
 

@@ -16,7 +16,6 @@ pub struct ServerTimes {
     pub round_trip: Duration,
     /// What COMMIT takes beyond the round trip.
     pub commit: Duration,
-    /// Its wal_writer_delay.
     pub wal_writer_delay: Duration,
 }
 
@@ -33,9 +32,6 @@ impl Default for ServerTimes {
 
 impl ServerTimes {
     /// Asks the server. Writes messages of no content to its log, and nothing else.
-    ///
-    /// # Errors
-    /// What the server says.
     pub async fn on(client: &Client) -> Result<Self, tokio_postgres::Error> {
         let mut round_trips = Vec::with_capacity(TRIES);
         let mut commits = Vec::with_capacity(TRIES);

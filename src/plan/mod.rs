@@ -56,7 +56,6 @@ pub const WAL_WRITER_DELAY: Duration = Duration::from_millis(200);
 /// Bytes that a reader holds before they are in a batch: two chunks of 128 KiB.
 const READER_BYTES: f64 = 256.0 * 1024.0;
 
-/// What is asked.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// Rows that arrive in a second; more than 0.
@@ -97,14 +96,11 @@ pub enum PlanError {
     NoServer,
 }
 
-/// What will happen.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Plan {
     /// Rows that arrive in a second.
     pub rows_per_second: f64,
-    /// The strategy.
     pub strategy: &'static str,
-    /// Connections that write.
     pub workers: usize,
     /// The batch that the window makes.
     pub batch: PlannedBatch,
@@ -122,7 +118,6 @@ pub struct Plan {
     pub memory: Memory,
     /// What a crash costs.
     pub loss: Losses,
-    /// What to set.
     pub recommendation: Recommendation,
 }
 
@@ -131,17 +126,13 @@ pub struct Plan {
 pub struct PlannedBatch {
     /// The trigger that fires first: rows, bytes or wait.
     pub trigger: &'static str,
-    /// Why that one.
     pub because: String,
-    /// Rows.
     pub rows: u64,
-    /// Bytes.
     pub bytes: u64,
     /// How full it is, in percent of the nearest limit.
     pub fill_percent: f64,
     /// From its first row to its closing, in milliseconds.
     pub fill_ms: f64,
-    /// Batches a second.
     pub per_second: f64,
 }
 
@@ -172,11 +163,9 @@ pub struct WaitMillis {
 /// What a strategy can carry.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Ceiling {
-    /// The strategy.
     pub strategy: &'static str,
     /// What a commit covers: `row` or `batch`.
     pub commit: &'static str,
-    /// Rows a second.
     pub rows_per_second: f64,
     /// Whether that is at least what arrives.
     pub enough: bool,
@@ -210,11 +199,9 @@ pub struct Losses {
 /// run loads the rows of a file again; those of a pipe are gone.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct ServerCrash {
-    /// `--durability`.
     pub durability: &'static str,
     /// Age of the oldest commit that may be lost, in milliseconds.
     pub milliseconds: f64,
-    /// Rows at most.
     pub rows: u64,
 }
 

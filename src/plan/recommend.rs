@@ -16,7 +16,6 @@ const MOST_WORKERS: usize = 32;
 /// closes by time, and a larger one closes early instead of making a long transaction.
 const BURST: f64 = 2.0;
 
-/// What to set.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Recommendation {
     /// Whether the workers keep up and the latency, where one was asked for, is kept with the
@@ -33,13 +32,11 @@ pub struct Recommendation {
 /// Flags of `pgrung load`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Settings {
-    /// `--strategy`.
     pub strategy: &'static str,
     /// `--batch-rows`; `None`: as many as fit into the bytes.
     pub batch_rows: Option<u64>,
     /// `--max-wait` in milliseconds; `None`: as long as it takes.
     pub max_wait_ms: Option<f64>,
-    /// `--workers`.
     pub workers: usize,
 }
 

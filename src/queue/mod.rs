@@ -68,23 +68,18 @@ impl Queue {
 
 /// Where the readers of a load hand their batches over. When it is dropped, no more will come.
 pub struct Entrance {
-    /// For full batches.
     pub full: Sender<Batch>,
-    /// For empty ones.
     pub empty: Receiver<Batch>,
     /// What happens when the queue is full.
     pub policy: Policy,
     /// What the load counts.
     pub counters: Arc<Counters>,
-    /// When to stop.
     pub stops: Stops,
-    /// Where notices go.
     pub console: Console,
 }
 
 /// What happens to a batch for which the queue has no room.
 pub enum Policy {
-    /// It waits.
     Block,
     /// It is dropped; holds when the user was last told.
     Drop(Mutex<Option<Instant>>),

@@ -40,9 +40,7 @@ struct State {
 /// What is on disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OnDisk {
-    /// Batches that wait.
     pub batches: u64,
-    /// Rows in them.
     pub rows: u64,
     /// Bytes of the files.
     pub bytes: u64,

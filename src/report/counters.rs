@@ -14,17 +14,14 @@ use crate::window::FlushReason;
 pub struct Count(AtomicU64);
 
 impl Count {
-    /// Adds `number`.
     pub fn add(&self, number: u64) {
         self.0.fetch_add(number, Relaxed);
     }
 
-    /// Replaces the number.
     pub fn set(&self, number: u64) {
         self.0.store(number, Relaxed);
     }
 
-    /// The number now.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
@@ -51,11 +48,9 @@ pub struct Counters {
     /// Sum over all batches of rows or bytes used, whichever was fuller, in parts per million of
     /// the window's limit.
     fill_ppm: Count,
-    /// Transactions repeated.
     pub retries: Count,
     /// Time that workers waited for batches, in microseconds, all workers together.
     pub idle_micros: Count,
-    /// Uncompressed bytes committed.
     pub bytes: Count,
     /// From BEGIN to the answer to COMMIT.
     pub commit: Latency,

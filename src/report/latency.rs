@@ -37,7 +37,6 @@ fn empty_histogram() -> Histogram<u64> {
 }
 
 impl Latency {
-    /// Notes one duration.
     pub fn record(&self, elapsed: Duration) {
         let micros = u64::try_from(elapsed.as_micros())
             .unwrap_or(u64::MAX)

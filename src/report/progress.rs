@@ -46,7 +46,6 @@ pub struct Progress {
     pub queue: async_channel::Receiver<Batch>,
     /// Ends with the load.
     pub done: Arc<Stop>,
-    /// Where lines go.
     pub console: Console,
 }
 

@@ -7,7 +7,6 @@ use serde::Serialize;
 /// What the workers' server processes were doing when they were looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Looks {
-    /// They computed.
     pub server_cpu: u64,
     /// They wrote or flushed the write-ahead log, or waited for another's flush.
     pub wal: u64,
@@ -43,7 +42,6 @@ pub struct Observed {
     pub input: f64,
     /// Share of the batches that `--max-wait` closed, 0 to 1.
     pub timer: f64,
-    /// Connections that wrote.
     pub workers: usize,
     /// Processors of this machine.
     pub cores: usize,

@@ -156,9 +156,6 @@ impl Feed {
     }
 
     /// Moves on by `bytes` without bringing them, if the input can; false if they must be read.
-    ///
-    /// # Errors
-    /// What the operating system says.
     pub fn seek(&mut self, bytes: u64) -> io::Result<bool> {
         let Way::File { file, taken } = &mut self.way else {
             return Ok(false);
@@ -312,7 +309,6 @@ impl Origin {
 
 /// Counts the bytes that it takes, until it is to take no more.
 struct Counted {
-    /// Bytes taken before.
     head: io::Cursor<Vec<u8>>,
     origin: Origin,
     taken: Arc<AtomicU64>,

@@ -15,21 +15,17 @@ pub struct Fields {
 #[derive(Debug, Clone, Copy)]
 enum Span {
     Null,
-    /// In the record.
     Raw(u32, u32),
-    /// In `owned`.
     Owned(u32, u32),
 }
 
 impl Fields {
-    /// Forgets all fields.
     #[inline]
     pub fn clear(&mut self) {
         self.spans.clear();
         self.owned.clear();
     }
 
-    /// Number of fields.
     #[inline]
     pub fn len(&self) -> usize {
         self.spans.len()

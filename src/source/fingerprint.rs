@@ -18,7 +18,6 @@ const SPREAD: u64 = 16;
 /// What identifies a file: taken from its bytes as they are stored, not from name or times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
-    /// Stored bytes.
     pub size: u64,
     /// Hash of the first piece.
     head: String,
@@ -30,9 +29,6 @@ pub struct Fingerprint {
 
 impl Fingerprint {
     /// Takes the fingerprint of a regular file; `None` for a pipe or device.
-    ///
-    /// # Errors
-    /// What the operating system says.
     pub fn of(path: &Path) -> io::Result<Option<Self>> {
         // Not opened before it is known to be a file: to open a pipe is to wait for its writer.
         let metadata = path.metadata()?;
@@ -57,9 +53,6 @@ impl Fingerprint {
 
     /// Whether the file at `path` begins with the whole content that this fingerprint was taken
     /// of, as far as its first and last piece tell.
-    ///
-    /// # Errors
-    /// What the operating system says.
     pub fn begins(&self, path: &Path) -> io::Result<bool> {
         let file = File::open(path)?;
         let size = file.metadata()?.len();
@@ -82,7 +75,6 @@ fn read_piece(file: &File, start: u64, end: u64, piece: &mut Vec<u8>) -> io::Res
     file.read_exact_at(piece, start)
 }
 
-/// XXH3-128 in hexadecimal.
 pub fn hash(bytes: &[u8]) -> String {
     format!("{:032x}", XxHash3_128::oneshot(bytes))
 }

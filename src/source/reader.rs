@@ -45,7 +45,6 @@ pub enum HandOver {
     Gone,
 }
 
-/// Reads one source.
 pub struct Reader {
     /// Number of the source (0-based).
     index: usize,

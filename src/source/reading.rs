@@ -16,9 +16,7 @@ use super::csv::Dialect;
 pub enum Reading {
     /// Delimited text, whatever its delimiter.
     Csv {
-        /// Between two fields.
         delimiter: char,
-        /// Around a field.
         quote: Option<char>,
         /// Before a quote within quotes.
         escape: char,
@@ -26,7 +24,6 @@ pub enum Reading {
         null: String,
         /// Whether the first record names the columns.
         header: bool,
-        /// How lines end.
         line_end: LineEnd,
     },
     /// One JSON object a line.
@@ -39,7 +36,6 @@ pub enum Reading {
 pub enum LineEnd {
     /// `\n`, with or without `\r` before it.
     Lf,
-    /// `\r` alone.
     Cr,
 }
 

@@ -181,7 +181,6 @@ impl Records {
         }
     }
 
-    /// Bytes at hand.
     pub(super) fn pending(&self) -> &[u8] {
         &self.buf[self.start..self.end]
     }

@@ -35,7 +35,6 @@ pub enum CopyFormat {
     Text,
 }
 
-/// COPY FROM STDIN.
 pub struct Copy {
     target: Arc<Target>,
     /// `None`: all rows go as text.

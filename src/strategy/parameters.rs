@@ -16,7 +16,6 @@ use crate::target::Target;
 pub struct Parameters {
     encoders: Vec<Option<Encoder>>,
     bytes: Vec<u8>,
-    /// Row after row.
     values: Vec<Value>,
     /// Index in the batch of each row's record.
     records: Vec<usize>,
@@ -38,7 +37,6 @@ enum Form {
 }
 
 impl Parameters {
-    /// No rows yet.
     pub fn new(target: &Target) -> Self {
         Parameters {
             encoders: target
@@ -78,7 +76,6 @@ impl Parameters {
         }
     }
 
-    /// Number of rows.
     pub fn rows(&self) -> usize {
         self.records.len()
     }
@@ -105,7 +102,6 @@ impl Parameters {
     }
 }
 
-/// One parameter.
 #[derive(Debug)]
 pub struct Parameter<'a> {
     bytes: &'a [u8],

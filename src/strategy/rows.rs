@@ -122,7 +122,6 @@ pub struct Refusal {
     pub field: Option<usize>,
     /// Column at fault, as the server knows it.
     pub column: Option<String>,
-    /// Constraint at fault.
     pub constraint: Option<String>,
     /// What is wrong, in one line.
     pub message: String,

@@ -10,11 +10,8 @@ use crate::server_error;
 /// A table as the catalog describes it.
 #[derive(Debug, Clone)]
 pub struct Table {
-    /// `pg_class.oid`.
     pub oid: Oid,
-    /// Schema, unquoted.
     pub schema: String,
-    /// Name, unquoted.
     pub name: String,
     /// Whether a server crash empties it.
     pub unlogged: bool,

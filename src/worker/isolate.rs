@@ -18,13 +18,11 @@ const LEAST_PIECE: usize = 16;
 
 /// What to write and how.
 pub struct Isolation<'a> {
-    /// The batch.
     pub batch: &'a Batch,
     /// Most records of one statement; fewer after the server ran out of memory or time.
     pub piece: usize,
     /// Whether constraints may wait for COMMIT: they are made to speak after each piece.
     pub deferrable: bool,
-    /// What is written.
     pub target: &'a Arc<Target>,
     /// Whether COPY takes the table, so that it can be asked for a column's name.
     pub can_copy: bool,

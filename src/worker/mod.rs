@@ -58,7 +58,6 @@ pub enum OnError {
 pub struct Job {
     /// Connections, at least one a worker.
     pub pool: Pool,
-    /// What is written.
     pub target: Arc<Target>,
     /// How it is written.
     pub strategy: StrategyFactory,
@@ -97,7 +96,6 @@ pub struct Job {
     pub counters: Arc<Counters>,
     /// Whether the load is to stop.
     pub stop: Arc<Stop>,
-    /// Where notices go.
     pub console: Console,
 }
 
@@ -305,7 +303,6 @@ impl Job {
 enum Ended {
     /// The try failed; another may succeed.
     Failed(Failure),
-    /// The load ends.
     Stopped(DeliveryError),
 }
 

@@ -30,9 +30,6 @@ pub struct Session {
 
 impl Session {
     /// Takes a connection.
-    ///
-    /// # Errors
-    /// When none can be made.
     pub async fn open(
         pool: &Pool,
         strategy: Box<dyn Strategy>,
@@ -52,32 +49,22 @@ impl Session {
         })
     }
 
-    /// The connection.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
     /// The server process of this connection.
-    ///
-    /// # Errors
-    /// What the server says, or its silence.
     pub async fn pid(&self) -> Result<i32, Failure> {
         let asked = self.client.query_one("SELECT pg_backend_pid() AS pid", &[]);
         Ok(self.answered(asked).await?.get("pid"))
     }
 
     /// Runs SQL without parameters.
-    ///
-    /// # Errors
-    /// What the server says, or its silence.
     pub async fn execute(&self, sql: &str) -> Result<(), Failure> {
         self.answered(self.client.batch_execute(sql)).await
     }
 
     /// Waits for an answer as long as is allowed.
-    ///
-    /// # Errors
-    /// What the server says, or its silence.
     pub async fn answered<T>(
         &self,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
@@ -87,9 +74,6 @@ impl Session {
 
     /// Writes the rows of `range` that are not refused in the open transaction; returns how many
     /// were sent and how many the server stored. `in_order`: rows are stored one after the other.
-    ///
-    /// # Errors
-    /// What the server says, or its silence.
     pub async fn write(
         &mut self,
         batch: &Batch,
@@ -167,18 +151,12 @@ impl Session {
     }
 
     /// Begins a transaction with the SQL `begin`.
-    ///
-    /// # Errors
-    /// What the server says, or its silence.
     pub async fn begin(&mut self, begin: &str) -> Result<(), Failure> {
         self.open = self.answered(Backend::begin(&self.client, begin)).await?;
         Ok(())
     }
 
     /// Claims the batch's span in the open transaction.
-    ///
-    /// # Errors
-    /// What the server says, or its silence.
     pub async fn claim(
         &mut self,
         ledger: &Ledger,
@@ -189,9 +167,6 @@ impl Session {
     }
 
     /// Notes in the ledger what became of the batch; false if the transaction is no longer alive.
-    ///
-    /// # Errors
-    /// What the server says, or its silence.
     pub async fn settle(
         &mut self,
         ledger: &Ledger,
@@ -232,7 +207,6 @@ async fn answered<T>(
 /// Rows of one write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Rows sent.
     pub sent: u64,
     /// Rows that the server says it stored.
     pub stored: u64,

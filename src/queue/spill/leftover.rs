@@ -19,7 +19,6 @@ pub struct Leftover {
     begun_micros: u64,
     lock: Lock,
     codec: Codec,
-    /// Not drained yet.
     segments: VecDeque<Segment>,
     reader: Option<File>,
     paths: Vec<PathBuf>,
@@ -140,9 +139,6 @@ impl Leftover {
     ///
     /// In each segment reading ends at the first thing that is no whole frame; see
     /// [`Leftover::loss`]. Later segments are still read.
-    ///
-    /// # Errors
-    /// What the operating system says.
     pub fn pop(&mut self, into: &mut Batch) -> Result<bool, SpillError> {
         let sources = self
             .identity
@@ -221,7 +217,6 @@ impl Loss {
 struct SpillFile {
     path: PathBuf,
     run: String,
-    /// `None`: its lock.
     number: Option<u64>,
 }
 

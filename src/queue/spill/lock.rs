@@ -18,9 +18,6 @@ pub struct Lock {
 
 impl Lock {
     /// Takes the lock of `path`, a file that must not exist; `None` if somebody was faster.
-    ///
-    /// # Errors
-    /// What the operating system says.
     pub fn create(path: PathBuf) -> io::Result<Option<Self>> {
         let mut options = OpenOptions::new();
         options.create_new(true);
@@ -32,9 +29,6 @@ impl Lock {
 
     /// Takes the lock of a run that has left segments behind; `None` if the run lives, or another
     /// one is taking them over, or they are not ours.
-    ///
-    /// # Errors
-    /// What the operating system says.
     pub fn take(path: PathBuf) -> io::Result<Option<Self>> {
         let mut options = OpenOptions::new();
         options.create(true);
@@ -62,9 +56,6 @@ impl Lock {
     }
 
     /// Removes the lock file and ends the lock. Only for a run without segments.
-    ///
-    /// # Errors
-    /// What the operating system says.
     pub fn remove(&self) -> io::Result<()> {
         remove(&self.path)?;
         self.file.unlock()
@@ -72,9 +63,6 @@ impl Lock {
 }
 
 /// Removes a file; one that is gone already is no failure.
-///
-/// # Errors
-/// What the operating system says.
 pub fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -156,9 +156,7 @@ impl SpillError {
 /// Batches, rows and bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Amount {
-    /// Batches.
     pub batches: u64,
-    /// Records in them.
     pub rows: u64,
     /// Bytes of their frames, compressed.
     pub bytes: u64,
@@ -412,9 +410,6 @@ impl Spill {
 
     /// Ends the spill. What is not settled stays for the next run, synced to the disk if segments
     /// are; where nothing is left, no file is left. Dropping does the same, except for the sync.
-    ///
-    /// # Errors
-    /// What the operating system says.
     #[cfg(test)]
     pub fn close(mut self) -> Result<(), SpillError> {
         self.end_segment()

@@ -44,7 +44,6 @@ pub struct Header {
 /// that any number of segments takes no file handles.
 #[derive(Debug)]
 pub struct Segment {
-    /// Where it is.
     pub path: PathBuf,
     /// The header's checksum, of which every frame's key is made.
     seed: u64,
@@ -59,7 +58,6 @@ pub struct Segment {
 pub enum Next {
     /// A whole frame; it is in the batch.
     Frame,
-    /// Nothing more.
     End,
     /// The beginning of a frame and the end of the file: it was being written.
     Torn,
@@ -70,9 +68,6 @@ pub enum Next {
 impl Segment {
     /// Creates the file, which must not exist, with mode 0600, and writes the header. A file that
     /// cannot take the header is removed again.
-    ///
-    /// # Errors
-    /// What the operating system says.
     pub fn create(path: PathBuf, header: &Header) -> Result<(Self, File), SpillError> {
         let bytes = encode(header).map_err(|error| SpillError::at(&path, error))?;
         let file = OpenOptions::new()
@@ -148,9 +143,6 @@ impl Segment {
 
     /// Reads the next frame into `into` and moves behind it. `into` is left in an unknown state
     /// unless a frame is returned.
-    ///
-    /// # Errors
-    /// What the operating system says.
     pub fn read(
         &mut self,
         file: &File,
@@ -196,9 +188,6 @@ impl Segment {
 
 /// Opens a file for reading, unless it is a link or belongs to somebody else: in a directory that
 /// others can write to, neither is ours.
-///
-/// # Errors
-/// What the operating system says.
 pub fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
