@@ -123,6 +123,7 @@ pub enum EmbeddedError {
         action: &'static str,
         /// On what.
         path: PathBuf,
+        /// The system's answer.
         source: io::Error,
     },
 }

@@ -179,6 +179,7 @@ pub enum InputError {
         name: Arc<str>,
         /// How it is packed.
         compression: Compression,
+        /// The decoder's words.
         source: io::Error,
     },
     /// The source ends inside quotes.
@@ -186,6 +187,7 @@ pub enum InputError {
         "{name}: {position}: the source ends inside a quoted field that opens in this record: the file is cut off or the quote is a stray one (--quote none reads quotes as text)"
     )]
     UnclosedQuote {
+        /// The source.
         name: Arc<str>,
         /// Where the last record begins.
         position: Position,
@@ -195,9 +197,11 @@ pub enum InputError {
         "{name}: {position}: the record is longer than {limit} bytes: look for a stray quote there, or raise --max-record-bytes"
     )]
     TooLong {
+        /// The source.
         name: Arc<str>,
         /// Where the record begins.
         position: Position,
+        /// The cap.
         limit: usize,
     },
     /// The source is in an encoding that is not UTF-8.
@@ -207,17 +211,23 @@ pub enum InputError {
     Encoding {
         /// The source.
         name: Arc<str>,
+        /// Its encoding.
         encoding: &'static str,
     },
     /// Delimited text without a single line where a header was due.
     #[error("{name}: the file is empty: a header line was expected; --no-header if it has none")]
-    NoHeader { name: Arc<str> },
+    NoHeader {
+        /// The source.
+        name: Arc<str>,
+    },
     /// The header cannot be read.
     #[error("{name}: header, line {line}: {source}")]
     Header {
+        /// The source.
         name: Arc<str>,
         /// Line of the header (1-based).
         line: u64,
+        /// What is wrong.
         source: FieldError,
     },
     /// The source does not fit what the ledger knows of it.
@@ -225,6 +235,7 @@ pub enum InputError {
         "{name}: byte {byte}: the source differs from the one loaded before: a committed stretch does not begin or end at a record here; --restart loads it anew"
     )]
     Changed {
+        /// The source.
         name: Arc<str>,
         /// Where the difference shows, in the uncompressed source.
         byte: u64,
@@ -236,6 +247,7 @@ pub enum InputError {
     OtherHeader {
         /// The source.
         name: Arc<str>,
+        /// The first source.
         first: Arc<str>,
     },
     /// A further source is written in another format than the first.
@@ -243,6 +255,7 @@ pub enum InputError {
     OtherFormat {
         /// The source.
         name: Arc<str>,
+        /// Its format.
         format: Format,
         /// The format of the first source.
         first: Format,
