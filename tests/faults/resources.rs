@@ -13,6 +13,7 @@ use crate::support::{
 
 /// A load of many small batches that has committed some of them.
 fn in_mid_load(load: &Cmd, case: &Case, batches: i64) -> Running {
+    case.slow_down();
     let mut running = load.spawn();
     case.in_mid_load(&mut running, batches);
     running

@@ -101,7 +101,19 @@ impl Case {
             .flags("--progress none")
     }
 
-    /// Waits until `batches` more batches of the load are committed than were before it.
+    /// Makes every twentieth row take 10 ms, whatever the strategy, so that a fault hits a load that
+    /// still runs. A trigger after each row keeps none out.
+    pub fn slow_down(&self) {
+        let table = &self.table;
+        self.database.run(&format!(
+            "CREATE FUNCTION slow_{table}() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN PERFORM pg_sleep(0.01); RETURN NULL; END';
+             CREATE TRIGGER slow AFTER INSERT ON {table} FOR EACH ROW WHEN (NEW.id % 20 = 0)
+             EXECUTE FUNCTION slow_{table}()"
+        ));
+    }
+
+    /// Waits until so many batches are committed; the load must still run then.
     #[track_caller]
     pub fn in_mid_load(&self, running: &mut Running, batches: i64) {
         wait_until("a few batches", || {
