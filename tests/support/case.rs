@@ -129,8 +129,13 @@ impl Case {
 
     /// Batches that the ledger has committed so far; 0 before there is a ledger.
     pub fn spans(&self) -> i64 {
+        self.sum_of_spans("count(*)")
+    }
+
+    /// Of the spans of this case; 0 before there is a ledger.
+    fn sum_of_spans(&self, sum: &str) -> i64 {
         match self.has_ledger() {
-            true => self.database.number(&self.of_ledger("count(*)", "spans")),
+            true => self.database.number(&self.of_ledger(sum, "spans")),
             false => 0,
         }
     }
@@ -178,13 +183,7 @@ impl Case {
         };
         assert!(known, "{fault}: {ran}");
         self.nothing_left_over(fault);
-        let claimed = match self.has_ledger() {
-            true => {
-                let sum = "coalesce(sum(loaded), 0)::bigint";
-                self.database.number(&self.of_ledger(sum, "spans"))
-            }
-            false => 0,
-        };
+        let claimed = self.sum_of_spans("coalesce(sum(loaded), 0)::bigint");
         assert_eq!(
             self.rows(),
             claimed,
