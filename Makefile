@@ -23,10 +23,11 @@ demo: server-programs ## Build, start a private server, load, compare the strate
 	cargo build --release
 	./target/release/pgrung bench
 
+# Most tests wait, for a server, a window or a timeout: two threads a core are busy.
 test: server-programs ## Formatting, lints, and all tests on a real server
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
-	cargo test
+	RUST_TEST_THREADS=$$((2 * $$(nproc))) cargo test
 	$(call ignored-tests,)
 
 torture: server-programs ## The fault bench with far more of each fault; ends with what it cost

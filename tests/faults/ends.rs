@@ -137,6 +137,7 @@ fn a_signal_ends_a_load_that_waits_for_a_lock() {
         &database,
         long_input(2000, &mut fastrand::Rng::with_seed(2)),
     );
+    case.slow_down();
     let load = case.load().flags("--batch-rows 10 -j 2");
     let mut running = load.spawn();
     case.in_mid_load(&mut running, 3);

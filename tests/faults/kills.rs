@@ -110,8 +110,7 @@ fn a_terminated_backend_is_replaced() {
     let database = Database::new();
     for _ in 0..times(10, 200) {
         let case = Case::new(&database, long_input(1200, &mut random));
-        // Twenty batches at least, none of which is over at once.
-        database.slow_down(&case.table, 3);
+        case.slow_down();
         let load = varied(case.load(), &mut random);
         let mut running = load.spawn();
         let mut terminated = 0;
@@ -156,13 +155,11 @@ fn crash(durability: &str, unlogged: bool, rounds: usize) {
     for _ in 0..rounds {
         let database = Database::on(&server);
         let case = Case::with(&database, long_input(1500, &mut random), unlogged);
+        case.slow_down();
         let load = varied(case.load(), &mut random).flags(&format!("--durability {durability}"));
         let ran = crash_in_mid_load(&case, &load, random.i64(1..12));
-        case.recover(
-            &format!("server crash, durability {durability}, unlogged {unlogged}"),
-            ran,
-            &load,
-        );
+        let fault = format!("server crash, durability {durability}, unlogged {unlogged}");
+        case.recover(&fault, ran, &load);
     }
 }
 

@@ -21,9 +21,10 @@ fn watch(case: &Case, running: &mut Running, enough: usize) -> usize {
     wait_until("a ledger", || running.has_ended() || case.spans() > 0);
     let (mut merges, mut largest) = (0, BATCH);
     while merges < enough && !running.has_ended() {
-        // One statement, one snapshot.
+        // One statement, one snapshot. The merge that ends an import is none of these.
         let columns = format!(
-            "coalesce(max(records), 0)::bigint, coalesce(sum(loaded), 0)::bigint,
+            "coalesce(max(records) FILTER (WHERE finished_at IS NULL), 0)::bigint,
+             coalesce(sum(loaded), 0)::bigint,
              (SELECT count(*) FROM {})",
             case.table
         );

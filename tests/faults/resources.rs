@@ -13,6 +13,7 @@ use crate::support::{
 
 /// A load of many small batches that has committed some of them.
 fn in_mid_load(load: &Cmd, case: &Case, batches: i64) -> Running {
+    case.slow_down();
     let mut running = load.spawn();
     case.in_mid_load(&mut running, batches);
     running
@@ -190,6 +191,7 @@ fn a_statement_cancelled_before_it_starts_is_tried_again() {
     let database = Database::new();
     for round in 0..times(5, 20) {
         let case = Case::new(&database, long_input(1000, &mut random));
+        case.slow_down();
         let strategy = STRATEGIES[round % STRATEGIES.len()];
         let load = case.load_by(strategy).flags("-j 1 --batch-rows 10");
         let mut running = load.spawn();

@@ -232,6 +232,7 @@ fn stdin_sent_again_from_its_start_is_loaded_once() {
     let database = Database::new();
     for round in 0..times(3, 30) {
         let case = Case::new(&database, long_input(600, &mut random));
+        case.slow_down();
         let load = case
             .load_stdin()
             .args([

@@ -40,6 +40,7 @@ fn without_the_count_rows_that_vanish_go_unnoticed() {
     for strategy in STRATEGIES {
         for switch in ["none", "count"] {
             let case = Case::new(&database, Input::good(900));
+            case.slow_down();
             let load = load_in_tens(&case, strategy);
             let mut running = load.clone().env("PGRUNG_SABOTAGE", switch).spawn();
             case.in_mid_load(&mut running, 3);

@@ -23,16 +23,9 @@ fn told_and_stored_are_equal(ran: &Ran, database: &Database) -> u64 {
     stored
 }
 
-/// A bad third record: its bytes, SQLSTATE, column, and words of the message.
-pub type Bad = (
-    &'static [u8],
-    &'static str,
-    Option<&'static str>,
-    &'static str,
-);
-
+/// Bad third records: bytes, SQLSTATE, column, and words of the message.
 #[rustfmt::skip]
-pub const BAD: [Bad; 13] = [
+pub const BAD: [(&[u8], &str, Option<&str>, &str); 13] = [
     (b"x,abc,", "22P02", Some("id"), "invalid input syntax for type integer"),
     (b"99999999999,abc,", "22003", Some("id"), "out of range for type integer"),
     (b"3,,", "23502", Some("name"), "null value in column \"name\""),

@@ -101,7 +101,19 @@ impl Case {
             .flags("--progress none")
     }
 
-    /// Waits until `batches` more batches of the load are committed than were before it.
+    /// Makes every twentieth row take 10 ms, whatever the strategy, so that a fault hits a load that
+    /// still runs. A trigger after each row keeps none out.
+    pub fn slow_down(&self) {
+        let table = &self.table;
+        self.database.run(&format!(
+            "CREATE FUNCTION slow_{table}() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN PERFORM pg_sleep(0.01); RETURN NULL; END';
+             CREATE TRIGGER slow AFTER INSERT ON {table} FOR EACH ROW WHEN (NEW.id % 20 = 0)
+             EXECUTE FUNCTION slow_{table}()"
+        ));
+    }
+
+    /// Waits until so many batches are committed; the load must still run then.
     #[track_caller]
     pub fn in_mid_load(&self, running: &mut Running, batches: i64) {
         wait_until("a few batches", || {
@@ -117,8 +129,13 @@ impl Case {
 
     /// Batches that the ledger has committed so far; 0 before there is a ledger.
     pub fn spans(&self) -> i64 {
+        self.sum_of_spans("count(*)")
+    }
+
+    /// Of the spans of this case; 0 before there is a ledger.
+    fn sum_of_spans(&self, sum: &str) -> i64 {
         match self.has_ledger() {
-            true => self.database.number(&self.of_ledger("count(*)", "spans")),
+            true => self.database.number(&self.of_ledger(sum, "spans")),
             false => 0,
         }
     }
@@ -166,13 +183,7 @@ impl Case {
         };
         assert!(known, "{fault}: {ran}");
         self.nothing_left_over(fault);
-        let claimed = match self.has_ledger() {
-            true => {
-                let sum = "coalesce(sum(loaded), 0)::bigint";
-                self.database.number(&self.of_ledger(sum, "spans"))
-            }
-            false => 0,
-        };
+        let claimed = self.sum_of_spans("coalesce(sum(loaded), 0)::bigint");
         assert_eq!(
             self.rows(),
             claimed,

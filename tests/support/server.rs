@@ -50,7 +50,7 @@ pub fn free_port() -> u16 {
 pub struct Server {
     /// `None`: a run of the command holds it.
     embedded: Option<Mutex<Embedded>>,
-    _holder: Option<Running>,
+    holder: Option<Running>,
     /// The superuser over the socket.
     config: Config,
     host: String,
@@ -82,7 +82,7 @@ impl Server {
         Server {
             config: embedded.config(),
             embedded: Some(Mutex::new(embedded)),
-            _holder: None,
+            holder: None,
             host: "127.0.0.1".to_owned(),
             port,
         }
@@ -119,7 +119,7 @@ impl Server {
             port: config.get_ports()[0],
             config,
             embedded: None,
-            _holder: Some(holder),
+            holder: Some(holder),
         })
     }
 
@@ -172,6 +172,16 @@ impl Server {
         }
         assert!(paused.0.len() > 3, "a server has several processes");
         paused
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The end of its source, so that it removes what it made.
+        if let Some(mut holder) = self.holder.take() {
+            holder.pipe = None;
+            wait_until("the holder ends", || holder.has_ended());
+        }
     }
 }
 
