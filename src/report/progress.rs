@@ -68,7 +68,7 @@ impl Progress {
         let (bar, template) = match self.total {
             Some(total) => (
                 ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()),
-                "{bar:30} {percent:>3}%  {bytes}/{total_bytes}  {msg}  ETA {eta}",
+                "{wide_bar} {percent:>3}%  {bytes}/{total_bytes}  {msg}  ETA {eta}",
             ),
             None => (
                 ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()),
