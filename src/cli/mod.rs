@@ -23,7 +23,6 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub output: OutputArgs,
 }
 
@@ -48,11 +47,9 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct LoadArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
-    pub connection: ConnectionArgs,
-    #[command(flatten)]
-    #[allow(missing_docs)]
     pub settings: PartialSettings,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
 }
 
 /// Arguments of `pgrung plan`.
@@ -74,7 +71,6 @@ pub struct PlanArgs {
     #[arg(long, value_name = "TIME")]
     pub commit_time: Option<Time>,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub connection: ConnectionArgs,
     /// How batches become statements
     #[arg(long, short, value_enum)]
@@ -108,7 +104,6 @@ pub struct StatusArgs {
     /// Only this import
     pub import_id: Option<String>,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub connection: ConnectionArgs,
     /// Print JSON [default: off]
     #[arg(long)]
@@ -121,7 +116,6 @@ pub struct ReplayArgs {
     /// The import whose rejects are loaded
     pub import_id: String,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub connection: ConnectionArgs,
     /// How batches become statements
     #[arg(long, short, value_enum)]
@@ -135,7 +129,6 @@ pub struct ReplayArgs {
 #[derive(Debug, Clone, Args)]
 pub struct MigrateArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub connection: ConnectionArgs,
 }
 
@@ -143,7 +136,6 @@ pub struct MigrateArgs {
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub connection: ConnectionArgs,
     /// Rows of TPC-H lineitem to make
     #[arg(long, value_name = "N", conflicts_with = "inputs")]
@@ -155,7 +147,6 @@ pub struct BenchArgs {
     #[arg(long, short, value_name = "TABLE", requires = "inputs")]
     pub table: Option<String>,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub reading: PartialReading,
     /// Strategies to compare, separated by commas [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]

@@ -88,7 +88,10 @@ async fn run(cli: Cli, console: &Console, stop: &Arc<Stop>) -> Exit {
         result = carry_out(&cli.command, console, stop) => result,
         signal = second_signal => Err(Failure::from(Error::Interrupted(signal))),
     };
-    let done = result.unwrap_or_else(Done::failed);
+    let mut done = result.unwrap_or_else(Done::failed);
+    if let (Command::Load(args), true) = (&cli.command, done.fields.is_empty()) {
+        done.fields = load::nothing(args);
+    }
     let mut exit = done.exit;
     let json = done.account(name, started);
     let shown = if cli.output.quiet {

@@ -110,7 +110,6 @@ pub struct PartialSettings {
     pub table: Option<String>,
     #[command(flatten)]
     #[serde(flatten)]
-    #[allow(missing_docs)]
     pub reading: PartialReading,
     /// What kind of load this is; sets the flags marked * [default: none]
     #[arg(long, value_enum, help_heading = "Strategy")]

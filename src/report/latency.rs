@@ -90,7 +90,7 @@ impl Latency {
 }
 
 /// Quantiles in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct LatencyMillis {
     /// Median.
     pub p50: f64,

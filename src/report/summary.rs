@@ -11,7 +11,7 @@ use crate::outcome::{Outcome, Rows};
 use crate::window::FlushReason;
 
 /// What a load did. The names of the fields are those of `--summary`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Summary {
     /// The import in the ledger; `null` without a ledger.
     pub import_id: Option<String>,

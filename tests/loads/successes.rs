@@ -146,8 +146,9 @@ fn the_summary_tells_what_is_in_the_table() {
     keys.sort();
     assert_eq!(
         keys,
-        "balanced batches bottleneck bytes_read commit_latency_ms elapsed_seconds import_id \
-         peak_memory_bytes retries rows rows_per_second strategy table wait_ms workers"
+        "balanced batches bottleneck bytes_read command commit_latency_ms elapsed_seconds error \
+         exit_code finished_at import_id peak_memory_bytes retries rows rows_per_second \
+         started_at strategy table version wait_ms workers"
             .split_whitespace()
             .collect::<Vec<_>>()
     );

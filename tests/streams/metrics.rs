@@ -62,7 +62,7 @@ fn agree(ran: &Ran) {
     };
     same("pgrung_rows_read_total", "/rows/read");
     for outcome in [
-        "loaded",
+        "inserted",
         "rejected",
         "already_loaded",
         "dropped",
@@ -106,7 +106,7 @@ fn a_running_stream_is_scraped_and_its_counters_only_grow() {
     let address = address(&mut stream);
     let mut before = scrape(&address);
     let mut grown = 0;
-    while before.of(r#"pgrung_rows_total{outcome="loaded"}"#) < 15_000.0 {
+    while before.of(r#"pgrung_rows_total{outcome="inserted"}"#) < 15_000.0 {
         thread::sleep(Duration::from_millis(100));
         let now = scrape(&address);
         for (series, value) in before.growing() {

@@ -25,7 +25,7 @@ fn paused(server: &Server, load: &Cmd, stalls: bool) -> (Ran, String, u64) {
         .flags("-j 1 --batch-bytes 256KiB --max-wait 100ms")
         .open();
     let feed = Feed::steady(stream.take_pipe(), last, RATE, &"x".repeat(PADDING));
-    stream.wait_for(r#"pgrung_rows_total{outcome="loaded"}"#, 1_000.0);
+    stream.wait_for(r#"pgrung_rows_total{outcome="inserted"}"#, 1_000.0);
     let pause = server.pause();
     thread::sleep(Duration::from_secs(seconds));
     let said = stream.stderr();

@@ -89,7 +89,7 @@ fn fifty_thousand_rows_a_second_are_the_table() {
 #[test]
 fn a_row_larger_than_the_window_is_a_batch_of_its_own() {
     let database = Sink::new();
-    let load = database.load().flags("--batch-bytes 100 --max-wait 10s");
+    let load = database.load().flags("--batch-bytes 100B --max-wait 10s");
     let large = format!("2,0,row 2;{}\n", "x".repeat(5_000));
     let ran = load.run_on([rows(1, 1), large, rows(3, 2)].concat());
     ran.exits(0);
