@@ -12,5 +12,6 @@ mod support;
 mod bench;
 mod encode;
 mod faults;
+mod house;
 mod loads;
 mod streams;

@@ -428,7 +428,7 @@ fn wrong_usage_is_exit_code_2_and_says_what_is_wrong() {
         ("--strategy magic", "possible values"),
         ("--workers 0", "above 0"),
         ("--workers 257", "--workers: 1 to 256"),
-        ("--no-ledger --restart", "--no-ledger keeps no imports"),
+        ("--no-ledger", "--no-ledger keeps no imports"),
         ("--max-record-bytes 2GiB", "1GiB"),
         ("--limit x", "invalid digit"),
         ("--quiet --verbose", "cannot be used with"),

@@ -130,7 +130,10 @@ fn every_line_of_a_json_log_is_an_object_with_time_level_and_message() {
             assert_eq!(fields, ["level", "message", "time"], "{line}");
             // As RFC 3339, in UTC with milliseconds: such times sort as text.
             let time = value["time"].as_str().unwrap().to_owned();
-            assert!(time >= before && time.len() == 24 && time.ends_with('Z'), "{line}");
+            assert!(
+                time >= before && time.len() == 24 && time.ends_with('Z'),
+                "{line}"
+            );
             before = time;
             assert!(!value["message"].as_str().unwrap().is_empty(), "{line}");
             levels.insert(value["level"].as_str().unwrap().to_owned());
