@@ -1,0 +1,66 @@
+//! The table that is loaded, and what of it is written.
+
+mod table;
+
+pub use table::{Column, Table, TableError};
+
+/// `name` as SQL takes it, always quoted: no name is a reserved word then, and none is folded.
+pub fn quote_name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// What the strategies write: one table, some of its columns, in the order of the fields.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Schema and name, quoted.
+    pub table: String,
+    /// The columns in the order of the fields.
+    pub columns: Vec<Column>,
+}
+
+impl Target {
+    /// The quoted column names, separated by commas.
+    pub fn column_list(&self) -> String {
+        self.columns
+            .iter()
+            .map(|column| quote_name(&column.name))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    /// Names of the columns, and whether each takes JSON.
+    pub fn json_columns(&self) -> Vec<(String, bool)> {
+        self.columns
+            .iter()
+            .map(|column| (column.name.clone(), column.is_json()))
+            .collect()
+    }
+
+    /// `COPY table (columns) FROM STDIN`, in text format.
+    pub fn copy_from(&self) -> String {
+        format!("COPY {} ({}) FROM STDIN", self.table, self.column_list())
+    }
+
+    /// `INSERT INTO table (columns)`, ready for a source of rows. Identity columns take the
+    /// input's values, as COPY lets them.
+    pub fn insert_into(&self) -> String {
+        let overriding = if self.columns.iter().any(|column| column.identity_always) {
+            " OVERRIDING SYSTEM VALUE"
+        } else {
+            ""
+        };
+        format!(
+            "INSERT INTO {} ({}){overriding}",
+            self.table,
+            self.column_list()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_quote_in_a_name_is_doubled() {
+        assert_eq!(super::quote_name("a\"b"), "\"a\"\"b\"");
+    }
+}
