@@ -11,6 +11,7 @@ use crate::queue::SpillError;
 use crate::retry::{self, Failure};
 use crate::server_error;
 use crate::source::InputError;
+use crate::stop::Stop;
 use crate::target::TableError;
 use crate::worker::DeliveryError;
 
@@ -77,6 +78,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// A stop that was asked for; without a signal it counts as SIGTERM.
+    pub(crate) fn interrupted(stop: &Stop) -> Error {
+        Error::Interrupted(stop.signal().unwrap_or(15))
+    }
+
     pub(crate) fn panic(what: &'static str) -> impl Fn(tokio::task::JoinError) -> Error {
         move |panic| Error::Panic {
             what,
@@ -147,6 +153,7 @@ fn ledger(error: &LedgerError) -> Exit {
         LedgerError::UnknownImport(_) => Exit::Usage,
         LedgerError::Connect(error) => connecting(error),
         LedgerError::Server { .. }
+        | LedgerError::NoAnswer(_)
         | LedgerError::Unusable(_)
         | LedgerError::TakenOver(_)
         | LedgerError::Lost { .. } => Exit::Failed,

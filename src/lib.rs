@@ -30,9 +30,9 @@
 //!
 //! # The way of a row
 //!
-//! One direction. Between the stages stand three hand-overs, of which only the second holds more
-//! than a piece: a feed's chunk to its reader (where a read may wait), a batch to a worker, and a
-//! piece of a batch to the connection.
+//! One direction. Between the stages stand three hand-overs: chunks of a feed to its reader (where
+//! a read may wait), a batch to a worker, and a piece of a batch to the connection. Only the second
+//! holds more than a few hundred KiB.
 //!
 //! ```text
 //! bytes -> record boundaries -> batch -> bounded queue -> worker: transaction { ledger, strategy } -> counters -> report
@@ -99,7 +99,7 @@
 //! let settings = LoadSettings {
 //!     inputs: vec![Input::reader("people", &b"id,name\n1,O'Hara\n2,\n"[..])],
 //!     table: "people".to_string(),
-//!     own_strategy: Some(OwnStrategy::new(OneByOne)),
+//!     own_strategy: Some(OwnStrategy::new("one by one", OneByOne)),
 //!     ..LoadSettings::default()
 //! };
 //! let outcome = load(&server, &settings, &Control::default()).await;

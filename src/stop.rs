@@ -56,6 +56,15 @@ impl Stop {
     }
 }
 
+/// Sets its stop when it goes: also when the work that waits is given up.
+pub struct SetOnDrop(pub Arc<Stop>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
 /// The two stops of a load, one after the other. Clones are the same stops.
 #[derive(Debug, Clone, Default)]
 pub struct Stops {

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::exit_code::Exit;
 use crate::job::SettingsError;
 use crate::ledger::LedgerError;
+use crate::report::Console;
 
 /// A command that has ended.
 pub struct Done {
@@ -51,6 +52,17 @@ impl Done {
             exit: failure.exit,
             error: Some(failure.message),
             ..Done::new(String::new(), Value::Null)
+        }
+    }
+
+    /// Takes in a failure to tell how it ended; its own failure is the one that decides.
+    pub fn or_failed(&mut self, told: Result<(), Error>, console: &Console) {
+        let Err(error) = told else { return };
+        if self.error.is_some() {
+            console.error(&error.chain());
+        } else {
+            self.exit = error.exit();
+            self.error = Some(error.chain());
         }
     }
 

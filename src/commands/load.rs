@@ -70,7 +70,8 @@ fn stopped(summary: &Summary) -> String {
     let committed = summary.rows.tally.loaded();
     let mut text = format!("{committed} rows of this run are committed and stay in the table");
     if let Some(import_id) = &summary.import_id {
-        let command = resume_command(std::env::args(), import_id);
+        let arguments = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+        let command = resume_command(arguments, import_id);
         text.push_str(&format!("; to go on: {command}"));
     }
     text

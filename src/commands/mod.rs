@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde_json::{Map, Value};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::done::{Done, Failure, SummaryFile};
@@ -23,6 +24,7 @@ use crate::error::Error;
 use crate::exit_code::Exit;
 use crate::job::{SettingsError, check_output, inputs};
 use crate::report::{Console, LogFormat};
+use crate::source::Input;
 use crate::stop::Stop;
 
 /// The program: parse, runtime, exit with the code that tells the end.
@@ -84,38 +86,39 @@ async fn run(cli: Cli, console: &Console, stop: &Arc<Stop>) -> Exit {
         }
     };
     let name = cli.command.name();
-    let result = tokio::select! {
-        result = carry_out(&cli.command, console, stop) => result,
-        signal = second_signal => Err(Failure::from(Error::Interrupted(signal))),
+    let mut done = tokio::select! {
+        result = carry_out(&cli.command, console, stop) => result.unwrap_or_else(|failure| {
+            Done { fields: nothing(&cli.command), ..Done::failed(failure) }
+        }),
+        // What it has done until now is known to the work alone.
+        signal = second_signal => Done::failed(Error::Interrupted(signal).into()),
     };
-    let mut done = result.unwrap_or_else(Done::failed);
-    if let (Command::Load(args), true) = (&cli.command, done.fields.is_empty()) {
-        done.fields = load::nothing(args);
-    }
-    let mut exit = done.exit;
-    let json = done.account(name, started);
     let shown = if cli.output.quiet {
         Ok(())
     } else if console.format() == LogFormat::Json {
-        print(&format!("{json:#}\n"))
+        print(&format!("{:#}\n", done.account(name, started)))
     } else {
         print(&done.text)
     };
     if let Some(notice) = &done.notice {
         console.notice(notice);
     }
+    done.or_failed(shown, console);
+    let account = done.account(name, started);
+    let written = summary_file.map_or(Ok(()), |file| file.write(&account));
+    done.or_failed(written, console);
     if let Some(error) = &done.error {
         console.error(error);
     }
-    let written = summary_file.map_or(Ok(()), |file| file.write(&json));
-    if let Err(error) = shown.and(written) {
-        console.error(&error.chain());
-        // The command's own failure is the one that decides.
-        if done.error.is_none() {
-            exit = error.exit();
-        }
+    done.exit
+}
+
+/// The fields of a command that ended before it began.
+fn nothing(command: &Command) -> Map<String, Value> {
+    match command {
+        Command::Load(args) => load::nothing(args),
+        _ => Map::new(),
     }
-    exit
 }
 
 impl Command {
@@ -151,8 +154,10 @@ fn summary_file(cli: &Cli) -> Result<Option<SummaryFile>, SettingsError> {
     let Some(path) = &cli.output.summary else {
         return Ok(None);
     };
+    // What is no input is told by the load itself, in this very file.
     let inputs = match &cli.command {
-        Command::Load(args) => inputs(&args.settings.inputs)?,
+        Command::Load(args) => inputs(&args.settings.inputs).unwrap_or_default(),
+        Command::Bench(args) => args.inputs.iter().cloned().map(Input::File).collect(),
         _ => Vec::new(),
     };
     check_output(&inputs, "--summary", path)?;

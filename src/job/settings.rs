@@ -40,7 +40,8 @@ pub struct LoadSettings {
     pub strategy: StrategyKind,
     /// What `copy` sends.
     pub copy_format: CopyFormat,
-    /// A strategy that is not on the ladder, instead of `strategy`.
+    /// A strategy that is not on the ladder, instead of `strategy`, whose batches and checks it
+    /// keeps.
     pub own_strategy: Option<OwnStrategy>,
     /// Connections that write; `None`: one a core, at most 4, and 1 with [`Commit::Load`].
     pub workers: Option<usize>,

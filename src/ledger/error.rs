@@ -1,5 +1,7 @@
 //! What can be wrong with the ledger, or with what it is asked to do.
 
+use std::time::Duration;
+
 use crate::connect::ConnectError;
 use crate::retry;
 use crate::server_error;
@@ -15,6 +17,9 @@ pub enum LedgerError {
         /// The server's words.
         error: tokio_postgres::Error,
     },
+    /// It does not answer.
+    #[error("no answer from the server within {0:?} while reading the ledger")]
+    NoAnswer(Duration),
     /// A second connection could not be made.
     #[error(transparent)]
     Connect(ConnectError),
@@ -51,6 +56,7 @@ impl LedgerError {
         match self {
             LedgerError::Server { error, .. } => retry::may_pass(error),
             LedgerError::Connect(error) => retry::connecting_may_pass(error),
+            LedgerError::NoAnswer(_) => true,
             _ => false,
         }
     }

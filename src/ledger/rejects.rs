@@ -2,8 +2,10 @@
 //! bytes so that they can be loaded again once the cause is mended.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use futures::TryStreamExt;
+use tokio::time::timeout;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
@@ -62,13 +64,14 @@ impl Ledger {
     }
 
     /// Shows the rejects that are not replayed to `look`, with their original bytes, in the order
-    /// of the sources.
+    /// of the sources; waits `limit` for each answer.
     ///
     /// # Errors
     /// What the server says, or `look`.
     pub async fn each_open_reject<E: From<LedgerError>>(
         &self,
         client: &Client,
+        limit: Duration,
         mut look: impl FnMut(&[u8], &Reason<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let failed = |error| E::from(refused("exporting the rejects")(error));
@@ -79,9 +82,14 @@ impl Ledger {
             rejects(self.unlogged)
         );
         let import_id: &(dyn ToSql + Sync) = &self.import_id;
-        let rows = client.query_raw(&sql, [import_id]).await.map_err(failed)?;
-        let mut rows = pin!(rows);
-        while let Some(row) = rows.try_next().await.map_err(failed)? {
+        let silent = |_| E::from(LedgerError::NoAnswer(limit));
+        let asked = timeout(limit, client.query_raw(&sql, [import_id])).await;
+        let mut rows = pin!(asked.map_err(silent)?.map_err(failed)?);
+        while let Some(row) = timeout(limit, rows.try_next())
+            .await
+            .map_err(silent)?
+            .map_err(failed)?
+        {
             let number = |column| unsigned(row.get(column));
             let reason = Reason {
                 source: row.get("name"),

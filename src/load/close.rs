@@ -1,15 +1,20 @@
 //! Closes the import after its last batch, makes its commits durable, and exports its rejects.
 
+use std::time::{Duration, Instant};
+
 use super::Control;
 use super::control::ControlConnection;
 use super::running::Running;
 use crate::error::Error;
-use crate::job::{Durability, LoadSettings};
+use crate::job::LoadSettings;
 use crate::ledger::{Finish, LedgerError};
 use crate::outcome::Outcome;
 use crate::reject_file::RejectFile;
 use crate::retry::{Failure, Pace, pause};
 use crate::worker::DeliveryError;
+
+/// Least time for an answer when rejects are exported after a signal.
+const LEAST_EXPORT: Duration = Duration::from_secs(1);
 
 /// After the last batch: closes the import and makes the last commits durable.
 ///
@@ -23,21 +28,25 @@ pub async fn close(
     if running.finished {
         return Ok(());
     }
-    let limits = settings.retries;
+    let (limits, began) = (settings.retries, Instant::now());
     let mut tries = 0;
     loop {
         tries += 1;
         let closing = close_once(connection, running, settings);
-        let error = match tokio::time::timeout(limits.answer_timeout, closing).await {
+        let (may_pass, error) = match tokio::time::timeout(limits.answer_timeout, closing).await {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error,
+            Ok(Err(error)) => (error.may_pass(), error),
             Err(_) => {
                 let failure = Failure::Timeout(limits.answer_timeout);
-                DeliveryError::gave_up(failure, "closing the import").into()
+                (
+                    true,
+                    DeliveryError::gave_up(failure, "closing the import").into(),
+                )
             }
         };
         connection.forget();
-        if tries > limits.max_retries || !error.may_pass() {
+        let in_time = began.elapsed() < limits.delivery_timeout;
+        if tries > limits.max_retries || !may_pass || !in_time {
             return Err(error);
         }
         tokio::time::sleep(pause(Pace::Backoff, tries)).await;
@@ -49,7 +58,7 @@ async fn close_once(
     running: &Running,
     settings: &LoadSettings,
 ) -> Result<(), Error> {
-    if settings.durability == Some(Durability::End) {
+    if running.durable_at_end {
         flush(connection).await?;
     }
     let Some(ledger) = &running.ledger else {
@@ -111,9 +120,14 @@ pub async fn export(
         source,
     };
     let mut file = RejectFile::create(path, running.reject_header.clone()).map_err(failed)?;
+    // Who has asked for an end does not want to wait for a server that is away.
+    let limit = match control.stop.is_set() {
+        true => settings.grace.max(LEAST_EXPORT),
+        false => settings.retries.answer_timeout,
+    };
     let client = connection.client().await?;
     ledger
-        .each_open_reject(client, |original, reason| {
+        .each_open_reject(client, limit, |original, reason| {
             file.push(original, reason).map_err(failed)
         })
         .await?;

@@ -1,4 +1,5 @@
-//! The one connection of a load besides those of its workers.
+//! The one connection of a load besides those of its workers. (A take-over from a stopped run
+//! opens a second one for a moment.)
 
 use tokio_postgres::Client;
 

@@ -10,18 +10,18 @@ use tokio::task::JoinSet;
 use crate::batch::Batch;
 use crate::error::Error;
 use crate::source::InputError;
-use crate::stop::{Stop, Stops};
+use crate::stop::{SetOnDrop, Stop, Stops};
 
 /// What a reader does on its thread. When the last one is dropped, no more batches come.
-pub type Reading = Box<dyn FnOnce() -> Result<(), InputError> + Send>;
+pub type ReadTask = Box<dyn FnOnce() -> Result<(), InputError> + Send>;
 
 /// What a worker does until no more batches come.
-pub type Writing = BoxFuture<'static, Result<(), Error>>;
+pub type WriteTask = BoxFuture<'static, Result<(), Error>>;
 
 /// Readers and workers that are ready to start.
 pub struct Engine {
-    pub readers: Vec<Reading>,
-    pub workers: Vec<Writing>,
+    pub readers: Vec<ReadTask>,
+    pub workers: Vec<WriteTask>,
     /// Batches on their way between them.
     pub waiting: async_channel::Receiver<Batch>,
     /// What readers and workers heed.
@@ -39,6 +39,8 @@ impl Engine {
     /// # Errors
     /// The first failure of a worker, else that of a reader; each stops all others.
     pub async fn run(self, asked: &Arc<Stop>) -> Result<(), Error> {
+        // Also when nobody waits any more: threads do not end by themselves.
+        let _halted = [&self.stops.halt, &self.stops.close].map(|stop| SetOnDrop(stop.clone()));
         let readers: Vec<_> = self.readers.into_iter().enumerate().map(start).collect();
         let workers = self.workers.into_iter().collect::<JoinSet<_>>();
         let drain = self.drain.then_some(self.grace);
@@ -63,7 +65,7 @@ impl Engine {
 }
 
 /// Starts a reader on a thread of its own.
-fn start((number, reading): (usize, Reading)) -> oneshot::Receiver<Result<(), InputError>> {
+fn start((number, reading): (usize, ReadTask)) -> oneshot::Receiver<Result<(), InputError>> {
     let (answer, read) = oneshot::channel();
     let thread = std::thread::Builder::new().name(format!("pgrung-read-{number}"));
     // Without a thread the answer is dropped. Nobody listens for it once the load has failed.

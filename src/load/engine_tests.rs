@@ -45,6 +45,8 @@ struct Log {
     handed_over: Mutex<Vec<Id>>,
     written: Mutex<Vec<Id>>,
     count: AtomicUsize,
+    /// Readers that have not ended.
+    reading: AtomicUsize,
     asked: Arc<Stop>,
 }
 
@@ -54,29 +56,43 @@ fn reader(
     queue: &Queue,
     stops: &Stops,
     log: &Arc<Log>,
-) -> Reading {
+) -> ReadTask {
     let (full, empty) = (queue.full.clone(), queue.empty.clone());
     let (stops, log) = (stops.clone(), log.clone());
+    log.reading.fetch_add(1, SeqCst);
     Box::new(move || {
-        for batch_number in 0..script.batches {
-            if stops.halt.is_set() || stops.close.is_set() {
-                return Ok(());
-            }
-            let Ok(mut batch) = empty.recv_blocking() else {
-                return Ok(());
-            };
-            batch.source = number;
-            batch.first_record = batch_number;
-            if full.send_blocking(batch).is_err() {
-                return Ok(());
-            }
-            log.handed_over.lock().unwrap().push((number, batch_number));
-        }
-        match script.fails {
-            true => Err(InputError::Reader),
-            false => Ok(()),
-        }
+        let result = read(number, &script, &full, &empty, &stops, &log);
+        log.reading.fetch_sub(1, SeqCst);
+        result
     })
+}
+
+fn read(
+    number: usize,
+    script: &FakeReader,
+    full: &async_channel::Sender<Batch>,
+    empty: &async_channel::Receiver<Batch>,
+    stops: &Stops,
+    log: &Log,
+) -> Result<(), InputError> {
+    for batch_number in 0..script.batches {
+        if stops.halt.is_set() || stops.close.is_set() {
+            return Ok(());
+        }
+        let Ok(mut batch) = empty.recv_blocking() else {
+            return Ok(());
+        };
+        batch.source = number;
+        batch.first_record = batch_number;
+        if full.send_blocking(batch).is_err() {
+            return Ok(());
+        }
+        log.handed_over.lock().unwrap().push((number, batch_number));
+    }
+    match script.fails {
+        true => Err(InputError::Reader),
+        false => Ok(()),
+    }
 }
 
 fn worker(
@@ -85,7 +101,7 @@ fn worker(
     queue: &Queue,
     stops: &Stops,
     log: &Arc<Log>,
-) -> Writing {
+) -> WriteTask {
     let (waiting, give_back) = (queue.waiting.clone(), queue.give_back.clone());
     let (stops, log) = (stops.clone(), log.clone());
     Box::pin(async move {
@@ -145,10 +161,21 @@ fn run(script: &Script) -> (Result<(), Error>, Arc<Log>) {
     };
     drop(queue);
     let asked = log.asked.clone();
+    // As a display does, which is no reason for a reader to wait.
+    let displayed = engine.waiting.clone();
     let ended = runtime.block_on(async {
         let limit = Duration::from_secs(60);
         tokio::time::timeout(limit, engine.run(&asked)).await
     });
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while log.reading.load(SeqCst) > 0 {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "a reader does not end"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(displayed);
     runtime.shutdown_background();
     (ended.expect("the engine ends"), log)
 }

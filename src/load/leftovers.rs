@@ -111,9 +111,7 @@ async fn deliver(
     worker.await?;
     let leftover = reading.await.map_err(Error::panic("reading the spill"))??;
     if control.stop.is_set() {
-        return Err(Error::Interrupted(
-            control.stop.signal().unwrap_or_default(),
-        ));
+        return Err(Error::interrupted(&control.stop));
     }
     Ok(leftover)
 }

@@ -37,7 +37,8 @@ pub use replay::{Replayed, replay};
 pub struct Control {
     /// Where notices go.
     pub console: Console,
-    /// Once set, nothing more is read; what is under way may finish.
+    /// Once set, nothing more is read; what is under way may finish, and the load ends, without an
+    /// error unless by a signal.
     pub stop: Arc<Stop>,
 }
 
@@ -60,7 +61,7 @@ pub async fn load(server: &ConnectSettings, settings: &LoadSettings, control: &C
     let mut connection = ControlConnection::new(server);
     let prepared = tokio::select! {
         prepared = prepare(settings, &mut connection, control) => prepared,
-        () = control.stop.wait() => Err(Error::Interrupted(control.stop.signal().unwrap_or_default())),
+        () = control.stop.wait() => Err(Error::interrupted(&control.stop)),
     };
     match prepared {
         Ok(prepared) => run(prepared, connection, settings, control).await,
@@ -97,10 +98,13 @@ async fn run(
     displays.end().await;
 
     let interrupted = control.stop.signal().map(Error::Interrupted);
+    if let (Some(_), Err(error)) = (&interrupted, &exported) {
+        control.console.notice(&error.chain());
+    }
     running.tell(control);
     LoadEnd {
         summary: Some(running.summary(settings, started.elapsed(), writing, looks)),
-        error: result.and(exported).err().or(interrupted),
+        error: result.err().or(interrupted).or(exported.err()),
         target: Some(running.target),
         counters: running.counters,
         leftover_rejects,

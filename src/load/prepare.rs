@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use tokio_postgres::Client;
+
 use super::Control;
 use super::columns::{Named, check_copy_format};
 use super::control::ControlConnection;
@@ -21,7 +23,6 @@ use crate::reject_file::RejectFile;
 use crate::report::Console;
 use crate::source::{Input, Reading, Records};
 use crate::span::Known;
-use crate::strategy::StrategyKind;
 use crate::target::{Table, Target};
 
 /// A load that is ready to run.
@@ -33,6 +34,8 @@ pub struct Prepared {
     pub total: Option<u64>,
     /// Indexes of the table.
     pub indexes: i64,
+    /// Whether commits are answered before they are durable, and made so at the end.
+    pub durable_at_end: bool,
     /// Where batches wait on disk.
     pub spill: Option<Spill>,
     /// Where the figures are served.
@@ -83,6 +86,10 @@ pub async fn prepare(
     check_copy_format(&target, settings.copy_format)?;
     check_rights(client, &target, settings.strategy).await?;
     let indexes = table.indexes(client).await;
+    let durable_at_end = match settings.durability {
+        Some(durability) => durability == Durability::End,
+        None => is_asynchronous(client).await?,
+    };
     control.console.detail(&describe(&first, &target));
 
     first.expect_columns(target.columns.len());
@@ -117,8 +124,18 @@ pub async fn prepare(
         destination,
         total,
         indexes,
+        durable_at_end,
         leftover_rejects,
     })
+}
+
+/// Whether the server answers to a commit before it is durable, left to itself: exit code 0
+/// promises more.
+async fn is_asynchronous(client: &Client) -> Result<bool, Error> {
+    let sql = "SELECT current_setting('synchronous_commit') = 'off' AS asynchronous";
+    let row = client.query_one(sql, &[]).await;
+    let row = row.map_err(Error::server("reading the server's settings"))?;
+    Ok(row.get("asynchronous"))
 }
 
 /// Opens the first source and takes what it says of its columns.
@@ -149,7 +166,7 @@ impl Origin {
         let LedgerUse::On { import_id, restart } = &settings.ledger else {
             return Ok(None);
         };
-        if settings.strategy == StrategyKind::Discard {
+        if settings.strategy_factory().sends_nothing() {
             return Ok(None);
         }
         let inputs = self.inputs.clone();

@@ -13,11 +13,11 @@ use crate::job::LoadSettings;
 use crate::metrics::{self, Info, Listener, Snapshot, Timing};
 use crate::queue::SpillQueue;
 use crate::report::{Console, Latency, Progress};
-use crate::stop::Stop;
+use crate::stop::{SetOnDrop, Stop};
 
 /// The displays of a load.
 pub struct Displays {
-    over: Arc<Stop>,
+    over: SetOnDrop,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -60,12 +60,15 @@ impl Displays {
                 .notice(&format!("metrics at http://{address}/metrics"));
             tasks.push(listener.serve(snapshot, over.clone()));
         }
-        Displays { over, tasks }
+        Displays {
+            over: SetOnDrop(over),
+            tasks,
+        }
     }
 
     /// Ends them all with the last figures.
     pub async fn end(self) {
-        self.over.set();
+        drop(self.over);
         for task in self.tasks {
             // Displays only read; if one died there is nothing to report.
             let _ = task.await;
@@ -82,7 +85,7 @@ fn snapshots(running: &Running, settings: &LoadSettings) -> impl Fn() -> Snapsho
             .as_ref()
             .map(|ledger| ledger.import_id.clone()),
         table: running.target.table.clone(),
-        strategy: settings.strategy.name().to_string(),
+        strategy: settings.strategy_factory().name().to_string(),
     };
     let (counters, taken) = (running.counters.clone(), running.taken.clone());
     let (queue, spilling) = (running.waiting.clone(), running.spilling.clone());

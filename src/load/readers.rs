@@ -1,10 +1,11 @@
 //! The readers of a load: each takes one source after the other.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
-use super::engine::Reading;
+use super::engine::ReadTask;
 use crate::queue::Entrance;
 use crate::source::{Format, Input, InputError, ReadOptions, Reader, Records};
 use crate::span::Known;
@@ -47,14 +48,15 @@ pub struct First {
 }
 
 /// `count` readers; the first one begins with the source that is open.
-pub fn readers(count: usize, first: Records, known: Known, sources: Sources) -> Vec<Reading> {
+pub fn readers(count: usize, first: Records, known: Known, sources: Sources) -> Vec<ReadTask> {
     let limit = sources.options.limit;
     let mut first = Some(Reader::new(0, first, sources.window, limit, known));
     let sources = Arc::new(sources);
-    let reading = |_| -> Reading {
+    let reading = |_| -> ReadTask {
         let (sources, first) = (sources.clone(), first.take());
         Box::new(move || {
-            let result = read_all(first, &sources);
+            let read = AssertUnwindSafe(|| read_all(first, &sources));
+            let result = catch_unwind(read).unwrap_or(Err(InputError::Reader));
             if result.is_err() && sources.all_or_nothing {
                 sources.entrance.stops.halt();
             }

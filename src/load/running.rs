@@ -40,6 +40,8 @@ pub struct Running {
     pub indexes: i64,
     /// Whether the table writes to the log.
     pub logged: bool,
+    /// Whether commits are answered before they are durable, and made so at the end.
+    pub durable_at_end: bool,
     /// The header line of a file of rejects.
     pub reject_header: Vec<u8>,
 }
@@ -59,6 +61,7 @@ impl Running {
             finished: false,
             indexes: 0,
             logged: true,
+            durable_at_end: false,
             reject_header: Vec::new(),
         }
     }
@@ -108,7 +111,7 @@ impl Running {
         Summary {
             import_id: self.ledger.as_ref().map(|ledger| ledger.import_id.clone()),
             table: self.target.table.clone(),
-            strategy: settings.strategy.name(),
+            strategy: settings.strategy_factory().name(),
             workers: settings.workers(),
             balanced: rows.balanced(),
             rows,

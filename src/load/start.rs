@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use futures::{FutureExt, TryFutureExt};
 
 use super::Control;
-use super::engine::{Engine, Reading, Writing};
+use super::engine::{Engine, ReadTask, WriteTask};
 use super::prepare::{Origin, Prepared};
 use super::publish::Displays;
 use super::readers::{First, Sources, Waiting, readers};
@@ -48,6 +48,7 @@ impl Prepared {
             finished: self.origin.finished,
             indexes: self.indexes,
             logged: !self.destination.table.unlogged,
+            durable_at_end: self.durable_at_end,
             reject_header: self.origin.reject_header(),
         };
         let displays = Displays::start(&running, self.listener, settings, control);
@@ -58,7 +59,7 @@ impl Prepared {
             self.destination
                 .job(settings, &running, &stops.halt, control),
         );
-        let writing = |_| -> Writing {
+        let writing = |_| -> WriteTask {
             let worker = Worker::new(job.clone(), parser.clone());
             let run = worker.run(queue.waiting.clone(), queue.give_back.clone());
             run.map_err(Error::from).boxed()
@@ -104,7 +105,7 @@ impl Origin {
         entrance: Entrance,
         settings: &LoadSettings,
         running: &Running,
-    ) -> Vec<Reading> {
+    ) -> Vec<ReadTask> {
         if self.finished {
             for span in self.known.iter().flatten() {
                 running.counters.known(span);

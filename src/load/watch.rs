@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
-use tokio_postgres::Statement;
 
 use super::control::ControlConnection;
 use super::running::Running;
@@ -13,10 +12,13 @@ use crate::faults;
 use crate::job::LoadSettings;
 use crate::ledger::Ledger;
 use crate::report::{Counters, Looks};
-use crate::stop::Stop;
+use crate::stop::{SetOnDrop, Stop};
 
 /// Between two looks: often enough for a load of two seconds, too seldom to cost anything.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Until the next look after one that failed.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Looks that are left out at the beginning: a load that is over at once needs none.
 const FIRST_LOOK: Duration = Duration::from_millis(300);
@@ -33,7 +35,7 @@ FROM pg_stat_activity WHERE pid = ANY ($1) AND state <> 'idle'";
 /// The watch over one load.
 pub struct Watch {
     task: JoinHandle<(ControlConnection, Looks)>,
-    over: Arc<Stop>,
+    over: SetOnDrop,
     server: ControlConnection,
 }
 
@@ -48,9 +50,7 @@ impl Watch {
         let server = ControlConnection::new(connection.server());
         let watcher = Watcher {
             connection,
-            look: None,
             backends: running.backends.clone(),
-            blind: false,
             ledger: running.ledger.clone(),
             counters: running.counters.clone(),
             merged: 0,
@@ -58,14 +58,14 @@ impl Watch {
         };
         Watch {
             task: tokio::spawn(watcher.run(over.clone())),
-            over,
+            over: SetOnDrop(over),
             server,
         }
     }
 
-    /// Ends the watch; a merge under way finishes first.
+    /// Ends the watch, whatever it is at.
     pub async fn end(self) -> (ControlConnection, Looks) {
-        self.over.set();
+        drop(self.over);
         // Whatever went wrong with the watch is no fault of the load.
         self.task.await.unwrap_or((self.server, Looks::default()))
     }
@@ -73,11 +73,8 @@ impl Watch {
 
 struct Watcher {
     connection: ControlConnection,
-    look: Option<Statement>,
     /// Server processes of the workers.
     backends: Arc<Mutex<Vec<i32>>>,
-    /// Whether looking has failed.
-    blind: bool,
     ledger: Option<Ledger>,
     counters: Arc<Counters>,
     /// Batches at the last merge.
@@ -92,32 +89,34 @@ impl Watcher {
         let mut thought = Instant::now();
         let mut pause = FIRST_LOOK.min(merge_every);
         while !over.within(pause).await {
-            pause = LOOK_EVERY.min(merge_every);
-            tokio::select! {
-                () = self.look(&mut seen) => {}
-                () = over.wait() => break,
+            let looked = tokio::select! {
+                looked = self.look(&mut seen) => looked,
+                () = over.wait() => None,
+            };
+            if looked.is_none() {
+                // Cut off, or the server is away: something may be left on the connection.
+                self.connection.forget();
             }
+            pause = match looked {
+                Some(()) => LOOK_EVERY.min(merge_every),
+                None => LOOK_AGAIN,
+            };
             if thought.elapsed() >= merge_every {
                 thought = Instant::now();
-                self.merge(merge_batches).await;
+                tokio::select! {
+                    () = self.merge(merge_batches) => {}
+                    () = over.wait() => self.connection.forget(),
+                }
             }
         }
         (self.connection, seen)
     }
 
-    /// One look; whatever goes wrong only ends the looking.
-    async fn look(&mut self, seen: &mut Looks) {
-        self.blind = self.blind || self.try_to_look(seen).await.is_none();
-    }
-
-    async fn try_to_look(&mut self, seen: &mut Looks) -> Option<()> {
+    /// One look; `None` if the server does not answer.
+    async fn look(&mut self, seen: &mut Looks) -> Option<()> {
         let pids = self.backends.lock().ok()?.clone();
         let client = self.connection.client().await.ok()?;
-        let statement = match &self.look {
-            Some(statement) => statement,
-            None => self.look.insert(client.prepare(LOOK).await.ok()?),
-        };
-        for row in client.query(statement, &[&pids]).await.ok()? {
+        for row in client.query(LOOK, &[&pids]).await.ok()? {
             seen.add(row.get("kind"), row.get("event"));
         }
         Some(())
@@ -137,10 +136,7 @@ impl Watcher {
         };
         match tokio::time::timeout(self.answer_timeout, merge).await {
             Ok(Some(())) => self.merged = batches,
-            _ => {
-                self.connection.forget();
-                self.look = None;
-            }
+            _ => self.connection.forget(),
         }
     }
 }

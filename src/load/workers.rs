@@ -6,7 +6,7 @@ use crate::connect::Pool;
 
 use super::Control;
 use super::running::Running;
-use crate::job::{Durability, LoadSettings};
+use crate::job::LoadSettings;
 use crate::ledger::Ledger;
 use crate::reject_file::RejectFile;
 use crate::stop::Stop;
@@ -43,7 +43,7 @@ impl Destination {
             deferrable: self.table.deferrable,
             can_copy: !self.table.row_security,
             suppresses: self.table.suppresses,
-            volatile: self.table.unlogged || settings.durability == Some(Durability::End),
+            volatile: self.table.unlogged || running.durable_at_end,
             target: self.target,
             strategy: settings.strategy_factory(),
             commit: settings.commit,

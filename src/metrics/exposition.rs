@@ -141,7 +141,7 @@ mod tests {
             },
             rows_read: 115,
             rows: vec![
-                ("loaded", 100),
+                ("inserted", 100),
                 ("rejected", 1),
                 ("already_loaded", 10),
                 ("dropped", 4),
@@ -179,7 +179,7 @@ mod tests {
         pgrung_rows_read_total 115
         # HELP pgrung_rows_total Rows by what became of them; at the end they add up to the rows read.
         # TYPE pgrung_rows_total counter
-        pgrung_rows_total{outcome="loaded"} 100
+        pgrung_rows_total{outcome="inserted"} 100
         pgrung_rows_total{outcome="rejected"} 1
         pgrung_rows_total{outcome="already_loaded"} 10
         pgrung_rows_total{outcome="dropped"} 4

@@ -196,19 +196,28 @@ impl Chunks {
             };
             match next {
                 // A decoder that is cut short complains.
-                Ok(Err(_)) | Err(RecvTimeoutError::Disconnected)
-                    if self.close.heard.load(Ordering::SeqCst) =>
+                Ok(_) | Err(RecvTimeoutError::Disconnected)
+                    if self.close.heard.load(Ordering::SeqCst) && !is_more(&next) =>
                 {
                     return Ok(Step::Idle);
                 }
                 Ok(chunk) => {
-                    let old = std::mem::replace(&mut self.chunk, chunk?);
+                    let chunk = chunk?;
+                    if chunk.is_empty() {
+                        return Ok(Step::End);
+                    }
+                    let old = std::mem::replace(&mut self.chunk, chunk);
                     self.used = 0;
                     // The thread may have ended; then nobody needs the buffer.
                     let _ = self.empty.send(old);
                 }
                 Err(RecvTimeoutError::Timeout) => return Ok(Step::Idle),
-                Err(RecvTimeoutError::Disconnected) => return Ok(Step::End),
+                // The end is told; a thread that ends without a word has panicked.
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(io::Error::other(
+                        "the thread that reads it ended unexpectedly",
+                    ));
+                }
             }
         }
         let rest = &self.chunk[self.used..];
@@ -219,7 +228,20 @@ impl Chunks {
     }
 }
 
-/// Reads until the end, an error, or until nobody listens any more.
+/// Whether a feeding thread has brought bytes.
+fn is_more(message: &Result<io::Result<Vec<u8>>, RecvTimeoutError>) -> bool {
+    matches!(message, Ok(Ok(chunk)) if !chunk.is_empty())
+}
+
+impl Drop for Chunks {
+    /// Nobody wants more: a thread that waits for its source ends too.
+    fn drop(&mut self) {
+        self.close.asked.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Reads until the end, which it tells by a chunk of no bytes, an error, or until nobody listens
+/// any more.
 fn feed(
     reader: &mut (dyn Read + Send),
     full: &SyncSender<io::Result<Vec<u8>>>,
@@ -229,7 +251,6 @@ fn feed(
         let mut chunk = spare.try_recv().unwrap_or_default();
         chunk.resize(CHUNK_BYTES, 0);
         let message = match reader.read(&mut chunk) {
-            Ok(0) => return,
             Ok(read) => {
                 chunk.truncate(read);
                 Ok(chunk)
@@ -237,8 +258,8 @@ fn feed(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => Err(error),
         };
-        let failed = message.is_err();
-        if full.send(message).is_err() || failed {
+        let last = !matches!(&message, Ok(chunk) if !chunk.is_empty());
+        if full.send(message).is_err() || last {
             return;
         }
     }

@@ -6,14 +6,14 @@ use std::fmt;
 /// The fields of one record; reused from record to record.
 #[derive(Debug, Default)]
 pub struct Fields {
-    spans: Vec<Span>,
+    places: Vec<Place>,
     /// Text that differs from the bytes of the record: unescaped fields.
     owned: Vec<u8>,
     owned_start: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Span {
+enum Place {
     Null,
     Raw(u32, u32),
     Owned(u32, u32),
@@ -22,53 +22,53 @@ enum Span {
 impl Fields {
     #[inline]
     pub fn clear(&mut self) {
-        self.spans.clear();
+        self.places.clear();
         self.owned.clear();
     }
 
     #[inline]
     pub fn len(&self) -> usize {
-        self.spans.len()
+        self.places.len()
     }
 
     /// Field `index` (0-based) of `record`, the bytes that were parsed; `None` is NULL.
     #[inline]
     pub fn get<'a>(&'a self, record: &'a [u8], index: usize) -> Option<&'a [u8]> {
-        match self.spans[index] {
-            Span::Null => None,
-            Span::Raw(start, end) => Some(&record[start as usize..end as usize]),
-            Span::Owned(start, end) => Some(&self.owned[start as usize..end as usize]),
+        match self.places[index] {
+            Place::Null => None,
+            Place::Raw(start, end) => Some(&record[start as usize..end as usize]),
+            Place::Owned(start, end) => Some(&self.owned[start as usize..end as usize]),
         }
     }
 
     #[inline]
     pub(super) fn push_null(&mut self) {
-        self.spans.push(Span::Null);
+        self.places.push(Place::Null);
     }
 
     #[inline]
     pub(super) fn push_raw(&mut self, start: usize, end: usize) {
-        self.spans.push(Span::Raw(start as u32, end as u32));
+        self.places.push(Place::Raw(start as u32, end as u32));
     }
 
     /// Makes `count` fields, all NULL, for input that names its fields.
     pub(super) fn reset(&mut self, count: usize) {
         self.clear();
-        self.spans.resize(count, Span::Null);
+        self.places.resize(count, Place::Null);
     }
 
     pub(super) fn set_raw(&mut self, index: usize, start: usize, end: usize) {
-        self.spans[index] = Span::Raw(start as u32, end as u32);
+        self.places[index] = Place::Raw(start as u32, end as u32);
     }
 
     pub(super) fn set_null(&mut self, index: usize) {
-        self.spans[index] = Span::Null;
+        self.places[index] = Place::Null;
     }
 
     pub(super) fn set_owned(&mut self, index: usize, text: &[u8]) {
         let start = self.owned.len();
         self.owned.extend_from_slice(text);
-        self.spans[index] = Span::Owned(start as u32, self.owned.len() as u32);
+        self.places[index] = Place::Owned(start as u32, self.owned.len() as u32);
     }
 
     pub(super) fn begin_owned(&mut self) {
@@ -80,7 +80,7 @@ impl Fields {
     }
 
     pub(super) fn end_owned(&mut self) {
-        self.spans.push(Span::Owned(
+        self.places.push(Place::Owned(
             self.owned_start as u32,
             self.owned.len() as u32,
         ));

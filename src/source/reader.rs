@@ -204,7 +204,6 @@ impl Reader {
             self.check_record_ended(last)?;
             let bytes = span.end - span.start;
             self.records.advance(bytes, span.records, span.lines);
-            self.records.begin_record();
             self.limit = self.limit.saturating_sub(span.records);
             open.downstream.known(&span);
         }

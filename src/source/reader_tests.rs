@@ -92,6 +92,38 @@ impl AsyncRead for Trickle {
     }
 }
 
+/// Brings a record and then panics.
+struct Panics(usize);
+
+impl AsyncRead for Panics {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        into: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        into.put_slice(&[*b"a,b\n".get(self.0).expect("panics on purpose")]);
+        self.0 += 1;
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_source_that_panics_has_not_come_to_its_end() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _context = runtime.enter();
+    let input = Input::reader("broken", Panics(0));
+    let opened = Records::open(&input, &ReadOptions::default(), Default::default());
+    let kept = Kept::default();
+    let window = Window {
+        rows: 10,
+        bytes: 1000,
+        wait: None,
+    };
+    let result =
+        opened.and_then(|records| Reader::new(0, records, window, None, Vec::new()).run(&kept));
+    assert!(matches!(result, Err(InputError::Read { .. })), "{result:?}");
+}
+
 /// A source as a file, or as a pipe that trickles.
 #[derive(Debug, Clone, Copy)]
 enum Way {

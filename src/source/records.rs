@@ -203,12 +203,6 @@ impl Records {
         self.at.line += lines;
     }
 
-    /// Begins anew at the next byte: what came before it was not looked at.
-    pub(super) fn begin_record(&mut self) {
-        self.splitter = Splitter::new(self.dialect.clone());
-        self.scanned = 0;
-    }
-
     /// Last byte of a line of this source.
     pub(super) fn line_end(&self) -> u8 {
         match self.format {

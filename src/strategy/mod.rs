@@ -134,20 +134,27 @@ pub struct StrategyFactory {
 
 /// Makes a strategy that is not on the ladder.
 #[derive(Clone)]
-pub struct OwnStrategy(Arc<dyn Fn(Arc<Target>) -> Box<dyn Strategy> + Send + Sync>);
+pub struct OwnStrategy {
+    name: &'static str,
+    make: Arc<dyn Fn(Arc<Target>) -> Box<dyn Strategy> + Send + Sync>,
+}
 
 impl OwnStrategy {
-    /// `make` is called once for each connection.
+    /// `name` is for reports; `make` is called once for each connection.
     pub fn new<S: Strategy + 'static>(
+        name: &'static str,
         make: impl Fn(Arc<Target>) -> S + Send + Sync + 'static,
     ) -> Self {
-        OwnStrategy(Arc::new(move |target| Box::new(make(target))))
+        OwnStrategy {
+            name,
+            make: Arc::new(move |target| Box::new(make(target))),
+        }
     }
 }
 
 impl fmt::Debug for OwnStrategy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OwnStrategy")
+        f.debug_tuple("OwnStrategy").field(&self.name).finish()
     }
 }
 
@@ -155,8 +162,8 @@ impl StrategyFactory {
     /// A strategy for one connection.
     pub fn build(&self, target: &Arc<Target>) -> Box<dyn Strategy> {
         let (target, format) = (target.clone(), self.format);
-        if let Some(OwnStrategy(make)) = &self.own {
-            return make(target);
+        if let Some(own) = &self.own {
+            return (own.make)(target);
         }
         match self.kind {
             StrategyKind::Insert => Box::new(Insert::new(target, 1)),
@@ -171,6 +178,11 @@ impl StrategyFactory {
     /// COPY in text, whose errors name the column at fault.
     pub fn text_copy(target: &Arc<Target>) -> Box<dyn Strategy> {
         Box::new(copy::Copy::new(target.clone(), CopyFormat::Text))
+    }
+
+    /// The word used in reports.
+    pub fn name(&self) -> &'static str {
+        self.own.as_ref().map_or(self.kind.name(), |own| own.name)
     }
 
     /// Whether nothing goes to the server.

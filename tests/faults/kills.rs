@@ -174,11 +174,22 @@ tests! {
 #[test]
 fn without_a_ledger_a_crash_of_the_server_stops_a_load_that_it_may_have_robbed() {
     let server = forgetful_server();
-    for (durability, unlogged) in [("end", false), ("on", true)] {
+    // "" is a server that is itself set so.
+    for (durability, unlogged) in [("end", false), ("", false), ("on", true)] {
         let database = Database::on(&server);
+        if durability.is_empty() {
+            let name = database.one("SELECT quote_ident(current_database())");
+            database.run(&format!(
+                "ALTER DATABASE {name} SET synchronous_commit = off"
+            ));
+        }
+        let flags = match durability {
+            "" => String::new(),
+            durability => format!("--durability {durability}"),
+        };
         let case = Case::with(&database, Input::good(3000), unlogged);
         let load = case.load().flags("--no-ledger -j 1 --batch-rows 10");
-        let mut running = load.flags(&format!("--durability {durability}")).spawn();
+        let mut running = load.flags(&flags).spawn();
         wait_until("a few batches", || {
             running.has_ended() || case.rows() >= 100
         });

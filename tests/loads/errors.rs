@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::ffi::OsStringExt;
 use std::process::Stdio;
 
 use crate::support::server::free_port;
@@ -406,6 +407,43 @@ fn without_a_server_or_a_login_the_exit_code_is_5_and_the_server_is_named() {
         .exits(5)
         .says(&["nobody_at_all"]);
     assert_eq!(database.count("t"), 0);
+}
+
+#[test]
+fn a_name_that_is_no_text_is_no_reason_to_panic() {
+    let database = Database::with("CREATE TABLE t (id int)");
+    let files = Files::new();
+    let file = files.write("rows.csv", "id\n1\nx\n");
+    let odd = std::ffi::OsString::from_vec(b"rejects\xff.csv".to_vec());
+    let load = database
+        .load("t")
+        .arg(&file)
+        .flags("--reject-limit 0 --rejects");
+    let ran = load.arg(files.path("").join(odd)).run();
+    ran.exits(4).says(&["to go on: "]);
+}
+
+#[test]
+fn an_account_that_cannot_be_shown_is_an_error_in_the_summary_too() {
+    let database = Database::with("CREATE TABLE t (id int)");
+    let files = Files::new();
+    let file = files.write("rows.csv", "id\n1\n");
+    let summary = files.path("summary.json");
+    let load = database
+        .load_once("t")
+        .arg(&file)
+        .arg("--summary")
+        .arg(&summary);
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let status = load.command().stdout(full).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+    let told: serde_json::Value = serde_json::from_slice(&std::fs::read(summary).unwrap()).unwrap();
+    assert_eq!(told["exit_code"], 1);
+    assert!(told["error"].as_str().unwrap().contains("stdout"), "{told}");
+    assert_eq!(told["rows"]["loaded"], 1);
 }
 
 #[test]

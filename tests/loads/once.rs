@@ -43,6 +43,10 @@ fn a_report_is_never_written_over_a_file_that_is_read() {
     database
         .loads("t", &file, "--rejects /no/such/directory/x")
         .exits(2);
+    let bench = database.pgrung("bench --table t --no-header --input");
+    let ran = bench.arg(&file).arg("--summary").arg(&file).run();
+    ran.exits(2).says(&["--summary", "read as well"]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), content);
     assert_eq!(database.count("t"), 0);
 }
 

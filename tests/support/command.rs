@@ -448,8 +448,9 @@ impl Ran {
             );
         }
         assert!(!self.stderr.contains("panicked"), "{self}");
-        if let Some(summary) = &self.summary {
-            assert_eq!(summary["balanced"], true, "{summary}\n{self}");
+        // A load that was ended at once does not know; other commands have no rows.
+        if let Some(balanced) = self.summary.as_ref().and_then(|told| told.get("balanced")) {
+            assert_eq!(balanced, true, "{summary}\n{self}");
         }
     }
 
