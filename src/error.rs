@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::connect::ConnectError;
+use crate::embedded::EmbeddedError;
 use crate::exit_code::Exit;
 use crate::job::SettingsError;
 use crate::ledger::LedgerError;
@@ -53,6 +54,12 @@ pub enum Error {
         /// The server's words.
         error: tokio_postgres::Error,
     },
+    /// A private server.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    /// A run of the bench whose result cannot be.
+    #[error("{0}")]
+    BenchMismatch(String),
     /// The rows read are not those accounted for: a defect of pgrung.
     #[error("the rows do not balance: {0}; please report this")]
     Unbalanced(String),
@@ -117,6 +124,8 @@ impl Error {
             | Error::Leftover(_)
             | Error::Metrics(_)
             | Error::Server { .. }
+            | Error::Embedded(_)
+            | Error::BenchMismatch(_)
             | Error::Unbalanced(_)
             | Error::Panic { .. }
             | Error::Output { .. } => Exit::Failed,

@@ -154,7 +154,9 @@ pub use report::{
 };
 pub use source::{Compression, Format, Input, ReadOptions, Stream};
 pub use stop::Stop;
-pub use strategy::{CopyFormat, OwnStrategy, Row, RowSlice, Strategy, StrategyKind, WriteError};
+pub use strategy::{
+    CopyFormat, OwnStrategy, Pulse, Row, RowSlice, Strategy, StrategyKind, WriteError,
+};
 pub use target::{Column, Target};
 pub use tokio_postgres::Client;
 pub use window::FlushReason;

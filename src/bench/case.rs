@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Arena, BenchError, BenchSettings, server};
+use super::{Arena, BenchSettings};
 use crate::connect::ConnectSettings;
+use crate::error::Error;
 use crate::job::{Durability, LedgerUse, LoadSettings};
 use crate::load::{Control, load};
 use crate::machine;
@@ -125,7 +126,7 @@ impl Case {
         server_settings: &ConnectSettings,
         reference: Option<&Reference>,
         stop: &Arc<Stop>,
-    ) -> Result<Run, BenchError> {
+    ) -> Result<Run, Error> {
         let table = format!("{}.\"run\"", arena.schema);
         let (run, target) = self
             .load(
@@ -154,7 +155,7 @@ impl Case {
         table: &str,
         max_time: Option<Duration>,
         stop: &Arc<Stop>,
-    ) -> Result<(Run, Option<Arc<Target>>), BenchError> {
+    ) -> Result<(Run, Option<Arc<Target>>), Error> {
         arena
             .sql(&format!(
                 "CREATE TABLE {table} (LIKE {} INCLUDING ALL)",
@@ -188,10 +189,10 @@ impl Case {
         let outcome = load(server_settings, &settings, &control).await;
         watch.abort();
         if let Some(error) = outcome.error {
-            return Err(error.into());
+            return Err(error);
         }
         let Some(summary) = outcome.summary else {
-            return Err(BenchError::Mismatch(
+            return Err(Error::BenchMismatch(
                 "a load ended without a summary".to_string(),
             ));
         };
@@ -204,7 +205,7 @@ impl Case {
                 &[&table],
             )
             .await
-            .map_err(server("reading the size of the table"))?;
+            .map_err(Error::server("reading the size of the table"))?;
         let run = Run {
             rows: summary.rows.tally.loaded(),
             seconds: summary.elapsed_seconds,
@@ -222,7 +223,7 @@ impl Case {
         run: &Run,
         target: &Target,
         reference: &Reference,
-    ) -> Result<(), BenchError> {
+    ) -> Result<(), Error> {
         let (rows, sum) = contents(arena, &target.table, &reference.columns).await?;
         let expected = if self.strategy == StrategyKind::Discard {
             0
@@ -230,14 +231,14 @@ impl Case {
             run.rows
         };
         if rows != expected {
-            return Err(BenchError::Mismatch(format!(
+            return Err(Error::BenchMismatch(format!(
                 "{}: the table holds {rows} rows, the load counted {expected}",
                 self.name()
             )));
         }
         if rows == reference.rows {
             if sum != reference.sum {
-                return Err(BenchError::Mismatch(format!(
+                return Err(Error::BenchMismatch(format!(
                     "{}: the table holds other rows than the reference",
                     self.name()
                 )));
@@ -255,10 +256,10 @@ impl Case {
             .client
             .query_one(&sql, &[])
             .await
-            .map_err(server("comparing the rows"))?;
+            .map_err(Error::server("comparing the rows"))?;
         match row.get::<_, i64>("strange") {
             0 => Ok(()),
-            strange => Err(BenchError::Mismatch(format!(
+            strange => Err(Error::BenchMismatch(format!(
                 "{}: {strange} rows of the table are not in the reference",
                 self.name()
             ))),
@@ -276,7 +277,7 @@ impl Reference {
         arena: &Arena,
         case: Case,
         stop: &Arc<Stop>,
-    ) -> Result<Self, BenchError> {
+    ) -> Result<Self, Error> {
         let table = format!("{}.\"reference\"", arena.schema);
         let (run, target) = case
             .load(bench, arena, &arena.server, &table, None, stop)
@@ -284,7 +285,7 @@ impl Reference {
         let columns = target.map_or_else(String::new, |target| target.column_list());
         let (rows, sum) = contents(arena, &table, &columns).await?;
         if rows != run.rows {
-            return Err(BenchError::Mismatch(format!(
+            return Err(Error::BenchMismatch(format!(
                 "warm-up: the table holds {rows} rows, the load counted {}",
                 run.rows
             )));
@@ -299,7 +300,7 @@ impl Reference {
 }
 
 /// Number of rows and a checksum over the loaded columns that does not depend on their order.
-async fn contents(arena: &Arena, table: &str, columns: &str) -> Result<(u64, String), BenchError> {
+async fn contents(arena: &Arena, table: &str, columns: &str) -> Result<(u64, String), Error> {
     let sql = format!(
         "SELECT count(*) AS rows, coalesce(sum(hashtextextended(ROW({columns})::text, 0)), 0)::text AS sum FROM {table}"
     );
@@ -307,12 +308,12 @@ async fn contents(arena: &Arena, table: &str, columns: &str) -> Result<(u64, Str
         .client
         .query_one(&sql, &[])
         .await
-        .map_err(server("reading the rows back"))?;
+        .map_err(Error::server("reading the rows back"))?;
     let rows = u64::try_from(row.get::<_, i64>("rows")).unwrap_or(0);
     Ok((rows, row.get("sum")))
 }
 
-async fn wal_position(arena: &Arena) -> Result<u64, BenchError> {
+async fn wal_position(arena: &Arena) -> Result<u64, Error> {
     let row = arena
         .client
         .query_one(
@@ -320,6 +321,6 @@ async fn wal_position(arena: &Arena) -> Result<u64, BenchError> {
             &[],
         )
         .await
-        .map_err(server("reading the WAL position"))?;
+        .map_err(Error::server("reading the WAL position"))?;
     Ok(u64::try_from(row.get::<_, i64>("bytes")).unwrap_or(0))
 }

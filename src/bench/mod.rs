@@ -15,14 +15,14 @@ use tokio_postgres::Client;
 use self::case::{Case, Reference};
 use self::delay::Delay;
 use self::results::{CaseRuns, Distant, Machine};
-use crate::connect::{self, ConnectError, ConnectSettings};
+use crate::connect::{self, ConnectSettings};
 use crate::error::Error;
 use crate::job::{self, Time};
 use crate::report::Console;
 use crate::source::{Input, ReadOptions};
 use crate::stop::Stop;
 use crate::strategy::StrategyKind;
-use crate::target::{Table, TableError, quote_name};
+use crate::target::{Table, quote_name};
 use crate::worker::Commit;
 
 pub use data::{LINEITEM, write_lineitem};
@@ -80,29 +80,6 @@ pub fn defaults() -> Vec<(&'static str, String)> {
     defaults
 }
 
-/// Why a bench ended early.
-#[derive(Debug, thiserror::Error)]
-pub enum BenchError {
-    /// A load, or what is around it.
-    #[error(transparent)]
-    Load(#[from] Error),
-    /// A result that cannot be.
-    #[error("{0}")]
-    Mismatch(String),
-}
-
-impl From<TableError> for BenchError {
-    fn from(error: TableError) -> Self {
-        BenchError::Load(error.into())
-    }
-}
-
-impl From<ConnectError> for BenchError {
-    fn from(error: ConnectError) -> Self {
-        BenchError::Load(error.into())
-    }
-}
-
 /// Where a bench works: a schema of its own, with a table that every run's table is made like.
 pub struct Arena {
     server: ConnectSettings,
@@ -125,7 +102,7 @@ pub async fn run(
     bench: &BenchSettings,
     console: &Console,
     stop: &Arc<Stop>,
-) -> Result<Results, BenchError> {
+) -> Result<Results, Error> {
     let arena = Arena::make(server, bench).await?;
     let result = compare(bench, &arena, console, stop).await;
     let removed = arena
@@ -141,10 +118,10 @@ async fn compare(
     arena: &Arena,
     console: &Console,
     stop: &Arc<Stop>,
-) -> Result<Results, BenchError> {
+) -> Result<Results, Error> {
     let machine = Machine::of(&arena.client)
         .await
-        .map_err(server("reading the server's settings"))?;
+        .map_err(Error::server("reading the server's settings"))?;
     console.notice(&format!("{}: warm-up", arena.what));
     // The warm-up loads the table that all others are compared with.
     let warm_up = Case {
@@ -191,7 +168,7 @@ async fn compare_far(
     round_trip: Duration,
     console: &Console,
     stop: &Arc<Stop>,
-) -> Result<Distant, BenchError> {
+) -> Result<Distant, Error> {
     let delay = Delay::start(&arena.server, round_trip)
         .await
         .map_err(|source| Error::Output {
@@ -220,7 +197,7 @@ async fn compare_far(
 }
 
 impl Arena {
-    async fn make(at: &ConnectSettings, bench: &BenchSettings) -> Result<Self, BenchError> {
+    async fn make(at: &ConnectSettings, bench: &BenchSettings) -> Result<Self, Error> {
         let client = connect::connect(at).await?;
         let schema = format!("pgrung_bench_{}", std::process::id());
         let (input, read, like, what, data) = match &bench.own {
@@ -283,14 +260,10 @@ impl Arena {
         Ok(arena)
     }
 
-    async fn sql(&self, sql: &str) -> Result<(), BenchError> {
+    async fn sql(&self, sql: &str) -> Result<(), Error> {
         self.client
             .batch_execute(sql)
             .await
-            .map_err(server("setting up the bench"))
+            .map_err(Error::server("setting up the bench"))
     }
-}
-
-fn server(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> BenchError {
-    move |error| BenchError::Load(Error::server(doing)(error))
 }

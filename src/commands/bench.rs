@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use super::done::{Done, Failure};
+use super::done::Done;
 use super::server::private_server;
 use crate::bench::{self, BenchSettings};
 use crate::cli::BenchArgs;
+use crate::error::Error;
 use crate::job::{Number, Time};
 use crate::report::Console;
 use crate::stop::Stop;
 use crate::strategy::StrategyKind;
 
-pub async fn run(args: &BenchArgs, console: &Console, stop: &Arc<Stop>) -> Result<Done, Failure> {
+pub async fn run(args: &BenchArgs, console: &Console, stop: &Arc<Stop>) -> Result<Done, Error> {
     let connection = &args.connection;
     let (server, _private) = if connection.embedded.is_none() && !connection.names_a_server() {
         private_server(None, console).await?

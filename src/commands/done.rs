@@ -8,13 +8,9 @@ use std::time::SystemTime;
 use humantime::format_rfc3339_millis;
 use serde_json::{Map, Value, json};
 
-use crate::bench::BenchError;
-use crate::connect::ConnectError;
-use crate::embedded::EmbeddedError;
 use crate::error::Error;
 use crate::exit_code::Exit;
 use crate::job::SettingsError;
-use crate::ledger::LedgerError;
 use crate::report::Console;
 
 /// A command that has ended.
@@ -47,10 +43,10 @@ impl Done {
     }
 
     /// It ended before there was anything to tell.
-    pub fn failed(failure: Failure) -> Self {
+    pub fn failed(error: &Error) -> Self {
         Done {
-            exit: failure.exit,
-            error: Some(failure.message),
+            exit: error.exit(),
+            error: Some(error.chain()),
             ..Done::new(String::new(), Value::Null)
         }
     }
@@ -82,64 +78,6 @@ impl Done {
         account
     }
 }
-
-/// Why a command ended early.
-#[derive(Debug)]
-pub struct Failure {
-    exit: Exit,
-    message: String,
-}
-
-impl Failure {
-    pub fn usage(message: impl Into<String>) -> Self {
-        Failure {
-            exit: Exit::Usage,
-            message: message.into(),
-        }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Failure {
-            exit: error.exit(),
-            message: error.chain(),
-        }
-    }
-}
-
-impl From<BenchError> for Failure {
-    fn from(error: BenchError) -> Self {
-        match error {
-            BenchError::Load(error) => error.into(),
-            BenchError::Mismatch(message) => Failure {
-                exit: Exit::Failed,
-                message,
-            },
-        }
-    }
-}
-
-impl From<EmbeddedError> for Failure {
-    fn from(error: EmbeddedError) -> Self {
-        Failure {
-            exit: Exit::Failed,
-            message: crate::server_error::chain(&error),
-        }
-    }
-}
-
-macro_rules! by_error {
-    ($($error:ty),*) => {$(
-        impl From<$error> for Failure {
-            fn from(error: $error) -> Self {
-                Error::from(error).into()
-            }
-        }
-    )*};
-}
-
-by_error!(ConnectError, LedgerError, SettingsError);
 
 /// The file of `--summary`.
 pub struct SummaryFile {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::done::{Done, Failure};
+use super::done::Done;
 use super::resume::resume_command;
 use crate::cli::LoadArgs;
 use crate::error::Error;
@@ -13,7 +13,7 @@ use crate::load::{Control, LoadEnd, load};
 use crate::report::{Console, ProgressMode, Summary};
 use crate::stop::Stop;
 
-pub async fn run(args: &LoadArgs, console: &Console, stop: &Arc<Stop>) -> Result<Done, Failure> {
+pub async fn run(args: &LoadArgs, console: &Console, stop: &Arc<Stop>) -> Result<Done, Error> {
     let mut settings = args.settings.clone().complete()?;
     if console.is_quiet() {
         settings.progress = ProgressMode::None;
@@ -43,7 +43,7 @@ pub fn nothing(args: &LoadArgs) -> Map<String, Value> {
 fn done(outcome: LoadEnd) -> Done {
     let Some(summary) = outcome.summary else {
         return match outcome.error {
-            Some(error) => Done::failed(error.into()),
+            Some(error) => Done::failed(&error),
             None => Done::new(String::new(), json!({})),
         };
     };

@@ -2,12 +2,13 @@
 
 use serde_json::json;
 
-use super::done::{Done, Failure};
+use super::done::Done;
 use crate::cli::MigrateArgs;
+use crate::error::Error;
 use crate::report::Console;
 use crate::{connect, ledger};
 
-pub async fn run(args: &MigrateArgs, console: &Console) -> Result<Done, Failure> {
+pub async fn run(args: &MigrateArgs, console: &Console) -> Result<Done, Error> {
     let (settings, _private) = args.connection.server(console).await?;
     let mut client = connect::connect(&settings).await?;
     let applied = ledger::migrate(&mut client).await?;

@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::done::{Done, Failure, SummaryFile};
+use self::done::{Done, SummaryFile};
 use crate::cli::{Cli, Command};
 use crate::error::Error;
 use crate::exit_code::Exit;
@@ -87,11 +87,11 @@ async fn run(cli: Cli, console: &Console, stop: &Arc<Stop>) -> Exit {
     };
     let name = cli.command.name();
     let mut done = tokio::select! {
-        result = carry_out(&cli.command, console, stop) => result.unwrap_or_else(|failure| {
-            Done { fields: nothing(&cli.command), ..Done::failed(failure) }
+        result = carry_out(&cli.command, console, stop) => result.unwrap_or_else(|error| {
+            Done { fields: nothing(&cli.command), ..Done::failed(&error) }
         }),
         // What it has done until now is known to the work alone.
-        signal = second_signal => Done::failed(Error::Interrupted(signal).into()),
+        signal = second_signal => Done::failed(&Error::Interrupted(signal)),
     };
     let shown = if cli.output.quiet {
         Ok(())
@@ -134,11 +134,7 @@ impl Command {
     }
 }
 
-async fn carry_out(
-    command: &Command,
-    console: &Console,
-    stop: &Arc<Stop>,
-) -> Result<Done, Failure> {
+async fn carry_out(command: &Command, console: &Console, stop: &Arc<Stop>) -> Result<Done, Error> {
     match command {
         Command::Load(args) => load::run(args, console, stop).await,
         Command::Bench(args) => bench::run(args, console, stop).await,

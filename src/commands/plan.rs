@@ -2,15 +2,15 @@
 
 use serde_json::json;
 
-use super::done::{Done, Failure};
+use super::done::Done;
 use crate::cli::PlanArgs;
 use crate::connect;
 use crate::error::Error;
-use crate::job::{LoadSettings, Number, Size, Time};
+use crate::job::{LoadSettings, Number, SettingsError, Size, Time};
 use crate::plan::{Costs, Request, ServerTimes, plan};
 use crate::report::Console;
 
-pub async fn run(args: &PlanArgs, console: &Console) -> Result<Done, Failure> {
+pub async fn run(args: &PlanArgs, console: &Console) -> Result<Done, Error> {
     let given = args.round_trip.is_some() && args.commit_time.is_some();
     let named = args.connection.embedded.is_some() || args.connection.names_a_server();
     let measured = if named && !given {
@@ -21,7 +21,7 @@ pub async fn run(args: &PlanArgs, console: &Console) -> Result<Done, Failure> {
     } else {
         ServerTimes::default()
     };
-    let plan = plan(&request(args, measured)).map_err(|error| Failure::usage(error.to_string()))?;
+    let plan = plan(&request(args, measured)).map_err(|error| SettingsError(error.to_string()))?;
     let fields = json!(plan);
     let text = if args.json {
         format!("{fields:#}\n")

@@ -2,24 +2,26 @@
 
 use serde_json::json;
 
-use super::done::{Done, Failure};
+use super::done::Done;
 use crate::cli::ReplayArgs;
+use crate::error::Error;
 use crate::exit_code::Exit;
-use crate::job::{LoadSettings, Time};
+use crate::job::{LoadSettings, SettingsError, Time};
 use crate::load::{Replayed, replay};
 use crate::report::Console;
 use crate::strategy::StrategyKind;
 
-pub async fn run(args: &ReplayArgs, console: &Console) -> Result<Done, Failure> {
+pub async fn run(args: &ReplayArgs, console: &Console) -> Result<Done, Error> {
     let mut settings = LoadSettings::default();
     settings.strategy = args.strategy.unwrap_or(settings.strategy);
     if let Some(Time(limit)) = args.answer_timeout {
         settings.retries.answer_timeout = limit;
     }
     if settings.strategy == StrategyKind::Discard {
-        return Err(Failure::usage(
-            "--strategy discard writes nothing, so it can replay nothing",
-        ));
+        return Err(SettingsError(
+            "--strategy discard writes nothing, so it can replay nothing".to_string(),
+        )
+        .into());
     }
     let (server, _private) = args.connection.server(console).await?;
     let Replayed {

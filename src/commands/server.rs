@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use super::done::Failure;
 use crate::cli::ConnectionArgs;
 use crate::connect::ConnectSettings;
 use crate::embedded::{Embedded, EmbeddedOptions};
@@ -23,9 +22,8 @@ impl ConnectionArgs {
     ///
     /// # Errors
     /// When they make no sense.
-    pub fn settings(&self) -> Result<ConnectSettings, Failure> {
-        let settings = ConnectSettings::resolve(self.dsn.as_deref(), &environment);
-        Ok(settings.map_err(Error::from)?)
+    pub fn settings(&self) -> Result<ConnectSettings, Error> {
+        Ok(ConnectSettings::resolve(self.dsn.as_deref(), &environment)?)
     }
 
     /// The server to use, and what keeps a private one alive.
@@ -35,7 +33,7 @@ impl ConnectionArgs {
     pub async fn server(
         &self,
         console: &Console,
-    ) -> Result<(ConnectSettings, Option<Embedded>), Failure> {
+    ) -> Result<(ConnectSettings, Option<Embedded>), Error> {
         match &self.embedded {
             Some(dir) => private_server(dir.clone(), console).await,
             None => {
@@ -53,7 +51,7 @@ impl ConnectionArgs {
 pub async fn private_server(
     dir: Option<PathBuf>,
     console: &Console,
-) -> Result<(ConnectSettings, Option<Embedded>), Failure> {
+) -> Result<(ConnectSettings, Option<Embedded>), Error> {
     console.notice("starting a private PostgreSQL server");
     let options = EmbeddedOptions {
         dir,

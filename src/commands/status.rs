@@ -5,13 +5,14 @@ use std::fmt::Write;
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::json;
 
-use super::done::{Done, Failure};
+use super::done::Done;
 use crate::cli::StatusArgs;
 use crate::connect;
+use crate::error::Error;
 use crate::ledger::{self, ImportStatus, LedgerError};
 use crate::report::Console;
 
-pub async fn run(args: &StatusArgs, console: &Console) -> Result<Done, Failure> {
+pub async fn run(args: &StatusArgs, console: &Console) -> Result<Done, Error> {
     let (settings, _private) = args.connection.server(console).await?;
     let mut client = connect::connect(&settings).await?;
     ledger::require(&mut client).await?;

@@ -4,7 +4,7 @@
 use serde_json::Value;
 use tokio_postgres::Transaction;
 
-use super::error::{LedgerError, opening};
+use super::error::LedgerError;
 use super::request::{Request, SourceIdentity, column_names};
 use super::{outcome_columns, spans};
 
@@ -21,8 +21,7 @@ pub(super) async fn enrol(
              WHERE import_id = $1 ORDER BY source",
             &[&import_id],
         )
-        .await
-        .map_err(opening)?;
+        .await?;
     let mut next = rows
         .iter()
         .map(|row| row.get::<_, i32>("source") + 1)
@@ -67,8 +66,7 @@ pub(super) async fn enrol(
                 "INSERT INTO pgrung.sources (import_id, source, name, fingerprint, epoch) VALUES ($1, $2, $3, $4, $5)",
                 &[&import_id, &next, &source.name, &print, &epoch],
             )
-            .await
-            .map_err(opening)?;
+            .await?;
         let copied = match &print {
             Some(print) if request.import_id.is_none() => {
                 adopt(transaction, request, import_id, source, print, next).await?
@@ -93,10 +91,7 @@ async fn check_checksums(
     let sql = format!(
         "SELECT EXISTS (SELECT FROM {spans} WHERE import_id = $1 AND source = $2 AND checksum IS NULL) AS merged"
     );
-    let row = transaction
-        .query_one(&sql, &[&import_id, &source])
-        .await
-        .map_err(opening)?;
+    let row = transaction.query_one(&sql, &[&import_id, &source]).await?;
     if row.get("merged") {
         return Err(LedgerError::Changed(format!(
             "import {import_id}: what it read from stdin was merged in the ledger, so nothing tells whether the same rows come again; leave --import-id out to load what comes now as a new import, or name a new one"
@@ -131,8 +126,7 @@ async fn adopt(
                 &serde_json::json!(request.reading),
             ],
         )
-        .await
-        .map_err(opening)?;
+        .await?;
     let Some(row) = row else { return Ok(false) };
     let (other, their_number): (String, i32) = (row.get("import_id"), row.get("source"));
     let way_out = "--import-id NAME loads it as another import";
@@ -157,15 +151,13 @@ async fn adopt(
     );
     transaction
         .execute(&sql, &[&import_id, &number, &other, &their_number])
-        .await
-        .map_err(opening)?;
+        .await?;
     transaction
         .execute(
             "UPDATE pgrung.sources SET finished_at = now() WHERE import_id = $1 AND source = $2",
             &[&import_id, &number],
         )
-        .await
-        .map_err(opening)?;
+        .await?;
     (request.notify)(&format!(
         "{}: loaded by import {other} already",
         source.name

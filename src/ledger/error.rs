@@ -67,6 +67,9 @@ pub(super) fn refused(doing: &'static str) -> impl Fn(tokio_postgres::Error) -> 
     move |error| LedgerError::Server { doing, error }
 }
 
-pub(super) fn opening(error: tokio_postgres::Error) -> LedgerError {
-    refused("opening the import in the ledger")(error)
+/// Where nothing else is being done, an import is being opened.
+impl From<tokio_postgres::Error> for LedgerError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        refused("opening the import in the ledger")(error)
+    }
 }

@@ -3,7 +3,7 @@
 
 use tokio_postgres::Transaction;
 
-use super::error::{LedgerError, opening};
+use super::error::LedgerError;
 use super::request::Request;
 use crate::source::{Fingerprint, hash};
 
@@ -26,8 +26,7 @@ pub(super) async fn identify(
             "SELECT 1 FROM pgrung.imports WHERE import_id = $1",
             &[&import_id],
         )
-        .await
-        .map_err(opening)?;
+        .await?;
     if found.is_some() {
         return Ok(Identity::Known(import_id));
     }
@@ -79,8 +78,7 @@ async fn same_name(
                  ORDER BY i.run_at DESC",
                 &[&request.target.table, &source.name],
             )
-            .await
-            .map_err(opening)?;
+            .await?;
         for row in rows {
             let (import_id, finished): (String, bool) = (row.get("import_id"), row.get("finished"));
             let Ok(then) = serde_json::from_value::<Fingerprint>(row.get("fingerprint")) else {
@@ -102,8 +100,7 @@ async fn same_name(
                             "UPDATE pgrung.sources SET fingerprint = $3 WHERE import_id = $1 AND name = $2",
                             &[&import_id, &source.name, &serde_json::json!(now)],
                         )
-                        .await
-                        .map_err(opening)?;
+                        .await?;
                     return Ok(Some(import_id));
                 }
                 (finished, grown) => {

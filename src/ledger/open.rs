@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Transaction};
 
 use super::enrol::enrol;
-use super::error::{LedgerError, opening};
+use super::error::LedgerError;
 use super::identify::{Identity, derived_id, identify};
 use super::request::{Request, column_names};
 use super::{Ledger, span_columns, span_of};
@@ -37,10 +37,9 @@ pub async fn open(client: &mut Client, request: &Request<'_>) -> Result<Opened, 
     }
     let pid: i32 = client
         .query_one("SELECT pg_backend_pid() AS pid", &[])
-        .await
-        .map_err(opening)?
+        .await?
         .get("pid");
-    let transaction = client.transaction().await.map_err(opening)?;
+    let transaction = client.transaction().await?;
     let import_id = match identify(&transaction, request).await? {
         Identity::Known(import_id) => import_id,
         Identity::New(import_id) => {
@@ -84,10 +83,9 @@ pub async fn open(client: &mut Client, request: &Request<'_>) -> Result<Opened, 
                 "UPDATE pgrung.imports SET finished_at = NULL WHERE import_id = $1",
                 &[&ledger.import_id],
             )
-            .await
-            .map_err(opening)?;
+            .await?;
     }
-    transaction.commit().await.map_err(opening)?;
+    transaction.commit().await?;
     Ok(Opened {
         ledger,
         known,
@@ -115,8 +113,7 @@ async fn create(
                 &json!(request.reading),
             ],
         )
-        .await
-        .map_err(opening)?;
+        .await?;
     Ok(())
 }
 
@@ -132,8 +129,7 @@ async fn check(
              FROM pgrung.imports WHERE import_id = $1",
             &[&import_id],
         )
-        .await
-        .map_err(opening)?;
+        .await?;
     let Request {
         table,
         target,
@@ -215,12 +211,12 @@ async fn take_over(
                 &[&import_id, &epoch],
             )
             .await?;
-        Ok((epoch, finished))
+        Ok::<_, LedgerError>((epoch, finished))
     };
     tokio::pin!(raise);
     loop {
         match tokio::time::timeout(PATIENCE, &mut raise).await {
-            Ok(result) => return result.map_err(opening),
+            Ok(result) => return result,
             Err(_) => {
                 (request.notify)(&format!(
                     "another run of import {import_id} holds a transaction open; taking over"
@@ -233,8 +229,7 @@ async fn take_over(
                         "SELECT pg_terminate_backend(pid) FROM unnest(pg_blocking_pids($1)) AS pid",
                         &[&pid],
                     )
-                    .await
-                    .map_err(opening)?;
+                    .await?;
             }
         }
     }
@@ -252,28 +247,21 @@ async fn spans(
     );
     let rows = transaction
         .query(&sql, &[&ledger.import_id, &source])
-        .await
-        .map_err(opening)?;
+        .await?;
     Ok(rows.iter().map(span_of).collect())
 }
 
 /// Whether the table holds no row at all; false where this role may not look.
 async fn is_empty(transaction: &Transaction<'_>, table: &str) -> Result<bool, LedgerError> {
-    transaction
-        .batch_execute("SAVEPOINT look")
-        .await
-        .map_err(opening)?;
+    transaction.batch_execute("SAVEPOINT look").await?;
     let sql = format!("SELECT NOT EXISTS (SELECT FROM {table}) AS empty");
     match transaction.query_one(&sql, &[]).await {
         Ok(row) => Ok(row.get("empty")),
         Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-            transaction
-                .batch_execute("ROLLBACK TO look")
-                .await
-                .map_err(opening)?;
+            transaction.batch_execute("ROLLBACK TO look").await?;
             Ok(false)
         }
-        Err(error) => Err(opening(error)),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -289,7 +277,7 @@ async fn forget(client: &mut Client, request: &Request<'_>) -> Result<(), Ledger
         .import_id
         .clone()
         .unwrap_or_else(|| derived_id(request));
-    let transaction = client.transaction().await.map_err(opening)?;
+    let transaction = client.transaction().await?;
     let rows = transaction
         .query(
             "SELECT import_id FROM pgrung.imports WHERE import_id = $1
@@ -303,8 +291,7 @@ async fn forget(client: &mut Client, request: &Request<'_>) -> Result<(), Ledger
                 &request.import_id.is_none(),
             ],
         )
-        .await
-        .map_err(opening)?;
+        .await?;
     for row in rows {
         let old: String = row.get("import_id");
         for table in [
@@ -315,9 +302,9 @@ async fn forget(client: &mut Client, request: &Request<'_>) -> Result<(), Ledger
             "imports",
         ] {
             let sql = format!("DELETE FROM pgrung.{table} WHERE import_id = $1");
-            transaction.execute(&sql, &[&old]).await.map_err(opening)?;
+            transaction.execute(&sql, &[&old]).await?;
         }
         (request.notify)(&format!("import {old} is forgotten"));
     }
-    transaction.commit().await.map_err(opening)
+    Ok(transaction.commit().await?)
 }

@@ -3,7 +3,7 @@
 use tokio_postgres::Client;
 
 use super::Ledger;
-use super::error::{LedgerError, opening};
+use super::error::LedgerError;
 use crate::queue::Identity;
 
 /// An import taken up again without its sources.
@@ -18,15 +18,14 @@ pub struct Resumed {
 /// # Errors
 /// When the ledger does not know it, and what the server says.
 pub async fn resume(client: &mut Client, identity: &Identity) -> Result<Resumed, LedgerError> {
-    let transaction = client.transaction().await.map_err(opening)?;
+    let transaction = client.transaction().await?;
     let row = transaction
         .query_opt(
             "UPDATE pgrung.imports SET epoch = epoch + 1, run_at = now() WHERE import_id = $1
              RETURNING epoch, columns, target_unlogged",
             &[&identity.import_id],
         )
-        .await
-        .map_err(opening)?
+        .await?
         .ok_or_else(|| {
             LedgerError::Unusable(format!(
                 "the spill holds batches of import {}, which the ledger of this database does not know: load them where they belong, or remove the files",
@@ -39,9 +38,8 @@ pub async fn resume(client: &mut Client, identity: &Identity) -> Result<Resumed,
             "UPDATE pgrung.sources SET epoch = $2 WHERE import_id = $1",
             &[&identity.import_id, &epoch],
         )
-        .await
-        .map_err(opening)?;
-    transaction.commit().await.map_err(opening)?;
+        .await?;
+    transaction.commit().await?;
     Ok(Resumed {
         ledger: Ledger {
             import_id: identity.import_id.clone(),

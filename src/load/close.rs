@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Control;
+use super::control::Control;
 use super::control::ControlConnection;
 use super::running::Running;
 use crate::error::Error;

@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Control;
 use super::close::{check_lost, flush};
+use super::control::Control;
 use super::control::ControlConnection;
 use super::running::Running;
 use super::workers::Destination;

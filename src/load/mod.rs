@@ -26,21 +26,11 @@ use self::watch::Watch;
 use crate::connect::ConnectSettings;
 use crate::error::Error;
 use crate::job::LoadSettings;
-use crate::report::{Console, Counters, Summary};
-use crate::stop::Stop;
+use crate::report::{Counters, Summary};
 use crate::target::Target;
 
+pub use control::Control;
 pub use replay::{Replayed, replay};
-
-/// Where a load says what it does, and what stops it.
-#[derive(Debug, Clone, Default)]
-pub struct Control {
-    /// Where notices go.
-    pub console: Console,
-    /// Once set, nothing more is read; what is under way may finish, and the load ends, without an
-    /// error unless by a signal.
-    pub stop: Arc<Stop>,
-}
 
 /// How a load ended.
 #[derive(Debug, Default)]

@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicU64;
 
 use tokio_postgres::Client;
 
-use super::Control;
 use super::columns::{Named, check_copy_format};
+use super::control::Control;
 use super::control::ControlConnection;
 use super::identities::{drop_twins, identities};
 use super::leftovers::load_leftovers;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::Control;
+use super::control::Control;
 use super::running::Running;
 use crate::job::LoadSettings;
 use crate::metrics::{self, Info, Listener, Snapshot, Timing};

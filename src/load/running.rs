@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::Control;
+use super::control::Control;
 use crate::batch::Batch;
 use crate::error::Error;
 use crate::job::LoadSettings;

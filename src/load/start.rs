@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::{FutureExt, TryFutureExt};
 
-use super::Control;
+use super::control::Control;
 use super::engine::{Engine, ReadTask, WriteTask};
 use super::prepare::{Origin, Prepared};
 use super::publish::Displays;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::connect::Pool;
 
-use super::Control;
+use super::control::Control;
 use super::running::Running;
 use crate::job::LoadSettings;
 use crate::ledger::Ledger;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::{Client, CopyInSink, Statement};
 
 use super::binary::{HEADER, RowEncoder, TRAILER};
-use super::{RowSlice, Strategy, WriteError};
+use super::{Pulse, RowSlice, Strategy, WriteError};
 use crate::server_error::copy_line;
 use crate::target::Target;
 
@@ -77,7 +77,7 @@ impl Copy {
             return self.write_text(client, rows).await;
         };
         let all = rows.remaining();
-        let mut copy = self.begin(client, true).await?;
+        let mut copy = self.begin(client, true, rows.pulse()).await?;
         self.declined.clear();
         while let Some(row) = rows.next_row() {
             if encoder.encode(&row, &mut copy.piece) {
@@ -111,7 +111,7 @@ impl Copy {
         client: &Client,
         mut rows: RowSlice<'_>,
     ) -> Result<u64, WriteError> {
-        let mut copy = self.begin(client, false).await?;
+        let mut copy = self.begin(client, false, rows.pulse()).await?;
         while let Some(row) = rows.next_row() {
             self.sent.push(row.index);
             encode_text(row.fields(), &mut copy.piece);
@@ -122,7 +122,12 @@ impl Copy {
         self.finish(copy).await
     }
 
-    async fn begin(&mut self, client: &Client, binary: bool) -> Result<Stream, WriteError> {
+    async fn begin(
+        &mut self,
+        client: &Client,
+        binary: bool,
+        pulse: Pulse,
+    ) -> Result<Stream, WriteError> {
         self.sent.clear();
         let slot = if binary {
             &mut self.binary_statement
@@ -144,7 +149,8 @@ impl Copy {
         if binary {
             piece.extend_from_slice(HEADER);
         }
-        Ok(Stream { sink, piece })
+        pulse.beat();
+        Ok(Stream { sink, piece, pulse })
     }
 
     /// Ends the COPY and finds the record that the server's error names.
@@ -181,6 +187,7 @@ impl Strategy for Copy {
 struct Stream {
     sink: std::pin::Pin<Box<CopyInSink<Bytes>>>,
     piece: Vec<u8>,
+    pulse: Pulse,
 }
 
 impl Stream {
@@ -191,7 +198,9 @@ impl Stream {
             return true;
         }
         let piece = std::mem::replace(&mut self.piece, new_piece());
-        self.sink.send(piece.into()).await.is_ok()
+        let taken = self.sink.send(piece.into()).await.is_ok();
+        self.pulse.beat();
+        taken
     }
 }
 

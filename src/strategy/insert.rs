@@ -42,6 +42,7 @@ impl Insert {
                 slot.insert(client.prepare(&sql).await?)
             }
         };
+        let pulse = rows.pulse();
         self.parameters.fill(rows);
         let (parameters, statement) = (&self.parameters, &*statement);
         // The stream starts and answers the statements in the order of the rows. After a failure
@@ -61,6 +62,7 @@ impl Insert {
         let mut count = 0;
         while let Some(answer) = answers.next().await {
             count += answer?;
+            pulse.beat();
         }
         Ok(count)
     }

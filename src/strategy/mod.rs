@@ -22,7 +22,7 @@ use self::multi_insert::MultiInsert;
 use self::unnest::Unnest;
 
 pub use copy::CopyFormat;
-pub use rows::{Refusal, Refused, Row, RowSlice};
+pub use rows::{Pulse, Refusal, Refused, Row, RowSlice};
 
 use crate::target::Target;
 
@@ -31,7 +31,8 @@ use crate::target::Target;
 pub trait Strategy: Send + Sync {
     /// Writes all rows of the slice or none, inside the caller's transaction. Records that are no
     /// rows are noted as refused in the slice and passed over. Returns the server's own row count.
-    /// Never retries, never commits, never logs values.
+    /// Never retries, never commits, never logs values. Beats the slice's pulse where it waits more
+    /// than once.
     ///
     /// # Errors
     /// What the server or the connection says, with the record at fault where it is known. The

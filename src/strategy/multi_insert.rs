@@ -66,6 +66,7 @@ impl MultiInsert {
     }
 
     async fn write_rows(&mut self, client: &Client, rows: RowSlice<'_>) -> Result<u64, WriteError> {
+        let pulse = rows.pulse();
         self.parameters.fill(rows);
         let most = self.most_rows();
         let mut count = 0;
@@ -80,6 +81,7 @@ impl MultiInsert {
                     error,
                     record: (to - from == 1).then(|| self.parameters.record(from)),
                 })?;
+            pulse.beat();
             from = to;
         }
         Ok(count)

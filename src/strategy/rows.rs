@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::batch::Batch;
 use crate::source::{FieldError, Fields, RowParser};
@@ -15,6 +17,24 @@ pub struct RowSlice<'a> {
     in_order: bool,
     parser: &'a mut RowParser,
     refused: &'a mut Refused,
+    pulse: Pulse,
+}
+
+/// Signs of life of a server in the middle of a write: each answer, and each piece that it takes,
+/// is a beat. Clones are the same pulse.
+#[derive(Debug, Clone, Default)]
+pub struct Pulse(Arc<AtomicU64>);
+
+impl Pulse {
+    /// The server has answered, or taken something.
+    pub fn beat(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// Beats so far.
+    pub(crate) fn beats(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
 }
 
 /// Which records are left.
@@ -37,7 +57,18 @@ impl<'a> RowSlice<'a> {
             in_order: false,
             parser,
             refused,
+            pulse: Pulse::default(),
         }
+    }
+
+    /// The same rows, with a pulse to watch.
+    pub(crate) fn watched(self, pulse: Pulse) -> Self {
+        RowSlice { pulse, ..self }
+    }
+
+    /// To be beaten at each sign of life of the server: the answer timeout begins anew.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// The same rows, to be stored one after the other: which of two rows with the same key is

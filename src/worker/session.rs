@@ -13,7 +13,7 @@ use crate::outcome::Tally;
 use crate::retry::Failure;
 use crate::server_error::copy_column;
 use crate::source::RowParser;
-use crate::strategy::{Refused, RowSlice, Strategy, StrategyFactory};
+use crate::strategy::{Pulse, Refused, RowSlice, Strategy, StrategyFactory, WriteError};
 use crate::target::Target;
 
 /// A connection taken from the pool and the strategy whose statements are prepared on it.
@@ -82,16 +82,23 @@ impl Session {
         parser: &mut RowParser,
         refused: &mut Refused,
     ) -> Result<Written, Failure> {
-        let rows =
-            RowSlice::new(batch, range.clone(), parser, refused).one_after_the_other(in_order);
-        let write = self.strategy.write(&self.client, rows);
-        let stored = match tokio::time::timeout(self.answer_timeout, write).await {
-            Ok(result) => result.map_err(|error| Failure::Server {
-                error: error.error,
-                record: error.record,
-            })?,
-            Err(_) => return Err(Failure::Timeout(self.answer_timeout)),
+        let pulse = Pulse::default();
+        let rows = RowSlice::new(batch, range.clone(), parser, refused)
+            .one_after_the_other(in_order)
+            .watched(pulse.clone());
+        let mut write = self.strategy.write(&self.client, rows);
+        let result = loop {
+            let beats = pulse.beats();
+            match tokio::time::timeout(self.answer_timeout, &mut write).await {
+                Ok(result) => break result,
+                // The limit is for one answer, not for all of a batch.
+                Err(_) if pulse.beats() > beats => {}
+                Err(_) => return Err(Failure::Timeout(self.answer_timeout)),
+            }
         };
+        drop(write);
+        let stored =
+            result.map_err(|WriteError { error, record }| Failure::Server { error, record })?;
         let sent = (range.len() - refused.within(range)) as u64;
         Ok(Written { sent, stored })
     }

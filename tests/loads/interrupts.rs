@@ -260,6 +260,23 @@ fn a_server_that_stops_answering_is_given_up_after_the_answer_timeout() {
 }
 
 #[test]
+fn the_answer_timeout_is_for_one_answer_and_not_for_all_of_a_batch() {
+    let database = Database::with(TABLE);
+    for (strategy, rows_written) in [("insert", 100), ("pipeline", 100), ("multi-insert", 5_000)] {
+        let load = load(&database).flags("--answer-timeout 1s --max-retries 0 --batch-rows 5000");
+        database.slow_down("t", if rows_written == 100 { 20 } else { 500 });
+        database.run("TRUNCATE t");
+        // A batch takes two seconds or more, each answer far less.
+        let ran = load
+            .flags("-j 1 --max-wait 10s --strategy")
+            .arg(strategy)
+            .run_on(rows(1, rows_written));
+        ran.exits(0);
+        assert_eq!(database.count("t"), rows_written, "{strategy}");
+    }
+}
+
+#[test]
 fn ctrl_c_stops_an_embedded_server_and_removes_it() {
     let files = Files::new();
     let tmpdir = files.tmpdir("tmp");
