@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::control::Control;
-use super::control::ControlConnection;
+use super::control::{Control, ControlConnection};
 use super::running::Running;
 use crate::error::Error;
 use crate::job::LoadSettings;

@@ -1,6 +1,5 @@
 //! What controls a load from outside, and the one connection that it has besides those of its
-//! workers. (A take-over from a stopped run
-//! opens a second one for a moment.)
+//! workers. (A take-over from a stopped run opens a second one for a moment.)
 
 use std::sync::Arc;
 

@@ -5,8 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::close::{check_lost, flush};
-use super::control::Control;
-use super::control::ControlConnection;
+use super::control::{Control, ControlConnection};
 use super::running::Running;
 use super::workers::Destination;
 use crate::batch::Batch;

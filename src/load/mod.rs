@@ -16,7 +16,6 @@ mod start;
 mod watch;
 mod workers;
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use self::close::{close, export};
@@ -26,27 +25,12 @@ use self::watch::Watch;
 use crate::connect::ConnectSettings;
 use crate::error::Error;
 use crate::job::LoadSettings;
-use crate::report::{Counters, Summary};
-use crate::target::Target;
 
 pub use control::Control;
 pub use replay::{Replayed, replay};
+pub use running::LoadEnd;
 
-/// How a load ended.
-#[derive(Debug, Default)]
-pub struct LoadEnd {
-    /// What was done, also when it was not all; `None` if nothing had begun.
-    pub summary: Option<Summary>,
-    /// Why not all was done.
-    pub error: Option<Error>,
-    /// What was written, if it came to that.
-    pub(crate) target: Option<Arc<Target>>,
-    pub(crate) counters: Arc<Counters>,
-    /// Rejects among the batches that an earlier run had left on disk.
-    pub leftover_rejects: u64,
-}
-
-/// Loads. Committed rows stay committed whatever happens later; the outcome says how many.
+/// Loads. Committed rows stay committed whatever happens later; the end says how many.
 pub async fn load(server: &ConnectSettings, settings: &LoadSettings, control: &Control) -> LoadEnd {
     let mut connection = ControlConnection::new(server);
     let prepared = tokio::select! {

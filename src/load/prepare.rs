@@ -7,8 +7,7 @@ use std::sync::atomic::AtomicU64;
 use tokio_postgres::Client;
 
 use super::columns::{Named, check_copy_format};
-use super::control::Control;
-use super::control::ControlConnection;
+use super::control::{Control, ControlConnection};
 use super::identities::{drop_twins, identities};
 use super::leftovers::load_leftovers;
 use super::rights::check_rights;

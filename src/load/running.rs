@@ -46,6 +46,20 @@ pub struct Running {
     pub reject_header: Vec<u8>,
 }
 
+/// How a load ended.
+#[derive(Debug, Default)]
+pub struct LoadEnd {
+    /// What was done, also when it was not all; `None` if nothing had begun.
+    pub summary: Option<Summary>,
+    /// Why not all was done.
+    pub error: Option<Error>,
+    /// What was written, if it came to that.
+    pub(crate) target: Option<Arc<Target>>,
+    pub(crate) counters: Arc<Counters>,
+    /// Rejects among the batches that an earlier run had left on disk.
+    pub leftover_rejects: u64,
+}
+
 impl Running {
     /// A load that nobody looks at.
     pub fn unseen(target: Arc<Target>, ledger: Ledger) -> Self {

@@ -46,8 +46,9 @@ impl ServerTimes {
             client.batch_execute("COMMIT").await?;
             commits.push(asked.elapsed());
         }
-        let delay = "SELECT setting::bigint FROM pg_settings WHERE name = 'wal_writer_delay'";
-        let delay: i64 = client.query_one(delay, &[]).await?.get(0);
+        let delay =
+            "SELECT setting::bigint AS delay FROM pg_settings WHERE name = 'wal_writer_delay'";
+        let delay: i64 = client.query_one(delay, &[]).await?.get("delay");
         let round_trip = median(round_trips);
         Ok(ServerTimes {
             round_trip,

@@ -278,10 +278,10 @@ impl Table {
 
 async fn by_sql_name(client: &Client, name: &str) -> Result<Option<Oid>, TableError> {
     match client
-        .query_one("SELECT to_regclass($1)::oid", &[&name])
+        .query_one("SELECT to_regclass($1)::oid AS oid", &[&name])
         .await
     {
-        Ok(row) => Ok(row.get(0)),
+        Ok(row) => Ok(row.get("oid")),
         // Not a name at all as SQL reads it, such as `a-b`; it may still be one as it stands.
         Err(error) if error.as_db_error().is_some() => Ok(None),
         Err(error) => Err(error.into()),
