@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::connect::ConnectError;
 use crate::server_error;
+use crate::strategy::WriteError;
 
 /// Why a transaction failed.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,8 @@ pub enum Failure {
         error: tokio_postgres::Error,
         /// The record it named (0-based, within the batch).
         record: Option<usize>,
+        /// Whether the statement was refused before any row was sent.
+        before_rows: bool,
     },
     /// No connection could be made.
     #[error("{0}")]
@@ -36,6 +39,16 @@ pub enum Failure {
         /// Rows the server says it stored.
         stored: u64,
     },
+}
+
+impl From<WriteError> for Failure {
+    fn from(error: WriteError) -> Self {
+        Failure::Server {
+            error: error.error,
+            record: error.record,
+            before_rows: error.before_rows,
+        }
+    }
 }
 
 /// What to do about a failure.
@@ -80,12 +93,14 @@ impl Failure {
             Failure::Timeout(_) | Failure::Vanished => Action::Retry(Pace::Backoff),
             Failure::Connect(error) => connecting(error),
             Failure::Count { .. } => Action::Stop,
-            Failure::Server { error, .. } => match error.as_db_error() {
+            Failure::Server {
+                error, before_rows, ..
+            } => match error.as_db_error() {
                 None => Action::Retry(Pace::Backoff),
-                Some(server) => {
-                    let row_security = server.routine() == Some("ExecWithCheckOptions");
-                    action(server.code().code(), row_security)
-                }
+                Some(server) => match action(server.code().code()) {
+                    Action::FindRow if *before_rows => Action::Stop,
+                    action => action,
+                },
             },
         }
     }
@@ -101,15 +116,43 @@ impl Failure {
         }
     }
 
+    /// Whether one of the rows may be at fault. `in_vain`: also where the code names a fault that
+    /// passes, because it did not.
+    pub(crate) fn may_be_a_row(&self, in_vain: bool) -> bool {
+        match self {
+            Failure::Server {
+                error,
+                before_rows: false,
+                ..
+            } => error
+                .as_db_error()
+                .is_some_and(|server| match action(server.code().code()) {
+                    Action::FindRow => true,
+                    Action::Retry(_) | Action::RetrySmaller(_) => in_vain,
+                    Action::Stop => false,
+                }),
+            _ => false,
+        }
+    }
+
+    /// Whether the code alone says that a value is at fault. Of any other only the statement
+    /// without rows tells whether it is a row that fails alone, or the statement with every row.
+    pub(crate) fn names_a_value(&self) -> bool {
+        self.sqlstate().is_some_and(|code| {
+            code.get(..2)
+                .is_some_and(|class| ["22", "23", "44", "P0", "38", "39"].contains(&class))
+        })
+    }
+
     /// Whether the connection is good for a rollback and more; all else is thrown away.
     pub(crate) fn keeps_connection(&self) -> bool {
         matches!(self.action(), Action::FindRow)
     }
 }
 
-/// The table: exact codes before classes. `row_security`: the refusal comes from a policy's check
-/// of one row.
-pub fn action(sqlstate: &str, row_security: bool) -> Action {
+/// The table: exact codes before classes. A code that it does not know may be anybody's, a
+/// trigger's or an input function's: whether a row is to blame is found out, not looked up.
+pub fn action(sqlstate: &str) -> Action {
     use Action::{FindRow, Retry, RetrySmaller, Stop};
     use Pace::{AtOnce, Backoff, Few, Long};
     let class = sqlstate.get(..2).unwrap_or("");
@@ -125,12 +168,13 @@ pub fn action(sqlstate: &str, row_security: bool) -> Action {
         "XX000" => Retry(Few(2)),
         // Our own encoder wrote something that is not COPY's format.
         "22P04" => Stop,
-        "21000" | "44000" | "54000" | "54001" | "27000" => FindRow,
-        "42501" if row_security => FindRow,
+        // Statements that are gone: a pooler, or a bug of ours.
+        "26000" | "42P05" => Stop,
+        "53400" | "55P02" | "55P04" | "57P04" | "XX001" | "XX002" => Stop,
         _ => match class {
-            "22" | "23" | "P0" | "38" | "39" => FindRow,
             "58" => Retry(Few(3)),
-            _ => Stop,
+            "" | "24" | "25" | "28" | "2D" | "3B" | "3D" | "F0" => Stop,
+            _ => FindRow,
         },
     }
 }
@@ -139,7 +183,7 @@ pub fn action(sqlstate: &str, row_security: bool) -> Action {
 pub fn may_pass(error: &tokio_postgres::Error) -> bool {
     error
         .as_db_error()
-        .is_none_or(|server| matches!(action(server.code().code(), false), Action::Retry(_)))
+        .is_none_or(|server| matches!(action(server.code().code()), Action::Retry(_)))
 }
 
 /// Whether a connection may be made a little later.
@@ -149,7 +193,7 @@ pub fn connecting_may_pass(error: &ConnectError) -> bool {
 
 fn connecting(error: &ConnectError) -> Action {
     match (error.last(), error.sqlstate()) {
-        (_, Some(code)) => action(code.code(), false),
+        (_, Some(code)) => action(code.code()),
         (
             ConnectError::Unreachable { .. }
             | ConnectError::Timeout { .. }
@@ -200,7 +244,7 @@ mod tests {
             ("28P01", Stop),
             ("28000", Stop),
             ("3D000", Stop),
-            ("3F000", Stop),
+            ("3F000", FindRow),
             ("08000", Retry(Backoff)),
             ("08001", Retry(Backoff)),
             ("08003", Retry(Backoff)),
@@ -232,7 +276,7 @@ mod tests {
             ("57P02", Retry(Backoff)),
             ("57P03", Retry(Backoff)),
             ("53400", Stop),
-            ("55000", Stop),
+            ("55000", FindRow),
             ("55P02", Stop),
             ("55P04", Stop),
             ("57P04", Stop),
@@ -254,21 +298,22 @@ mod tests {
             ("44000", FindRow),
             ("54000", FindRow),
             ("54001", FindRow),
-            ("54011", Stop),
-            ("54023", Stop),
+            ("54011", FindRow),
+            ("54023", FindRow),
             ("P0001", FindRow),
             ("27000", FindRow),
             ("38000", FindRow),
             ("39000", FindRow),
-            ("42501", Stop),
-            ("42P01", Stop),
-            ("0A000", Stop),
+            ("42501", FindRow),
+            ("42P01", FindRow),
+            ("0A000", FindRow),
+            ("42601", FindRow),
+            ("ZZ001", FindRow),
             ("", Stop),
         ];
         for (sqlstate, expected) in table {
-            assert_eq!(action(sqlstate, false), *expected, "{sqlstate}");
+            assert_eq!(action(sqlstate), *expected, "{sqlstate}");
         }
-        assert_eq!(action("42501", true), FindRow);
     }
 
     #[test]

@@ -24,7 +24,11 @@ pub async fn run(args: &LoadArgs, console: &Console, stop: &Arc<Stop>) -> Result
         console: console.clone(),
         stop: stop.clone(),
     };
-    Ok(done(load(&server, &settings, &control).await))
+    let mut done = done(load(&server, &settings, &control).await);
+    if done.fields.is_empty() {
+        done.fields = nothing(args);
+    }
+    Ok(done)
 }
 
 /// The fields of a load that ended before it began: whoever reads them finds them all.

@@ -258,6 +258,7 @@ impl Backend {
             .map_err(|error| Failure::Server {
                 error,
                 record: None,
+                before_rows: false,
             })
     }
 }

@@ -127,6 +127,7 @@ impl Replay {
             deferrable: self.deferrable,
             target: &self.target,
             can_copy: self.can_copy,
+            in_vain: false,
             stop_at_first: false,
             most_alike: None,
         };

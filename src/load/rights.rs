@@ -25,11 +25,7 @@ pub async fn check_rights(
     let result = match strategy {
         StrategyKind::Discard => Ok(()),
         StrategyKind::Copy => copy_nothing(client, target).await,
-        _ => {
-            let nulls = vec!["NULL"; target.columns.len()].join(", ");
-            let sql = format!("{} SELECT {nulls} WHERE false", target.insert_into());
-            client.batch_execute(&sql).await
-        }
+        _ => client.batch_execute(&target.insert_nothing()).await,
     };
     if result.is_ok() {
         client.batch_execute("ROLLBACK").await.map_err(&refused)?;

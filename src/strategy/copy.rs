@@ -90,7 +90,7 @@ impl Copy {
             }
         }
         copy.piece.extend_from_slice(TRAILER);
-        let mut count = self.finish(copy).await?;
+        let mut count = self.finish(client, copy).await?;
         if !self.declined.is_empty() {
             let declined = std::mem::take(&mut self.declined);
             if self.may_give_up && declined.len() * 2 > all {
@@ -119,7 +119,7 @@ impl Copy {
                 break;
             }
         }
-        self.finish(copy).await
+        self.finish(client, copy).await
     }
 
     async fn begin(
@@ -144,7 +144,12 @@ impl Copy {
                 slot.insert(client.prepare(&sql).await?)
             }
         };
-        let sink = Box::pin(client.copy_in::<_, Bytes>(statement).await?);
+        let begun = client.copy_in::<_, Bytes>(statement).await;
+        let sink = Box::pin(begun.map_err(|error| WriteError {
+            error,
+            record: None,
+            before_rows: true,
+        })?);
         let mut piece = new_piece();
         if binary {
             piece.extend_from_slice(HEADER);
@@ -154,19 +159,32 @@ impl Copy {
     }
 
     /// Ends the COPY and finds the record that the server's error names.
-    async fn finish(&self, mut stream: Stream) -> Result<u64, WriteError> {
+    async fn finish(&self, client: &Client, mut stream: Stream) -> Result<u64, WriteError> {
         if !stream.piece.is_empty() {
             // If the server has ended the COPY, `finish` tells why.
             let _ = stream.sink.send(stream.piece.into()).await;
         }
-        stream.sink.as_mut().finish().await.map_err(|error| {
-            let line = error
-                .as_db_error()
-                .and_then(|server| copy_line(server, &self.target.table));
-            let record = line.and_then(|line| self.sent.get(line.checked_sub(1)?).copied());
-            WriteError { error, record }
+        let error = match stream.sink.as_mut().finish().await {
+            Ok(count) => return Ok(count),
+            Err(error) => error,
+        };
+        let server = error.as_db_error();
+        let line = server.and_then(|server| copy_line(server, &self.target.table));
+        let before_rows = server.is_some() && line.is_none() && has_answered_early(client).await;
+        Err(WriteError {
+            record: line.and_then(|line| self.sent.get(line.checked_sub(1)?).copied()),
+            before_rows,
+            error,
         })
     }
+}
+
+/// Whether the server refused a COPY before it had read a byte of it, as a trigger for the
+/// statement may: then it has answered twice, to the Sync behind Execute and to the one behind the
+/// rows, and every further answer is that to the question before. In step it refuses the question,
+/// because the transaction is aborted, or answers it.
+async fn has_answered_early(client: &Client) -> bool {
+    matches!(client.simple_query("SELECT 1").await, Ok(answer) if answer.is_empty())
 }
 
 impl Strategy for Copy {

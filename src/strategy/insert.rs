@@ -55,6 +55,7 @@ impl Insert {
                         answer.map_err(|error| WriteError {
                             error,
                             record: Some(parameters.record(row)),
+                            before_rows: false,
                         })
                     })
             })

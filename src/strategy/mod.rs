@@ -59,6 +59,9 @@ pub struct WriteError {
     /// The record that the server named (0-based, within the batch). A hint: the record is bad
     /// only if it fails alone.
     pub record: Option<usize>,
+    /// Whether the statement was refused before any row was sent. The connection is then good for
+    /// nothing more.
+    pub before_rows: bool,
 }
 
 impl From<tokio_postgres::Error> for WriteError {
@@ -66,6 +69,7 @@ impl From<tokio_postgres::Error> for WriteError {
         WriteError {
             error,
             record: None,
+            before_rows: false,
         }
     }
 }

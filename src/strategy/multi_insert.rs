@@ -80,6 +80,7 @@ impl MultiInsert {
                 .map_err(|error| WriteError {
                     error,
                     record: (to - from == 1).then(|| self.parameters.record(from)),
+                    before_rows: false,
                 })?;
             pulse.beat();
             from = to;

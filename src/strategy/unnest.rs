@@ -105,6 +105,7 @@ impl Unnest {
             .map_err(|error| WriteError {
                 error,
                 record: (count == 1).then_some(first),
+                before_rows: false,
             })
     }
 }

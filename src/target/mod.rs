@@ -28,6 +28,12 @@ impl Target {
             .join(", ")
     }
 
+    /// An INSERT that brings no row.
+    pub(crate) fn insert_nothing(&self) -> String {
+        let nulls = vec!["NULL"; self.columns.len()].join(", ");
+        format!("{} SELECT {nulls} WHERE false", self.insert_into())
+    }
+
     /// Names of the columns, and whether each takes JSON.
     pub fn json_columns(&self) -> Vec<(String, bool)> {
         self.columns

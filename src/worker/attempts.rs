@@ -25,6 +25,8 @@ pub struct Attempts {
     records: usize,
     /// Whether to write in pieces behind savepoints and look for bad rows.
     pub careful: bool,
+    /// Whether retries did not help, so that a row may be to blame whatever the code says.
+    pub in_vain: bool,
     /// Most records of one statement.
     pub piece: usize,
 }
@@ -50,6 +52,7 @@ impl Attempts {
             few: 0,
             records,
             careful: false,
+            in_vain: false,
             piece: records,
         }
     }
@@ -74,7 +77,7 @@ impl Attempts {
         if let Pace::Few(most) = pace {
             self.few += 1;
             if self.few > most {
-                return Next::GiveUp;
+                return self.blame_a_row(failure);
             }
         }
         let wait = pause(pace, self.retries + 1);
@@ -82,9 +85,20 @@ impl Attempts {
         if self.retries < self.limits.max_retries && in_time {
             self.retries += 1;
             Next::Wait(wait)
+        } else if in_time {
+            self.blame_a_row(failure)
         } else {
             Next::GiveUp
         }
+    }
+
+    /// After the last retry: one more try that takes any refusal for a row's, once.
+    fn blame_a_row(&mut self, failure: &Failure) -> Next {
+        if self.in_vain || !failure.may_be_a_row(true) {
+            return Next::GiveUp;
+        }
+        (self.careful, self.in_vain) = (true, true);
+        Next::Again
     }
 
     /// Why there is no further try.

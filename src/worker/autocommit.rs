@@ -8,9 +8,15 @@ use super::transaction::tally;
 use super::{DeliveryError, Ended, InFlight, Job};
 use crate::batch::Batch;
 use crate::outcome::Tally;
-use crate::retry::{Action, Failure};
+use crate::retry::Failure;
 use crate::source::RowParser;
 use crate::strategy::Refused;
+
+/// Whether the row is to blame, and not the statement with any row.
+async fn is_the_rows(session: &Session, job: &Job, failure: &Failure) -> bool {
+    failure.may_be_a_row(false)
+        && (failure.names_a_value() || session.execute(&job.target.insert_nothing()).await.is_ok())
+}
 
 /// Asks for the column at fault, in a transaction of its own.
 async fn probe(
@@ -56,7 +62,7 @@ impl Job {
                     self.counters.commit.record(begun.elapsed());
                     total += written;
                 }
-                Err(failure) if failure.action() == Action::FindRow => {
+                Err(failure) if is_the_rows(session, self, &failure).await => {
                     let mut refusal = isolate::refusal(&failure, &self.target.table);
                     if self.can_copy
                         && refusal.column.is_none()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::session::{Session, Written};
 use crate::batch::Batch;
-use crate::retry::{Action, Failure};
+use crate::retry::Failure;
 use crate::server_error::{copy_column, one_line};
 use crate::source::RowParser;
 use crate::strategy::{Refusal, Refused};
@@ -26,6 +26,8 @@ pub struct Isolation<'a> {
     pub target: &'a Arc<Target>,
     /// Whether COPY takes the table, so that it can be asked for a column's name.
     pub can_copy: bool,
+    /// Whether a row may be to blame for a fault that should have passed and did not.
+    pub in_vain: bool,
     /// Whether the first bad row ends it all.
     pub stop_at_first: bool,
     /// At the beginning of a load: if so many rows at its head are refused alike, it ends.
@@ -79,11 +81,15 @@ impl Isolation<'_> {
                     piece = piece.saturating_mul(2).min(self.piece.max(1));
                     continue;
                 }
-                Err(failure) if failure.action() == Action::FindRow => failure,
+                Err(failure) if failure.may_be_a_row(self.in_vain) => failure,
                 Err(failure) => return Err(failure),
             };
             let rows = range.len() - refused.within(range.clone());
             if rows == 1 {
+                if !failure.names_a_value() && !session.takes_no_rows(self.target).await? {
+                    // It fails with any row and with none: not this one is to blame.
+                    return Err(failure);
+                }
                 let index = range.clone().find(|index| !refused.contains(*index));
                 let index = index.unwrap_or(range.start);
                 let mut refusal = refusal(&failure, &self.target.table);
@@ -153,7 +159,7 @@ impl Isolation<'_> {
         }
         match &result {
             Ok(_) => session.execute("RELEASE pgrung").await?,
-            Err(failure) if failure.keeps_connection() => {
+            Err(failure) if failure.may_be_a_row(self.in_vain) => {
                 session
                     .execute("ROLLBACK TO pgrung; RELEASE pgrung")
                     .await?;
@@ -192,7 +198,7 @@ impl Isolation<'_> {
                     .await
                 {
                     Ok(written) => *total += written,
-                    Err(failure) if failure.action() == Action::FindRow => {
+                    Err(failure) if failure.may_be_a_row(self.in_vain) => {
                         refused.insert(index, refusal);
                     }
                     Err(failure) => return Err(failure),

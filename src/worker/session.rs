@@ -13,7 +13,7 @@ use crate::outcome::Tally;
 use crate::retry::Failure;
 use crate::server_error::copy_column;
 use crate::source::RowParser;
-use crate::strategy::{Pulse, Refused, RowSlice, Strategy, StrategyFactory, WriteError};
+use crate::strategy::{Pulse, Refused, RowSlice, Strategy, StrategyFactory};
 use crate::target::Target;
 
 /// A connection taken from the pool and the strategy whose statements are prepared on it.
@@ -97,8 +97,7 @@ impl Session {
             }
         };
         drop(write);
-        let stored =
-            result.map_err(|WriteError { error, record }| Failure::Server { error, record })?;
+        let stored = result.map_err(Failure::from)?;
         let sent = (range.len() - refused.within(range)) as u64;
         Ok(Written { sent, stored })
     }
@@ -138,6 +137,7 @@ impl Session {
                     .as_db_error()
                     .and_then(|server| copy_column(server, &target.table));
                 let failure = Failure::Server {
+                    before_rows: error.before_rows,
                     error: error.error,
                     record: None,
                 };
@@ -150,6 +150,19 @@ impl Session {
         self.execute("ROLLBACK TO pgrung_probe; RELEASE pgrung_probe")
             .await?;
         Ok(column)
+    }
+
+    /// Whether the target takes the statement when it brings no row. The transaction is as before
+    /// afterwards.
+    ///
+    /// # Errors
+    /// A failure that is not the server's refusal.
+    pub async fn takes_no_rows(&self, target: &Target) -> Result<bool, Failure> {
+        self.execute("SAVEPOINT pgrung_probe").await?;
+        let asked = self.execute(&target.insert_nothing()).await;
+        self.execute("ROLLBACK TO pgrung_probe; RELEASE pgrung_probe")
+            .await?;
+        Ok(asked.is_ok())
     }
 
     /// What the strategy has to say about its latest write, once.
@@ -206,6 +219,7 @@ async fn answered<T>(
         Ok(result) => result.map_err(|error| Failure::Server {
             error,
             record: None,
+            before_rows: false,
         }),
         Err(_) => Err(Failure::Timeout(limit)),
     }

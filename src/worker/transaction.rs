@@ -192,6 +192,7 @@ impl Transaction<'_> {
                 deferrable: job.deferrable,
                 target: &job.target,
                 can_copy: job.can_copy,
+                in_vain: attempts.in_vain,
                 stop_at_first: job.on_error == OnError::Stop,
                 most_alike: job.is_at_start(batch).then_some(MOST_ALIKE),
             };

@@ -181,3 +181,89 @@ fn a_server_that_speaks_another_language_is_understood() {
         }
     }
 }
+
+/// Column type or constraint, a good value and a bad one, the SQLSTATE of the bad one. None of these
+/// codes is about data by its class; each is found out by failing alone.
+const ODD: [(&str, &str, &str, &str); 12] = [
+    ("tsquery", "a & b", "a & ", "42601"),
+    ("jsonpath", "$.a", "$.", "42601"),
+    ("ltree", "a.b", "a..b", "42601"),
+    // From 16 on it is 42601.
+    ("hstore", "a=>1", "a", "XX000 42601"),
+    ("regclass", "pg_class", "no_such_table", "42P01"),
+    ("regtype", "int4", "no_such_type", "42704"),
+    ("regproc", "now", "no_such_function", "42883"),
+    ("regnamespace", "public", "no_such_schema", "3F000"),
+    ("text CHECK (judge(v, 'ZZ001'))", "good", "bad", "ZZ001"),
+    ("text CHECK (judge(v, '42501'))", "good", "bad", "42501"),
+    ("text CHECK (judge(v, '0A000'))", "good", "bad", "0A000"),
+    ("text CHECK (judge(v, '40001'))", "good", "bad", "40001"),
+];
+
+#[test]
+fn a_row_is_to_blame_when_it_fails_alone_whatever_its_code() {
+    let database = Database::with(
+        "CREATE EXTENSION ltree; CREATE EXTENSION hstore;
+         CREATE FUNCTION judge(v text, code text) RETURNS bool LANGUAGE plpgsql AS
+             $$ BEGIN IF v = 'bad' THEN RAISE 'no' USING ERRCODE = code; END IF; RETURN true; END $$",
+    );
+    for (number, (kind, good, bad, code)) in ODD.into_iter().enumerate() {
+        for strategy in STRATEGIES {
+            let table = format!("odd_{number}_{}", strategy.replace('-', "_"));
+            database.run(&format!("CREATE TABLE {table} (id int, v {kind})"));
+            let line = |id: usize| {
+                let value = if id % 20 == 7 { bad } else { good };
+                format!("{id},\"{}\"\n", value.replace('"', "\"\""))
+            };
+            let load = database
+                .load_once(&table)
+                .flags("--no-header --columns id,v -j 1");
+            // A fault that ought to pass is retried first, so let that be quick.
+            let load = load.flags("--max-retries 3 --batch-rows 40 --strategy");
+            let ran = load
+                .arg(strategy)
+                .run_on((1..=80).map(line).collect::<String>());
+            assert_eq!(ran.code, Some(3), "{kind}, {strategy}: {ran}");
+            assert_eq!(ran.rows("loaded"), 76, "{kind}, {strategy}: {ran}");
+            let rejects = database.lines(&format!(
+                "SELECT DISTINCT sqlstate FROM pgrung.rejects JOIN pgrung.imports USING (import_id)
+                 WHERE target LIKE '%\"{table}\"'"
+            ));
+            assert_eq!(rejects.len(), 1, "{kind}, {strategy}: {ran}");
+            assert!(code.contains(&rejects[0]), "{kind}, {strategy}: {ran}");
+        }
+    }
+}
+
+#[test]
+fn a_statement_that_fails_with_any_row_blames_none_of_them() {
+    let database = Database::with(
+        "CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN
+                 IF (SELECT count(*) FROM door) > 0 THEN
+                     RAISE 'the table is closed' USING ERRCODE = 'ZZ002';
+                 END IF;
+                 RETURN NULL;
+             END $$;
+         CREATE TABLE door (id int)",
+    );
+    for strategy in STRATEGIES {
+        let table = format!("closed_{}", strategy.replace('-', "_"));
+        database.run(&format!(
+            "CREATE TABLE {table} (id int);
+             CREATE TRIGGER never BEFORE INSERT ON {table} EXECUTE FUNCTION never();
+             CREATE FUNCTION close_{table}() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN INSERT INTO door VALUES (1); RETURN NULL; END $$;
+             CREATE TRIGGER then_close AFTER INSERT ON {table} FOR EACH ROW
+                 WHEN (new.id = 2) EXECUTE FUNCTION close_{table}();
+             TRUNCATE door"
+        ));
+        let load = database
+            .load_once(&table)
+            .flags("--no-header -j 1 --batch-rows 2 --strategy");
+        let ran = load.arg(strategy).run_on("1\n2\n3\n4\n5\n");
+        ran.exits(1).says(&["ZZ002", "the table is closed"]);
+        assert_eq!(ran.rows("rejected"), 0, "{ran}");
+        assert_eq!(database.count(&table), 2, "{strategy}: {ran}");
+    }
+}
