@@ -150,7 +150,8 @@ pub use load::{Control, LoadEnd, load};
 pub use outcome::{Outcome, Rows, Tally};
 pub use queue::Overflow;
 pub use report::{
-    Batches, Bottleneck, Bound, Console, LatencyMillis, LogFormat, ProgressMode, Summary,
+    Batches, Bottleneck, Bound, Console, LatencyMillis, LogFormat, ProgressMode, RejectReason,
+    Summary,
 };
 pub use source::{Compression, Format, Input, ReadOptions, Stream};
 pub use stop::Stop;

@@ -129,6 +129,7 @@ impl Running {
             workers: settings.workers(),
             balanced: rows.balanced(),
             rows,
+            reject_reasons: counters.reasons.all(),
             bytes_read: self.taken.load(Relaxed),
             elapsed_seconds: seconds,
             rows_per_second: rows.tally.loaded() as f64 / seconds.max(f64::EPSILON),

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use super::Latency;
+use super::{Latency, Reasons};
 use crate::outcome::{Outcome, Rows, Tally};
 use crate::span::Span;
 use crate::window::FlushReason;
@@ -52,6 +52,8 @@ pub struct Counters {
     /// Time that workers waited for batches, in microseconds, all workers together.
     pub idle_micros: Count,
     pub bytes: Count,
+    /// Why rows were rejected by this run.
+    pub reasons: Reasons,
     /// From BEGIN to the answer to COMMIT.
     pub commit: Latency,
     /// From the first row of a batch to its commit.

@@ -4,6 +4,7 @@ mod console;
 mod counters;
 mod latency;
 mod progress;
+mod reasons;
 mod summary;
 mod verdict;
 
@@ -11,5 +12,6 @@ pub use console::{Console, LogFormat};
 pub use counters::{Batches, Counters};
 pub use latency::{Latency, LatencyMillis};
 pub use progress::{Progress, ProgressMode};
+pub use reasons::{Reasons, RejectReason};
 pub use summary::Summary;
 pub use verdict::{Bottleneck, Bound, Looks, Observed};

@@ -6,9 +6,12 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
-use super::{Batches, Bottleneck, LatencyMillis};
+use super::{Batches, Bottleneck, LatencyMillis, RejectReason};
 use crate::outcome::{Outcome, Rows};
 use crate::window::FlushReason;
+
+/// Reasons for rejects that people are shown; `--summary` has more of them.
+const SHOWN_REASONS: usize = 5;
 
 /// What a load did. The names of the fields are those of `--summary`.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -23,6 +26,8 @@ pub struct Summary {
     pub workers: usize,
     /// Where every row read went.
     pub rows: Rows,
+    /// Why rows were rejected by this run, the commonest reason first.
+    pub reject_reasons: Vec<RejectReason>,
     /// Bytes taken from the sources, as stored.
     pub bytes_read: u64,
     /// Wall-clock time of the load.
@@ -60,6 +65,13 @@ impl fmt::Display for Summary {
             if self.workers == 1 { "" } else { "s" },
         )?;
         self.write_rows(f)?;
+        for reason in self.reject_reasons.iter().take(SHOWN_REASONS) {
+            writeln!(f, "  rejected {reason}")?;
+        }
+        let rest = self.reject_reasons.len().saturating_sub(SHOWN_REASONS);
+        if rest > 0 {
+            writeln!(f, "  rejected for {rest} other reasons as well")?;
+        }
         writeln!(f, "  read     {}", HumanBytes(self.bytes_read))?;
         if self.batches.count() > 0 {
             self.write_batches(f)?;

@@ -20,7 +20,7 @@ use crate::ledger::{Backend, Ledger};
 use crate::outcome::Tally;
 use crate::queue::SpillQueue;
 use crate::reject_file::RejectFile;
-use crate::report::{Console, Counters};
+use crate::report::{Console, Counters, RejectReason};
 use crate::retry::Failure;
 use crate::source::RowParser;
 use crate::stop::Stop;
@@ -136,6 +136,7 @@ struct Receipt {
     bytes: u64,
     opened: Instant,
     tally: Tally,
+    reasons: Vec<RejectReason>,
 }
 
 impl Worker {
@@ -292,7 +293,9 @@ impl Job {
             bytes,
             opened,
             tally,
+            reasons,
         } = receipt;
+        self.counters.reasons.add(reasons);
         self.counters.wait.record(opened.elapsed());
         in_flight.settle(tally.total());
         self.counters.batch(*reason, *fill, *tally, *bytes);

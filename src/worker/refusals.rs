@@ -5,6 +5,7 @@ use super::{DeliveryError, Job, OnError, RowError};
 use crate::batch::Batch;
 use crate::outcome::Outcome;
 use crate::reject_file::Reason;
+use crate::report::{Reasons, RejectReason};
 use crate::strategy::{Refusal, Refused};
 
 /// If the first so many records of a load are all refused alike, the fault lies with the table or
@@ -79,6 +80,18 @@ impl Job {
     /// Whether this batch begins the load and nothing is loaded yet.
     pub(super) fn is_at_start(&self, batch: &Batch) -> bool {
         batch.first_record == 1 && self.counters.tally().loaded() == 0
+    }
+
+    /// Why rows were refused, in groups.
+    pub(super) fn reasons(&self, batch: &Batch, refused: &Refused) -> Vec<RejectReason> {
+        let reasons = Reasons::default();
+        for (index, refusal) in refused.iter() {
+            let column = refusal.column_name(&self.target);
+            reasons.count(&refusal.sqlstate, column, &refusal.message, || {
+                format!("{}, {}", self.sources[batch.source], batch.position(index))
+            });
+        }
+        reasons.all()
     }
 
     /// Without a ledger, bad rows go to a file once the good ones are committed.

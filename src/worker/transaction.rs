@@ -70,6 +70,7 @@ impl Worker {
             bytes: batch.bytes().len() as u64,
             opened: batch.opened,
             tally,
+            reasons: job.reasons(batch, &refused),
         })
     }
 

@@ -1,0 +1,150 @@
+//! Why rows were rejected, in groups: a count and one example each.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Mutex;
+
+use indicatif::HumanCount;
+use serde::Serialize;
+
+/// Groups that are kept apart; what comes after them is counted together.
+const MOST_GROUPS: usize = 100;
+
+/// One reason with all rows that it kept out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RejectReason {
+    /// The server's code, or the one it would have given.
+    pub sqlstate: String,
+    /// The column at fault, where it is known.
+    pub column: Option<String>,
+    /// The message without the value that it quotes.
+    pub message: String,
+    /// Rows rejected for it.
+    pub count: u64,
+    /// The first of them: its source, its place and the whole message.
+    pub example: String,
+}
+
+type Key = (String, Option<String>, String);
+
+/// The reasons of a load so far.
+#[derive(Debug, Default)]
+pub struct Reasons(Mutex<BTreeMap<Key, RejectReason>>);
+
+impl Reasons {
+    /// Counts one row that was refused with these words; its place is asked for if it is the first
+    /// of its group.
+    pub fn count(
+        &self,
+        sqlstate: &str,
+        column: Option<&str>,
+        message: &str,
+        place: impl FnOnce() -> String,
+    ) {
+        // The server quotes the value at the end, behind a colon.
+        let general = message
+            .split_once(": \"")
+            .map_or(message, |(general, _)| general);
+        self.group(sqlstate, column, general, 1, || {
+            format!("{}: {message}", place())
+        });
+    }
+
+    /// Adds what was counted elsewhere.
+    pub fn add(&self, reasons: &[RejectReason]) {
+        for reason in reasons {
+            let (column, count) = (reason.column.as_deref(), reason.count);
+            self.group(&reason.sqlstate, column, &reason.message, count, || {
+                reason.example.clone()
+            });
+        }
+    }
+
+    fn group(
+        &self,
+        sqlstate: &str,
+        column: Option<&str>,
+        message: &str,
+        count: u64,
+        example: impl FnOnce() -> String,
+    ) {
+        let Ok(mut groups) = self.0.lock() else {
+            return;
+        };
+        let mut key: Key = (sqlstate.into(), column.map(Into::into), message.into());
+        if groups.len() >= MOST_GROUPS && !groups.contains_key(&key) {
+            key = (String::new(), None, "other reasons".to_string());
+        }
+        let group = groups
+            .entry(key)
+            .or_insert_with_key(|(sqlstate, column, message)| RejectReason {
+                sqlstate: sqlstate.clone(),
+                column: column.clone(),
+                message: message.clone(),
+                count: 0,
+                example: example(),
+            });
+        group.count += count;
+    }
+
+    /// The reasons, the commonest first.
+    pub fn all(&self) -> Vec<RejectReason> {
+        let groups = self.0.lock();
+        let mut all: Vec<_> =
+            groups.map_or(Vec::new(), |groups| groups.values().cloned().collect());
+        all.sort_by_key(|reason| std::cmp::Reverse(reason.count));
+        all
+    }
+}
+
+impl fmt::Display for RejectReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} x ", HumanCount(self.count))?;
+        match (self.sqlstate.as_str(), &self.column) {
+            ("", _) => f.write_str(&self.message)?,
+            (sqlstate, None) => f.write_str(sqlstate)?,
+            (sqlstate, Some(column)) => write!(f, "{sqlstate} in \"{column}\"")?,
+        }
+        write!(f, ", the first in {}", self.example)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_differ_in_the_value_only_are_one_reason() {
+        let reasons = Reasons::default();
+        reasons.count("23505", None, "duplicate key", || "record 1".to_string());
+        for (value, place) in [("x", "record 2"), ("y", "record 9")] {
+            let message = format!("invalid input syntax for type integer: \"{value}\"");
+            reasons.count("22P02", Some("id"), &message, || place.to_string());
+        }
+        let total = Reasons::default();
+        total.add(&reasons.all());
+        total.add(&reasons.all());
+        let all = total.all();
+        assert_eq!(
+            all[0].to_string(),
+            "4 x 22P02 in \"id\", the first in record 2: invalid input syntax for type integer: \"x\""
+        );
+        assert_eq!((all.len(), all[1].count), (2, 2));
+    }
+
+    #[test]
+    fn more_reasons_than_anybody_reads_are_counted_together() {
+        let reasons = Reasons::default();
+        for number in 0..MOST_GROUPS + 50 {
+            reasons.count("P0001", None, &format!("reason {number}"), String::new);
+        }
+        let all = reasons.all();
+        assert_eq!(all.len(), MOST_GROUPS + 1);
+        assert_eq!(
+            (all[0].message.as_str(), all[0].count),
+            ("other reasons", 50)
+        );
+        let total: u64 = all.iter().map(|reason| reason.count).sum();
+        assert_eq!(total, MOST_GROUPS as u64 + 50);
+    }
+}
