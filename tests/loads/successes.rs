@@ -147,8 +147,8 @@ fn the_summary_tells_what_is_in_the_table() {
     assert_eq!(
         keys,
         "balanced batches bottleneck bytes_read command commit_latency_ms elapsed_seconds error \
-         exit_code finished_at import_id peak_memory_bytes retries rows rows_per_second \
-         started_at strategy table version wait_ms workers"
+         exit_code finished_at import_id peak_memory_bytes reject_reasons retries rows \
+         rows_per_second started_at strategy table version wait_ms workers"
             .split_whitespace()
             .collect::<Vec<_>>()
     );
@@ -358,4 +358,47 @@ fn a_load_into_an_embedded_server_keeps_its_rows_in_the_directory_given() {
     load("no_such_table").exits(2).says(&["no_such_table"]);
     assert!(dir.join("PG_VERSION").exists());
     assert!(!dir.join("postmaster.pid").exists(), "it is stopped");
+}
+
+#[test]
+fn the_account_says_why_rows_were_rejected_in_groups() {
+    let database = Database::with("CREATE TABLE t (id int, day date NOT NULL)");
+    let lines = |id: u32| match id % 10 {
+        3 => format!("{id},2026-02-30\n"),
+        6 => format!("x{id},2026-02-28\n"),
+        _ => format!("{id},2026-02-28\n"),
+    };
+    let text: String = std::iter::once("id,day\n".to_owned())
+        .chain((1..=50).map(lines))
+        .chain(std::iter::once("51,\n".to_owned()))
+        .collect();
+    let load = database.load_once("t").flags("-j 1 --batch-rows 20");
+    let ran = load.run_on(text);
+    ran.exits(3)
+        .tells("5 x 22008 in \"day\"")
+        .tells("1 x 23502 in \"day\"");
+    let reasons = ran.summary()["reject_reasons"].as_array().unwrap();
+    let told = |reason: &serde_json::Value| {
+        let text = |key: &str| reason[key].as_str().unwrap_or_default().to_owned();
+        (
+            reason["count"].as_u64(),
+            text("sqlstate"),
+            text("column"),
+            text("example"),
+        )
+    };
+    let told: Vec<_> = reasons.iter().map(told).collect();
+    assert_eq!(told.len(), 3, "{ran}");
+    for (count, sqlstate, column, place) in [
+        (5, "22008", "day", "stdin, record 3, line 4: "),
+        (5, "22P02", "id", "stdin, record 6, line 7: "),
+        (1, "23502", "day", "stdin, record 51, line 52: "),
+    ] {
+        let found = told
+            .iter()
+            .find(|reason| reason.1 == sqlstate)
+            .expect(sqlstate);
+        assert_eq!((found.0, found.2.as_str()), (Some(count), column), "{ran}");
+        assert!(found.3.starts_with(place), "{ran}");
+    }
 }
