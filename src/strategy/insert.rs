@@ -45,22 +45,31 @@ impl Insert {
         let pulse = rows.pulse();
         self.parameters.fill(rows);
         let (parameters, statement) = (&self.parameters, &*statement);
+        let insert = |row| {
+            client
+                .execute_raw(statement, parameters.of(row..row + 1))
+                .map(move |answer| {
+                    answer.map_err(|error| WriteError {
+                        error,
+                        record: Some(parameters.record(row)),
+                        before_rows: false,
+                    })
+                })
+        };
+        let mut count = 0;
+        if self.depth == 1 {
+            // A stream of one costs a row 9 microseconds of wake-ups (measured).
+            for row in 0..parameters.rows() {
+                count += insert(row).await?;
+                pulse.beat();
+            }
+            return Ok(count);
+        }
         // The stream starts and answers the statements in the order of the rows. After a failure
         // the rest fails too, in an aborted transaction; the first error is the true one.
         let mut answers = stream::iter(0..parameters.rows())
-            .map(|row| {
-                client
-                    .execute_raw(statement, parameters.of(row..row + 1))
-                    .map(move |answer| {
-                        answer.map_err(|error| WriteError {
-                            error,
-                            record: Some(parameters.record(row)),
-                            before_rows: false,
-                        })
-                    })
-            })
+            .map(insert)
             .buffered(self.depth);
-        let mut count = 0;
         while let Some(answer) = answers.next().await {
             count += answer?;
             pulse.beat();
