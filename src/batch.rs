@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use crate::span::Position;
+use crate::span::{Position, Span};
 use crate::window::FlushReason;
 
 /// A run of whole consecutive records of one source; one batch becomes one commit.
@@ -121,6 +121,54 @@ impl Batch {
         self.start_byte..self.start_byte + self.bytes.len() as u64
     }
 
+    /// Records (0-based, exclusive ends) that lie in none of the stretches `known`, which are in the
+    /// order of their bytes; `None` if a record lies in one of them in part.
+    pub fn outside(&self, known: &[Span]) -> Option<Vec<Range<usize>>> {
+        let mut parts: Vec<Range<usize>> = Vec::new();
+        for index in 0..self.len() {
+            let range = self.range(index);
+            let [start, end] = [range.start, range.end].map(|at| self.start_byte + at as u64);
+            let next = known.partition_point(|span| span.end <= start);
+            match known.get(next).filter(|span| span.start < end) {
+                Some(span) if span.start <= start && end <= span.end => {}
+                Some(_) => return None,
+                None => match parts.last_mut().filter(|part| part.end == index) {
+                    Some(part) => part.end += 1,
+                    None => parts.push(index..index + 1),
+                },
+            }
+        }
+        Some(parts)
+    }
+
+    /// Makes `into` hold the records of `part` (0-based).
+    pub fn copy(&self, part: Range<usize>, into: &mut Batch) {
+        let start = match part.start {
+            0 => 0,
+            _ => self.ends[part.start - 1] as usize,
+        };
+        let end = match part.end {
+            0 => 0,
+            _ => self.ends[part.end - 1] as usize,
+        };
+        let lines = |bytes| memchr::memchr_iter(self.line_end, bytes).count() as u64;
+        let position = Position {
+            byte: self.start_byte + start as u64,
+            record: self.first_record + part.start as u64,
+            line: self.first_line + lines(&self.bytes[..start]),
+        };
+        let bytes = &self.bytes[start..end];
+        let ends: Vec<u32> = self.ends[part]
+            .iter()
+            .map(|end| end - start as u32)
+            .collect();
+        into.restart(self.source, &position, self.line_end, 0);
+        into.push_run(bytes, &ends);
+        into.lines = lines(bytes);
+        into.opened = self.opened;
+        into.reason = self.reason;
+    }
+
     /// Position of record `index` (0-based) in its source. Counts line breaks from the start of
     /// the batch, so it is for messages, not for loops.
     pub fn position(&self, index: usize) -> Position {
@@ -168,6 +216,35 @@ mod tests {
         assert_eq!(batch.record(1), b"\"b\nb\"\n");
         assert_eq!(batch.record(2), b"\n\nc\n");
         assert_eq!(batch.span(), 100..112);
+    }
+
+    #[test]
+    fn what_is_committed_of_a_batch_is_cut_out_of_it() {
+        let batch = batch();
+        let known = |stretches: &[(u64, u64)]| {
+            let span = |&(start, end): &(u64, u64)| Span {
+                start,
+                end,
+                ..Span::default()
+            };
+            batch.outside(&stretches.iter().map(span).collect::<Vec<_>>())
+        };
+        assert_eq!(known(&[(0, 100), (112, 200)]), Some(vec![0..3]));
+        assert_eq!(known(&[(90, 102)]), Some(vec![1..3]));
+        assert_eq!(known(&[(102, 108)]), Some(vec![0..1, 2..3]));
+        assert_eq!(known(&[(90, 102), (102, 108), (108, 200)]), Some(vec![]));
+        assert_eq!(known(&[(90, 101)]), None);
+        assert_eq!(known(&[(104, 200)]), None);
+
+        let mut part = Batch::with_capacity(0);
+        batch.copy(1..3, &mut part);
+        assert_eq!(part.span(), 102..112);
+        assert_eq!(
+            (part.first_record, part.first_line, part.lines),
+            (12, 22, 5)
+        );
+        assert_eq!(part.record(0), b"\"b\nb\"\n");
+        assert_eq!(part.record(1), b"\n\nc\n");
     }
 
     #[test]

@@ -173,8 +173,8 @@ pub mod errors {
     pub use crate::metrics::MetricsError;
     pub use crate::queue::SpillError;
     pub use crate::retry::Failure;
-    pub use crate::source::{FieldError, FieldErrorKind, InputError};
-    pub use crate::span::Position;
+    pub use crate::source::{Change, FieldError, FieldErrorKind, InputError};
+    pub use crate::span::{Position, Stretch};
     pub use crate::target::TableError;
     pub use crate::worker::{DeliveryError, RowError};
 }

@@ -36,13 +36,50 @@ pub struct Span {
     pub start: u64,
     /// Byte behind the last one.
     pub end: u64,
+    /// Number of its first record (1-based).
+    pub first_record: u64,
     pub records: u64,
     /// Line breaks in it.
     pub lines: u64,
     /// What became of the records.
     pub tally: Tally,
-    /// XXH3-128 of the bytes; unknown for merged spans.
-    pub checksum: Option<String>,
+    /// Of its bytes; `None` for those of a pgrung that could not keep it.
+    pub checksum: Option<u64>,
+}
+
+impl Span {
+    /// Where it is, for messages.
+    pub fn place(&self) -> Stretch {
+        Stretch {
+            first_record: self.first_record,
+            last_record: (self.first_record + self.records).saturating_sub(1),
+            start: self.start,
+            end: self.end,
+        }
+    }
+}
+
+/// Where a span is, in words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// Number of its first record (1-based).
+    pub first_record: u64,
+    /// Number of its last record (1-based).
+    pub last_record: u64,
+    /// Its first byte in the uncompressed source (0-based).
+    pub start: u64,
+    /// Byte behind the last one.
+    pub end: u64,
+}
+
+impl fmt::Display for Stretch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "records {} to {} (bytes {} to {})",
+            self.first_record, self.last_record, self.start, self.end
+        )
+    }
 }
 
 /// What is committed of one source, in the order of its bytes.

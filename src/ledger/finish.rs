@@ -1,6 +1,6 @@
 //! Closes an import that has no gap left, and merges its spans so that the ledger stays small.
 
-use tokio_postgres::{Client, GenericClient};
+use tokio_postgres::{Client, GenericClient, Transaction};
 
 use super::{Ledger, unsigned};
 use crate::faults;
@@ -21,13 +21,31 @@ impl Ledger {
     /// Records of this run's sources that are committed.
     pub async fn records(&self, client: &impl GenericClient) -> Result<u64, tokio_postgres::Error> {
         let sql = format!(
-            "SELECT coalesce(sum(records), 0)::bigint AS records FROM {} WHERE import_id = $1 AND source = ANY ($2)",
+            "SELECT coalesce(sum(records), 0)::bigint AS records
+             FROM {} JOIN unnest($1::text[], $2::int[]) AS mine (import_id, source) USING (import_id, source)",
             self.spans()
         );
-        let row = client
-            .query_one(&sql, &[&self.import_id, &self.sources])
-            .await?;
+        let (imports, numbers) = self.keys();
+        let row = client.query_one(&sql, &[&imports, &numbers]).await?;
         Ok(unsigned(row.get("records")))
+    }
+
+    /// Notes that sources which are not `whole` are not read to their end.
+    pub(super) async fn reopen(
+        &self,
+        transaction: &Transaction<'_>,
+        whole: &[bool],
+    ) -> Result<(), tokio_postgres::Error> {
+        for (source, _) in self.sources.iter().zip(whole).filter(|(_, whole)| !**whole) {
+            transaction
+                .execute(
+                    "WITH source AS (UPDATE pgrung.sources SET finished_at = NULL WHERE import_id = $1 AND source = $2)
+                     UPDATE pgrung.imports SET finished_at = NULL WHERE import_id = $1",
+                    &[&source.import_id, &source.number],
+                )
+                .await?;
+        }
+        Ok(())
     }
 
     /// Marks the import as finished, after a look whether all `records` of its sources are still
@@ -43,14 +61,17 @@ impl Ledger {
         transaction
             .batch_execute("SET LOCAL synchronous_commit = on")
             .await?;
-        let ours = transaction
-            .execute(
-                "UPDATE pgrung.imports SET finished_at = now() WHERE import_id = $1 AND epoch = $2",
-                &[&self.import_id, &self.epoch],
-            )
-            .await?;
-        if ours == 0 {
-            return Ok(Finish::TakenOver);
+        for source in &self.sources {
+            let ours = transaction
+                .execute(
+                    "UPDATE pgrung.sources SET finished_at = coalesce(finished_at, now())
+                     WHERE import_id = $1 AND source = $2 AND epoch = $3",
+                    &[&source.import_id, &source.number, &source.epoch],
+                )
+                .await?;
+            if ours == 0 {
+                return Ok(Finish::TakenOver);
+            }
         }
         // Commits that the server answered can be gone again: those not waited for
         // (synchronous_commit = off), those of an unlogged table, those a failover left behind.
@@ -58,14 +79,16 @@ impl Ledger {
         if found < records && !faults::sabotaged("finish") {
             return Ok(Finish::Lost(found));
         }
-        for source in &self.sources {
-            transaction
-                .execute(
-                    "UPDATE pgrung.sources SET finished_at = now() WHERE import_id = $1 AND source = $2",
-                    &[&self.import_id, source],
-                )
-                .await?;
-        }
+        // An import is finished when all its sources are.
+        transaction
+            .execute(
+                "UPDATE pgrung.imports i SET finished_at = now()
+                 WHERE import_id = ANY ($1) AND finished_at IS NULL
+                   AND NOT EXISTS (SELECT FROM pgrung.sources s
+                                   WHERE s.import_id = i.import_id AND s.finished_at IS NULL)",
+                &[&self.keys().0],
+            )
+            .await?;
         self.merge_in(&transaction).await?;
         transaction.commit().await?;
         Ok(Finish::Done)

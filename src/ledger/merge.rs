@@ -1,9 +1,17 @@
 //! Merges spans that follow each other without a gap, so that the ledger stays small however many
 //! batches a source had.
 
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Transaction};
 
-use super::{Ledger, outcome_columns};
+use super::{Ledger, LedgerSource, outcome_columns, signed, span_columns, span_of};
+use crate::outcome::{Outcome, Tally};
+use crate::source::join;
+use crate::span::Span;
+
+/// Bytes of a merged span at most: how exactly a change in a file can be placed, and one row of the
+/// ledger for so much of it.
+const MERGED_BYTES: u64 = 4 << 20;
 
 impl Ledger {
     /// Merges the spans of this run's sources. Waits for batches under way and keeps new ones
@@ -22,46 +30,177 @@ impl Ledger {
         &self,
         transaction: &Transaction<'_>,
     ) -> Result<(), tokio_postgres::Error> {
-        // Not the row itself: shared locks of new batches would pass by a waiting exclusive one.
-        transaction
-            .execute(
-                "SELECT pg_advisory_xact_lock(1885827438, hashtext($1))",
-                &[&self.import_id],
-            )
-            .await?;
+        let mut imports = self.keys().0;
+        imports.sort_unstable();
+        imports.dedup();
+        for import_id in imports {
+            // Not the row itself: shared locks of new batches would pass by a waiting exclusive one.
+            transaction
+                .execute(
+                    "SELECT pg_advisory_xact_lock(1885827438, hashtext($1))",
+                    &[&import_id],
+                )
+                .await?;
+        }
         let fence = "SELECT 1 FROM pgrung.sources
                      WHERE import_id = $1 AND source = $2 AND epoch = $3 FOR SHARE";
-        let spans = self.spans();
-        let merge = format!(
-            "WITH marked AS (
-                 SELECT start_byte, lag(end_byte) OVER (ORDER BY start_byte) IS DISTINCT FROM start_byte AS begins
-                 FROM {spans} WHERE import_id = $1 AND source = $2
-             ), runs AS (
-                 SELECT start_byte, sum(begins::int) OVER (ORDER BY start_byte) AS run FROM marked
-             ), long AS (
-                 SELECT start_byte, run FROM runs
-                 WHERE run IN (SELECT run FROM runs GROUP BY run HAVING count(*) > 1)
-             ), old AS (
-                 DELETE FROM {spans} p USING long
-                 WHERE p.import_id = $1 AND p.source = $2 AND p.start_byte = long.start_byte
-                 RETURNING p.*, long.run
-             )
-             INSERT INTO {spans} (import_id, source, start_byte, end_byte, first_record, records, lines, {})
-             SELECT $1, $2, min(start_byte), max(end_byte), min(first_record), sum(records), sum(lines), {}
-             FROM old GROUP BY run",
-            outcome_columns(|_, column| column.to_string()),
-            outcome_columns(|_, column| format!("sum({column})")),
-        );
-        for source in &self.mergeable {
-            let ours = transaction
-                .query_opt(fence, &[&self.import_id, source, &self.epoch])
-                .await?;
-            if ours.is_some() {
-                transaction
-                    .execute(&merge, &[&self.import_id, source])
-                    .await?;
+        for source in &self.sources {
+            let parameters: [&(dyn ToSql + Sync); 3] =
+                [&source.import_id, &source.number, &source.epoch];
+            if transaction.query_opt(fence, &parameters).await?.is_some() {
+                self.merge_source(transaction, source).await?;
             }
         }
         Ok(())
+    }
+
+    async fn merge_source(
+        &self,
+        transaction: &Transaction<'_>,
+        source: &LedgerSource,
+    ) -> Result<(), tokio_postgres::Error> {
+        let key: [&(dyn ToSql + Sync); 2] = [&source.import_id, &source.number];
+        let small = signed(MERGED_BYTES);
+        let sql = format!(
+            "SELECT {} FROM {} p WHERE import_id = $1 AND source = $2 AND end_byte - start_byte < $3
+             ORDER BY start_byte",
+            span_columns(),
+            self.spans()
+        );
+        let rows = transaction.query(&sql, &[key[0], key[1], &small]).await?;
+        let spans: Vec<Span> = rows.iter().map(span_of).collect();
+        let (gone, merged) = merged(&spans, MERGED_BYTES);
+        let gone: Vec<i64> = gone.iter().map(|span| signed(span.start)).collect();
+        let delete = format!(
+            "DELETE FROM {} WHERE import_id = $1 AND source = $2 AND start_byte = ANY ($3)",
+            self.spans()
+        );
+        transaction
+            .execute(&delete, &[key[0], key[1], &gone])
+            .await?;
+        let column = |value: fn(&Span) -> u64| -> Vec<i64> {
+            merged
+                .iter()
+                .map(|span| value(span).cast_signed())
+                .collect()
+        };
+        let mut columns = vec![
+            column(|span| span.start),
+            column(|span| span.end),
+            column(|span| span.first_record),
+            column(|span| span.records),
+            column(|span| span.lines),
+            column(|span| span.checksum.unwrap_or_default()),
+        ];
+        let tally = |outcome| merged.iter().map(move |span| signed(span.tally[outcome]));
+        columns.extend(Outcome::in_ledger().map(|(outcome, _)| tally(outcome).collect()));
+        let arrays: Vec<String> = (3..columns.len() + 3)
+            .map(|number| format!("${number}::bigint[]"))
+            .collect();
+        let insert = format!(
+            "INSERT INTO {} (import_id, source, start_byte, end_byte, first_record, records, lines, checksum, {})
+             SELECT $1, $2, * FROM unnest({})",
+            self.spans(),
+            outcome_columns(|_, column| column.to_string()),
+            arrays.join(", "),
+        );
+        let mut parameters = key.to_vec();
+        parameters.extend(columns.iter().map(|column| column as &(dyn ToSql + Sync)));
+        transaction.execute(&insert, &parameters).await?;
+        Ok(())
+    }
+}
+
+/// Those of `spans`, given in their order, that can be merged with a neighbour to `most` bytes at
+/// most, and what they become.
+fn merged(spans: &[Span], most: u64) -> (Vec<&Span>, Vec<Span>) {
+    let mut runs: Vec<(Vec<&Span>, Span)> = Vec::new();
+    for span in spans {
+        let joined = runs.last().and_then(|(_, run)| joined(run, span, most));
+        match (runs.last_mut(), joined) {
+            (Some((parts, run)), Some(joined)) => {
+                parts.push(span);
+                *run = joined;
+            }
+            _ => runs.push((vec![span], span.clone())),
+        }
+    }
+    runs.retain(|(parts, _)| parts.len() > 1);
+    let (parts, merged): (Vec<_>, Vec<_>) = runs.into_iter().unzip();
+    (parts.concat(), merged)
+}
+
+/// Both as one, if the second follows the first and neither size nor a missing checksum forbids.
+fn joined(first: &Span, second: &Span, most: u64) -> Option<Span> {
+    let length = second.end - second.start;
+    let fits = first.end == second.start && second.end - first.start <= most;
+    let checksum = join(first.checksum?, second.checksum?, length);
+    fits.then(|| Span {
+        end: second.end,
+        records: first.records + second.records,
+        lines: first.lines + second.lines,
+        tally: Outcome::in_ledger().fold(Tally::default(), |tally, (outcome, _)| {
+            tally.and(outcome, first.tally[outcome] + second.tally[outcome])
+        }),
+        checksum: Some(checksum),
+        ..*first
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::checksum;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn merged_spans_cover_what_their_parts_did_and_have_its_checksum(
+            pieces in prop::collection::vec((1usize..2_000, prop::bool::weighted(0.8)), 1..12),
+        ) {
+            let total = pieces.iter().map(|(length, _)| length).sum::<usize>();
+            let bytes: Vec<u8> = (0..total).map(|index| (index % 251) as u8).collect();
+            let (mut at, mut record, mut spans) = (0, 1, Vec::new());
+            for (length, committed) in pieces {
+                let span = Span {
+                    start: at as u64,
+                    end: (at + length) as u64,
+                    first_record: record,
+                    records: 3,
+                    lines: 4,
+                    tally: Tally::of(Outcome::Inserted, 2).and(Outcome::Rejected, 1),
+                    checksum: Some(checksum(&bytes[at..at + length])),
+                };
+                at += length;
+                record += 3;
+                if committed {
+                    spans.push(span);
+                }
+            }
+            let (gone, merged) = merged(&spans, 4096);
+            for span in &merged {
+                let parts: Vec<_> = gone
+                    .iter()
+                    .filter(|part| span.start <= part.start && part.end <= span.end)
+                    .collect();
+                prop_assert!(parts.len() > 1);
+                prop_assert!(span.end - span.start <= 4096);
+                prop_assert_eq!(span.end - span.start, parts.iter().map(|part| part.end - part.start).sum::<u64>());
+                prop_assert_eq!(span.first_record, parts[0].first_record);
+                prop_assert_eq!((span.records, span.lines), (3 * parts.len() as u64, 4 * parts.len() as u64));
+                prop_assert_eq!(span.tally[Outcome::Inserted], 2 * parts.len() as u64);
+                prop_assert_eq!(span.tally[Outcome::Rejected], parts.len() as u64);
+                let range = span.start as usize..span.end as usize;
+                prop_assert_eq!(span.checksum, Some(checksum(&bytes[range])));
+            }
+            // Nothing is left that could be merged.
+            let mut rest: Vec<Span> = spans.iter().filter(|span| !gone.contains(span)).cloned().collect();
+            rest.extend(merged.clone());
+            rest.sort_by_key(|span| span.start);
+            for pair in rest.windows(2) {
+                prop_assert!(joined(&pair[0], &pair[1], 4096).is_none());
+            }
+            prop_assert_eq!(rest.iter().map(|span| span.records).sum::<u64>(), 3 * spans.len() as u64);
+        }
     }
 }

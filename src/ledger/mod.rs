@@ -1,10 +1,10 @@
 //! The ledger: which byte ranges of which sources are committed, written in the transaction of the
 //! data, so that a batch is loaded exactly once whatever dies.
 
-mod enrol;
+mod choice;
 mod error;
 mod finish;
-mod identify;
+mod known;
 mod merge;
 mod migrate;
 mod open;
@@ -20,7 +20,7 @@ use tokio_postgres::{Client, Row, SimpleQueryMessage, Statement};
 use crate::batch::Batch;
 use crate::outcome::{Outcome, Tally};
 use crate::retry::Failure;
-use crate::source::hash;
+use crate::source::checksum;
 use crate::span::Span;
 
 pub use error::LedgerError;
@@ -35,16 +35,22 @@ pub use status::{ImportStatus, status};
 /// One run of one import: what its workers write into the ledger.
 #[derive(Debug, Clone)]
 pub struct Ledger {
+    /// The import that names this run: that of its new sources.
     pub import_id: String,
-    /// This run's number; a newer run has a greater one.
-    pub epoch: i64,
-    /// Number of each source of this run in the ledger.
-    pub sources: Vec<i32>,
-    /// Those of them whose spans may be merged. Not those of a pipe under a name of the user's:
-    /// their checksums are all that tells whether it brings the same rows again.
-    pub mergeable: Vec<i32>,
+    /// The sources of this run, in its order.
+    pub sources: Vec<LedgerSource>,
     /// Whether the target, and with it spans and rejects, vanish in a server crash.
     pub unlogged: bool,
+}
+
+/// A source as the ledger names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerSource {
+    pub import_id: String,
+    /// Its number in the import.
+    pub number: i32,
+    /// The number of the run that loads it; a newer run has a greater one.
+    pub epoch: i64,
 }
 
 /// What the ledger says of a batch at the start of its transaction.
@@ -98,9 +104,16 @@ impl Ledger {
         spans(self.unlogged)
     }
 
-    /// Number of the batch's source in the ledger.
-    pub fn source(&self, batch: &Batch) -> i32 {
-        self.sources[batch.source]
+    /// The batch's source in the ledger.
+    pub fn source(&self, batch: &Batch) -> &LedgerSource {
+        &self.sources[batch.source]
+    }
+
+    /// The imports and numbers of the sources of this run, as two parameters.
+    fn keys(&self) -> (Vec<&str>, Vec<i32>) {
+        let keys = self.sources.iter();
+        keys.map(|source| (source.import_id.as_str(), source.number))
+            .unzip()
     }
 
     /// First step of a batch's transaction: checks that no newer run has taken over, and claims
@@ -115,29 +128,36 @@ impl Ledger {
         let insert = format!(
             "INSERT INTO {spans} (import_id, source, start_byte, end_byte, first_record, records, lines, checksum)
              SELECT $1, $2, $3, $4, $5, $6, $7, $8
-             WHERE NOT EXISTS (SELECT FROM {spans} WHERE import_id = $1 AND source = $2
-                                                     AND start_byte < $4 AND end_byte > $3)
+             WHERE NOT EXISTS (SELECT FROM (SELECT end_byte FROM {spans}
+                                            WHERE import_id = $1 AND source = $2 AND start_byte < $4
+                                            ORDER BY start_byte DESC LIMIT 1) AS last_before
+                               WHERE end_byte > $3)
              ON CONFLICT DO NOTHING
              RETURNING 1",
             spans = self.spans()
         );
         let insert = prepared(&mut statements.claim, client, &insert).await?;
         let span = batch.span();
-        let checksum = hash(batch.bytes());
-        let source = self.source(batch);
+        let checksum = checksum(batch.bytes());
+        let LedgerSource {
+            import_id,
+            number,
+            epoch,
+        } = self.source(batch);
+        let kept = checksum.cast_signed();
         let (start, end) = (signed(span.start), signed(span.end));
         let (first_record, records) = (signed(batch.first_record), signed(batch.len() as u64));
         let lines = signed(batch.lines);
-        let fence_parameters: [&(dyn ToSql + Sync); 3] = [&self.import_id, &source, &self.epoch];
+        let fence_parameters: [&(dyn ToSql + Sync); 3] = [import_id, number, epoch];
         let parameters: [&(dyn ToSql + Sync); 8] = [
-            &self.import_id,
-            &source,
+            import_id,
+            number,
             &start,
             &end,
             &first_record,
             &records,
             &lines,
-            &checksum,
+            &kept,
         ];
         // Sent together, carried out one after the other: the second sees all that was committed
         // when the first had its lock, also spans merged meanwhile.
@@ -150,7 +170,7 @@ impl Ledger {
         }
         match claimed {
             Some(_) => Ok(Claim::Ours),
-            None => self.explain(client, batch, &checksum).await,
+            None => self.explain(client, batch, checksum).await,
         }
     }
 
@@ -159,7 +179,7 @@ impl Ledger {
         &self,
         client: &Client,
         batch: &Batch,
-        checksum: &str,
+        checksum: u64,
     ) -> Result<Claim, tokio_postgres::Error> {
         let sql = format!(
             "SELECT {},
@@ -171,19 +191,21 @@ impl Ledger {
             self.spans()
         );
         let (start, end) = (signed(batch.start_byte), signed(batch.span().end));
+        let LedgerSource {
+            import_id, number, ..
+        } = self.source(batch);
         let row = client
-            .query_opt(&sql, &[&self.import_id, &self.source(batch), &start, &end])
+            .query_opt(&sql, &[import_id, number, &start, &end])
             .await?;
         let Some(row) = row else {
             return Ok(Claim::Conflict);
         };
         let span = span_of(&row);
         let same = span.start == batch.start_byte && span.end == batch.span().end;
-        let unchanged = |known: &str| known == checksum;
-        if same && span.checksum.as_deref().is_none_or(unchanged) {
+        if same && span.checksum == Some(checksum) {
             return Ok(Claim::Loaded(span.tally));
         }
-        if span.checksum.is_some() || span.end < batch.span().end {
+        if same || span.end < batch.span().end {
             return Ok(Claim::Conflict);
         }
         // Merged with its neighbours since: only the rejects are still told apart.
@@ -209,11 +231,13 @@ impl Ledger {
         );
         let statement = prepared(&mut statements.settle, client, &sql).await?;
         let start = signed(batch.start_byte);
-        let source = self.source(batch);
+        let LedgerSource {
+            import_id, number, ..
+        } = self.source(batch);
         let kept: Vec<i64> = Outcome::in_ledger()
             .map(|(outcome, _)| signed(tally[outcome]))
             .collect();
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&self.import_id, &source, &start];
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![import_id, number, &start];
         parameters.extend(kept.iter().map(|rows| rows as &(dyn ToSql + Sync)));
         Ok(client.execute(&statement, &parameters).await? == 1)
     }
@@ -293,7 +317,7 @@ fn outcome_columns(form: impl Fn(usize, &str) -> String) -> String {
 /// The columns that [`span_of`] reads, of a table called `p`.
 fn span_columns() -> String {
     let outcomes = outcome_columns(|_, column| format!("p.{column}"));
-    format!("p.start_byte, p.end_byte, p.records, p.lines, p.checksum, {outcomes}")
+    format!("p.start_byte, p.end_byte, p.first_record, p.records, p.lines, p.checksum, {outcomes}")
 }
 
 /// A span from a row that has [`span_columns`].
@@ -302,12 +326,15 @@ fn span_of(row: &Row) -> Span {
     Span {
         start: number("start_byte"),
         end: number("end_byte"),
+        first_record: number("first_record"),
         records: number("records"),
         lines: number("lines"),
         tally: Outcome::in_ledger().fold(Tally::default(), |tally, (outcome, column)| {
             tally.and(outcome, number(column))
         }),
-        checksum: row.get("checksum"),
+        checksum: row
+            .get::<_, Option<i64>>("checksum")
+            .map(i64::cast_unsigned),
     }
 }
 

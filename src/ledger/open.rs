@@ -1,29 +1,32 @@
-//! Opens a run of an import: finds or makes it, refuses what does not fit, takes over from older
-//! runs, and reads what is already committed.
+//! Opens a run of an import: finds what the ledger knows of its inputs and has it proven, takes over
+//! from older runs, and makes what is new.
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Transaction};
 
-use super::enrol::enrol;
+use super::choice::{Choice, choose};
 use super::error::LedgerError;
-use super::identify::{Identity, derived_id, identify};
-use super::request::{Request, column_names};
-use super::{Ledger, span_columns, span_of};
+use super::known::{KnownSource, Proof, known_sources, prove, signed_head, spans_of};
+use super::request::Request;
+use super::{Ledger, LedgerSource};
 use crate::connect;
 use crate::span::Known;
 
 /// How long to wait for another run's batch before its transaction is ended.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// Openings that found something else than the one before.
+const OPENINGS: u32 = 20;
+
 pub struct Opened {
     pub ledger: Ledger,
     /// For the readers, source by source.
     pub known: Vec<Known>,
-    /// Whether an earlier run has finished the import: nothing is left to read.
-    pub finished: bool,
+    /// Whether nothing is left to read, source by source.
+    pub whole: Vec<bool>,
 }
 
 /// Opens the run.
@@ -32,195 +35,300 @@ pub struct Opened {
 /// When the inputs, the table or the options differ from what the ledger knows, and what the
 /// server says.
 pub async fn open(client: &mut Client, request: &Request<'_>) -> Result<Opened, LedgerError> {
-    if request.restart {
-        forget(client, request).await?;
-    }
     let pid: i32 = client
         .query_one("SELECT pg_backend_pid() AS pid", &[])
         .await?
         .get("pid");
-    let transaction = client.transaction().await?;
-    let import_id = match identify(&transaction, request).await? {
-        Identity::Known(import_id) => import_id,
-        Identity::New(import_id) => {
-            create(&transaction, request, &import_id).await?;
-            import_id
+    let mut proofs: Vec<Proof> = Vec::new();
+    for _ in 0..OPENINGS {
+        let transaction = client.transaction().await?;
+        let entered = past_other_runs(enter(&transaction, request, &proofs), pid, request).await?;
+        // Whatever it found: who was fenced off stays so.
+        transaction.commit().await?;
+        match entered {
+            Entered::Opened(opened) => return Ok(opened),
+            // Files are read outside of the transaction: it may take long.
+            Entered::Unproven(known) => proofs = prove(request, known).await?,
+            Entered::Overtaken => {}
         }
-    };
-    check(&transaction, request, &import_id).await?;
-    let (epoch, finished) = take_over(&transaction, request, &import_id, pid).await?;
-    let sources = enrol(&transaction, request, &import_id, epoch).await?;
-    let ledger = Ledger {
-        import_id,
-        epoch,
-        mergeable: sources
-            .iter()
-            .zip(request.sources)
-            .filter(|(_, source)| request.import_id.is_none() || source.fingerprint.is_some())
-            .map(|((number, _), _)| *number)
-            .collect(),
-        sources: sources.iter().map(|(number, _)| *number).collect(),
-        unlogged: request.table.unlogged,
-    };
-    let mut known = Vec::new();
-    for source in &ledger.sources {
-        known.push(spans(&transaction, &ledger, *source).await?);
     }
-    let loaded: u64 = known.iter().flatten().map(|span| span.tally.loaded()).sum();
-    if loaded > 0 && is_empty(&transaction, &request.target.table).await? {
-        return Err(LedgerError::Changed(format!(
-            "import {}: the ledger knows of {loaded} rows in {}, but the table is empty: it was emptied since; --restart forgets the import and loads again",
-            ledger.import_id, request.target.table
-        )));
-    }
-    // After a server crash the spans of an unlogged target are gone, and its rows with them.
-    let finished = finished
-        && sources.iter().all(|(_, finished)| *finished)
-        && !(ledger.unlogged && loaded == 0);
-    if !finished {
-        transaction
-            .execute(
-                "UPDATE pgrung.imports SET finished_at = NULL WHERE import_id = $1",
-                &[&ledger.import_id],
-            )
-            .await?;
-    }
-    transaction.commit().await?;
-    Ok(Opened {
-        ledger,
-        known,
-        finished,
-    })
+    Err(LedgerError::Unusable(
+        "other runs begin and commit while this one compares the files with what they have loaded: run it again when they have ended".to_string(),
+    ))
 }
 
-async fn create(
+/// How far an opening came.
+enum Entered {
+    Opened(Opened),
+    /// There is something that was not compared with the files yet.
+    Unproven(Vec<KnownSource>),
+    /// An older run had committed more until it was fenced off.
+    Overtaken,
+}
+
+/// Takes over what is known and makes what is new.
+async fn enter(
     transaction: &Transaction<'_>,
     request: &Request<'_>,
-    import_id: &str,
-) -> Result<(), LedgerError> {
-    let Request { table, target, .. } = request;
+    proofs: &[Proof],
+) -> Result<Entered, LedgerError> {
+    // Of two openings the second finds what the first has made.
     transaction
         .execute(
-            "INSERT INTO pgrung.imports (import_id, target, target_oid, target_filenode, target_unlogged, columns, reading, epoch)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, 0) ON CONFLICT DO NOTHING",
-            &[
-                &import_id,
-                &target.table,
-                &table.oid,
-                &table.filenode,
-                &table.unlogged,
-                &column_names(target),
-                &json!(request.reading),
-            ],
+            "SELECT pg_advisory_xact_lock(1885827439, $1::oid::int4)",
+            &[&request.table.oid],
         )
         .await?;
-    Ok(())
-}
-
-/// Refuses a run that would not load the same rows into the same table.
-async fn check(
-    transaction: &Transaction<'_>,
-    request: &Request<'_>,
-    import_id: &str,
-) -> Result<(), LedgerError> {
-    let row = transaction
-        .query_one(
-            "SELECT target, target_oid, target_filenode, target_unlogged, columns, reading
-             FROM pgrung.imports WHERE import_id = $1",
-            &[&import_id],
-        )
-        .await?;
-    let Request {
-        table,
-        target,
-        reading,
-        ..
-    } = request;
-    let restart = "--restart forgets the import and loads again";
-    let refuse = |what: String| {
-        Err(LedgerError::Changed(format!(
-            "import {import_id}: {what}; {restart}"
-        )))
+    let known = known_sources(transaction, request).await?;
+    if !proofs.iter().map(|proof| &proof.known).eq(&known) {
+        return Ok(Entered::Unproven(known));
+    }
+    let alone = request.sources.len() == 1;
+    let mut choices = Vec::new();
+    for (input, source) in request.sources.iter().enumerate() {
+        let first = proofs.partition_point(|proof| proof.known.input < input);
+        let count = proofs[first..].partition_point(|proof| proof.known.input == input);
+        let mine = &proofs[first..first + count];
+        choices.push(choose(&source.name, mine, request.restart, alone)?);
+    }
+    for choice in &choices {
+        forget(transaction, request, choice).await?;
+    }
+    let epochs = take_over(transaction, request, &choices).await?;
+    let new = Home::find(transaction, request, &choices).await?;
+    let mut sources = Vec::new();
+    let mut known = Vec::new();
+    let mut whole = Vec::new();
+    for (input, choice) in choices.iter().enumerate() {
+        let Choice::Known {
+            known: it,
+            whole: all,
+        } = choice
+        else {
+            sources.push(new.enrol(transaction, request, input).await?);
+            known.push(Known::new());
+            whole.push(false);
+            continue;
+        };
+        let key = &it.key;
+        let spans = spans_of(transaction, key, request.table.unlogged).await?;
+        if spans != it.spans {
+            return Ok(Entered::Overtaken);
+        }
+        tell(request, it, *all);
+        let epoch = epochs.iter().find(|(id, _)| *id == key.import_id);
+        sources.push(LedgerSource {
+            epoch: epoch.map_or(0, |(_, epoch)| *epoch),
+            ..key.clone()
+        });
+        known.push(spans);
+        whole.push(*all);
+    }
+    let ledger = Ledger {
+        import_id: new.import_id,
+        sources,
+        unlogged: request.table.unlogged,
     };
-    let known_table: &str = row.get("target");
-    if known_table != target.table {
-        return refuse(format!("it loads {known_table}, not {}", target.table));
-    }
-    if row.get::<_, u32>("target_oid") != table.oid {
-        return refuse(format!(
-            "table {known_table} was dropped and made anew since"
+    ledger.reopen(transaction, &whole).await?;
+    Ok(Entered::Opened(Opened {
+        ledger,
+        known,
+        whole,
+    }))
+}
+
+/// Says of a file that it is no other one than it was.
+fn tell(request: &Request<'_>, known: &KnownSource, whole: bool) {
+    let (name, import_id) = (&request.sources[known.input].name, &known.key.import_id);
+    if whole && request.restart {
+        (request.notify)(&format!(
+            "{name}: is as import {import_id} loaded it; --restart loads it again only as the only input"
+        ));
+    } else if whole && !known.same_name {
+        (request.notify)(&format!(
+            "{name}: loaded by import {import_id} already, as {}",
+            known.name
+        ));
+    } else if whole && request.sources.len() > 1 {
+        (request.notify)(&format!("{name}: loaded by import {import_id} already"));
+    } else if !whole && known.finished && request.sources[known.input].head.is_some() {
+        (request.notify)(&format!(
+            "{name}: has grown since import {import_id} loaded it; what was loaded is unchanged, the rest is loaded now"
         ));
     }
-    if row.get::<_, Option<u32>>("target_filenode") != table.filenode
-        || row.get::<_, bool>("target_unlogged") != table.unlogged
-    {
-        return refuse(format!(
-            "table {known_table} was truncated or rewritten since"
-        ));
-    }
-    let known_columns: Vec<&str> = row.get("columns");
-    if known_columns != column_names(target) {
-        return refuse(format!(
-            "its columns are {}, now they are {}",
-            known_columns.join(", "),
-            column_names(target).join(", ")
-        ));
-    }
-    let known_reading: Value = row.get("reading");
-    let reading = json!(reading);
-    let keys = reading.as_object().into_iter().flatten();
-    let differences: Vec<String> = keys
-        .filter(|(key, value)| known_reading.get(key) != Some(value))
-        .map(|(key, value)| {
-            format!(
-                "{key} was {}, now it is {value}",
-                known_reading.get(key).unwrap_or(&Value::Null)
+}
+
+/// Forgets sources, and imports of which nothing is left.
+async fn forget(
+    transaction: &Transaction<'_>,
+    request: &Request<'_>,
+    choice: &Choice<'_>,
+) -> Result<(), LedgerError> {
+    let Choice::New { forgotten } = choice else {
+        return Ok(());
+    };
+    for known in forgotten {
+        let LedgerSource {
+            import_id, number, ..
+        } = &known.key;
+        transaction
+            .execute(
+                "DELETE FROM pgrung.sources WHERE import_id = $1 AND source = $2",
+                &[import_id, number],
             )
-        })
-        .collect();
-    if !differences.is_empty() {
-        return refuse(format!(
-            "the reading options differ: {}",
-            differences.join(", ")
+            .await?;
+        transaction
+            .execute(
+                "DELETE FROM pgrung.imports i WHERE import_id = $1
+                   AND NOT EXISTS (SELECT FROM pgrung.sources s WHERE s.import_id = i.import_id)",
+                &[import_id],
+            )
+            .await?;
+        (request.notify)(&format!(
+            "{}: what import {import_id} knew of it is forgotten, with {} rows in the table",
+            known.name,
+            known.loaded(),
         ));
     }
     Ok(())
 }
 
-/// Raises the epoch: from now on no transaction of an older run can commit. Waits for batches of
-/// such a run that are in the middle of a transaction, and ends them if they do not end soon.
-async fn take_over(
-    transaction: &Transaction<'_>,
-    request: &Request<'_>,
-    import_id: &str,
-    pid: i32,
-) -> Result<(i64, bool), LedgerError> {
-    let raise = async {
+/// The import to which new sources of a run belong.
+struct Home {
+    import_id: String,
+    epoch: i64,
+}
+
+impl Home {
+    /// The import that the run names; else that of the sources, if all are known; else a new one.
+    async fn find(
+        transaction: &Transaction<'_>,
+        request: &Request<'_>,
+        choices: &[Choice<'_>],
+    ) -> Result<Self, LedgerError> {
+        let is_new = |choice: &Choice<'_>| matches!(choice, Choice::New { .. });
+        let first = choices.iter().find_map(|choice| match choice {
+            Choice::Known { known, .. } => Some(known.key.import_id.clone()),
+            Choice::New { .. } => None,
+        });
+        let import_id = match (&request.import_id, first) {
+            (Some(import_id), _) => import_id.clone(),
+            (None, Some(first)) if !choices.iter().any(is_new) => first,
+            (None, _) => format!("{:016x}", fastrand::u64(..)),
+        };
+        let made = transaction
+            .execute(
+                "INSERT INTO pgrung.imports (import_id, target, target_oid, target_filenode, target_unlogged, columns, reading, epoch)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, 1) ON CONFLICT DO NOTHING",
+                &[
+                    &import_id,
+                    &request.target.table,
+                    &request.table.oid,
+                    &request.table.filenode,
+                    &request.table.unlogged,
+                    &request.columns(),
+                    &json!(request.reading),
+                ],
+            )
+            .await?;
         let row = transaction
             .query_one(
-                "UPDATE pgrung.imports i SET epoch = i.epoch + 1, run_at = now()
-                 FROM (SELECT finished_at FROM pgrung.imports WHERE import_id = $1 FOR UPDATE) old
-                 WHERE i.import_id = $1 RETURNING i.epoch, old.finished_at IS NOT NULL AS finished",
+                "SELECT epoch, target, target_oid, target_filenode, target_unlogged, columns, reading
+                 FROM pgrung.imports WHERE import_id = $1",
                 &[&import_id],
             )
             .await?;
-        let (epoch, finished): (i64, bool) = (row.get("epoch"), row.get("finished"));
-        transaction
-            .execute(
-                "UPDATE pgrung.sources SET epoch = $2 WHERE import_id = $1",
-                &[&import_id, &epoch],
+        match request.misfit(&row) {
+            Some(misfit) if made == 0 && choices.iter().any(is_new) => {
+                Err(LedgerError::Changed(format!(
+                    "import {import_id} is there already, but {misfit}: name another --import-id"
+                )))
+            }
+            _ => Ok(Home {
+                import_id,
+                epoch: row.get("epoch"),
+            }),
+        }
+    }
+
+    /// Gives a new source its number.
+    async fn enrol(
+        &self,
+        transaction: &Transaction<'_>,
+        request: &Request<'_>,
+        input: usize,
+    ) -> Result<LedgerSource, LedgerError> {
+        let source = &request.sources[input];
+        let row = transaction
+            .query_one(
+                "INSERT INTO pgrung.sources (import_id, source, name, head, epoch)
+                 SELECT $1, coalesce(max(source) + 1, 0), $2, $3, $4 FROM pgrung.sources WHERE import_id = $1
+                 RETURNING source",
+                &[&self.import_id, &source.name, &signed_head(source), &self.epoch],
             )
             .await?;
-        Ok::<_, LedgerError>((epoch, finished))
-    };
-    tokio::pin!(raise);
+        Ok(LedgerSource {
+            import_id: self.import_id.clone(),
+            number: row.get("source"),
+            epoch: self.epoch,
+        })
+    }
+}
+
+/// Raises the epoch of each import that is known: from now on no transaction of an older run can
+/// commit rows of its sources that are inputs of this one. Waits for batches of such a run that
+/// are in the middle of a transaction.
+async fn take_over(
+    transaction: &Transaction<'_>,
+    request: &Request<'_>,
+    choices: &[Choice<'_>],
+) -> Result<Vec<(String, i64)>, LedgerError> {
+    let known = choices.iter().filter_map(|choice| match choice {
+        Choice::Known { known, .. } => Some(*known),
+        Choice::New { .. } => None,
+    });
+    let mut imports: Vec<&str> = known.clone().map(|it| it.key.import_id.as_str()).collect();
+    imports.extend(request.import_id.as_deref());
+    // In one order, whoever comes.
+    imports.sort_unstable();
+    imports.dedup();
+    let mut epochs = Vec::new();
+    for import_id in imports {
+        let raised = transaction
+            .query_opt(
+                "UPDATE pgrung.imports SET epoch = epoch + 1, run_at = now() WHERE import_id = $1 RETURNING epoch",
+                &[&import_id],
+            )
+            .await?;
+        let Some(row) = raised else { continue };
+        let epoch: i64 = row.get("epoch");
+        for known in known.clone().filter(|it| it.key.import_id == import_id) {
+            let head = signed_head(&request.sources[known.input]);
+            transaction
+                .execute(
+                    "UPDATE pgrung.sources SET epoch = $3, head = $4 WHERE import_id = $1 AND source = $2",
+                    &[&import_id, &known.key.number, &epoch, &head],
+                )
+                .await?;
+        }
+        epochs.push((import_id.to_string(), epoch));
+    }
+    Ok(epochs)
+}
+
+/// Awaits `work`, a transaction of the session `pid`, and ends transactions of other sessions that
+/// hold it up for long.
+async fn past_other_runs<T>(
+    work: impl Future<Output = Result<T, LedgerError>>,
+    pid: i32,
+    request: &Request<'_>,
+) -> Result<T, LedgerError> {
+    tokio::pin!(work);
     loop {
-        match tokio::time::timeout(PATIENCE, &mut raise).await {
+        match tokio::time::timeout(PATIENCE, &mut work).await {
             Ok(result) => return result,
             Err(_) => {
-                (request.notify)(&format!(
-                    "another run of import {import_id} holds a transaction open; taking over"
-                ));
+                (request.notify)("another run holds a transaction open; taking over");
                 let second = connect::connect(request.settings)
                     .await
                     .map_err(LedgerError::Connect)?;
@@ -235,24 +343,11 @@ async fn take_over(
     }
 }
 
-async fn spans(
-    transaction: &Transaction<'_>,
-    ledger: &Ledger,
-    source: i32,
-) -> Result<Known, LedgerError> {
-    let sql = format!(
-        "SELECT {} FROM {} p WHERE import_id = $1 AND source = $2 ORDER BY start_byte",
-        span_columns(),
-        ledger.spans()
-    );
-    let rows = transaction
-        .query(&sql, &[&ledger.import_id, &source])
-        .await?;
-    Ok(rows.iter().map(span_of).collect())
-}
-
 /// Whether the table holds no row at all; false where this role may not look.
-async fn is_empty(transaction: &Transaction<'_>, table: &str) -> Result<bool, LedgerError> {
+pub(super) async fn is_empty(
+    transaction: &Transaction<'_>,
+    table: &str,
+) -> Result<bool, LedgerError> {
     transaction.batch_execute("SAVEPOINT look").await?;
     let sql = format!("SELECT NOT EXISTS (SELECT FROM {table}) AS empty");
     match transaction.query_one(&sql, &[]).await {
@@ -263,48 +358,4 @@ async fn is_empty(transaction: &Transaction<'_>, table: &str) -> Result<bool, Le
         }
         Err(error) => Err(error.into()),
     }
-}
-
-/// `--restart`: forgets this import, and imports into the table from files of the same names.
-async fn forget(client: &mut Client, request: &Request<'_>) -> Result<(), LedgerError> {
-    let names: Vec<&str> = request
-        .sources
-        .iter()
-        .filter(|source| source.path.is_some())
-        .map(|source| source.name.as_str())
-        .collect();
-    let import_id = request
-        .import_id
-        .clone()
-        .unwrap_or_else(|| derived_id(request));
-    let transaction = client.transaction().await?;
-    let rows = transaction
-        .query(
-            "SELECT import_id FROM pgrung.imports WHERE import_id = $1
-             UNION
-             SELECT i.import_id FROM pgrung.imports i JOIN pgrung.sources s USING (import_id)
-             WHERE i.target = $2 AND s.name = ANY ($3) AND $4",
-            &[
-                &import_id,
-                &request.target.table,
-                &names,
-                &request.import_id.is_none(),
-            ],
-        )
-        .await?;
-    for row in rows {
-        let old: String = row.get("import_id");
-        for table in [
-            "spans",
-            "rejects",
-            "unlogged_spans",
-            "unlogged_rejects",
-            "imports",
-        ] {
-            let sql = format!("DELETE FROM pgrung.{table} WHERE import_id = $1");
-            transaction.execute(&sql, &[&old]).await?;
-        }
-        (request.notify)(&format!("import {old} is forgotten"));
-    }
-    Ok(transaction.commit().await?)
 }

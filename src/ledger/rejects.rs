@@ -48,8 +48,8 @@ impl Ledger {
         );
         let source = self.source(batch);
         let parameters: [&(dyn ToSql + Sync); 11] = [
-            &self.import_id,
-            &source,
+            &source.import_id,
+            &source.number,
             &starts,
             &ends,
             &records,
@@ -76,14 +76,18 @@ impl Ledger {
     ) -> Result<(), E> {
         let failed = |error| E::from(refused("exporting the rejects")(error));
         let sql = format!(
-            "SELECT s.name, r.* FROM {} r JOIN pgrung.sources s USING (import_id, source)
-             WHERE r.import_id = $1 AND r.replayed_at IS NULL
-             ORDER BY r.source, r.start_byte",
+            "SELECT s.name, r.*
+             FROM unnest($1::text[], $2::int[]) WITH ORDINALITY AS mine (import_id, source, place)
+             JOIN pgrung.sources s USING (import_id, source)
+             JOIN {} r USING (import_id, source)
+             WHERE r.replayed_at IS NULL
+             ORDER BY mine.place, r.start_byte",
             rejects(self.unlogged)
         );
-        let import_id: &(dyn ToSql + Sync) = &self.import_id;
+        let (imports, numbers) = self.keys();
+        let keys: [&(dyn ToSql + Sync); 2] = [&imports, &numbers];
         let silent = |_| E::from(LedgerError::NoAnswer(limit));
-        let asked = timeout(limit, client.query_raw(&sql, [import_id])).await;
+        let asked = timeout(limit, client.query_raw(&sql, keys)).await;
         let mut rows = pin!(asked.map_err(silent)?.map_err(failed)?);
         while let Some(row) = timeout(limit, rows.try_next())
             .await

@@ -1,9 +1,10 @@
 //! What a run asks of the ledger.
 
-use std::path::PathBuf;
+use serde_json::json;
+use tokio_postgres::Row;
 
 use crate::connect::ConnectSettings;
-use crate::source::{Fingerprint, Reading};
+use crate::source::{Input, ReadOptions, Reading};
 use crate::target::{Table, Target};
 
 pub struct Request<'a> {
@@ -13,8 +14,10 @@ pub struct Request<'a> {
     pub target: &'a Target,
     /// How records are read.
     pub reading: &'a Reading,
+    /// How the sources are opened, to compare them.
+    pub options: &'a ReadOptions,
     pub sources: &'a [SourceIdentity],
-    /// For a second connection that ends stuck transactions of an older run.
+    /// For a second connection that looks at who holds a lock.
     pub settings: &'a ConnectSettings,
     /// Takes what the user should know.
     pub notify: &'a (dyn Fn(&str) + Sync),
@@ -25,16 +28,61 @@ pub struct Request<'a> {
 pub struct SourceIdentity {
     /// Name, absolute for a file.
     pub name: String,
-    /// `None` for a pipe.
-    pub fingerprint: Option<Fingerprint>,
-    /// Where it is, if it is a file.
-    pub path: Option<PathBuf>,
+    pub input: Input,
+    /// Checksum of its first bytes; `None` for a pipe.
+    pub head: Option<u64>,
 }
 
-pub(super) fn column_names(target: &Target) -> Vec<&str> {
-    target
-        .columns
-        .iter()
-        .map(|column| column.name.as_str())
-        .collect()
+impl Request<'_> {
+    /// Names of the columns in the order of the fields.
+    pub(super) fn columns(&self) -> Vec<&str> {
+        let columns = self.target.columns.iter();
+        columns.map(|column| column.name.as_str()).collect()
+    }
+
+    /// Why an import, of which `row` has the columns of `pgrung.imports`, loads other rows or loads
+    /// them elsewhere; `None` if it does not.
+    pub(super) fn misfit(&self, row: &Row) -> Option<String> {
+        let known_table: &str = row.get("target");
+        if known_table != self.target.table {
+            return Some(format!("it loads {known_table}, not {}", self.target.table));
+        }
+        if row.get::<_, u32>("target_oid") != self.table.oid {
+            return Some(format!(
+                "table {known_table} was dropped and made anew since"
+            ));
+        }
+        if row.get::<_, Option<u32>>("target_filenode") != self.table.filenode
+            || row.get::<_, bool>("target_unlogged") != self.table.unlogged
+        {
+            return Some(format!(
+                "table {known_table} was truncated or rewritten since"
+            ));
+        }
+        let known_columns: Vec<&str> = row.get("columns");
+        if known_columns != self.columns() {
+            return Some(format!(
+                "its columns are {}, now they are {}",
+                known_columns.join(", "),
+                self.columns().join(", ")
+            ));
+        }
+        let then: serde_json::Value = row.get("reading");
+        let now = json!(self.reading);
+        let keys = now.as_object().into_iter().flatten();
+        let differences: Vec<String> = keys
+            .filter(|(key, value)| then.get(key) != Some(value))
+            .map(|(key, value)| {
+                let then = then.get(key).unwrap_or(&serde_json::Value::Null);
+                format!("{key} was {then}, now it is {value}")
+            })
+            .collect();
+        match differences.is_empty() {
+            true => None,
+            false => Some(format!(
+                "the reading options differ: {}",
+                differences.join(", ")
+            )),
+        }
+    }
 }

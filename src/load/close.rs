@@ -24,9 +24,6 @@ pub async fn close(
     running: &Running,
     settings: &LoadSettings,
 ) -> Result<(), Error> {
-    if running.finished {
-        return Ok(());
-    }
     let (limits, began) = (settings.retries, Instant::now());
     let mut tries = 0;
     loop {

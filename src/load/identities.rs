@@ -3,54 +3,58 @@
 use crate::error::Error;
 use crate::ledger::SourceIdentity;
 use crate::report::Console;
-use crate::source::{Fingerprint, Input, InputError};
+use crate::source::{Input, InputError, ReadOptions, head, is_same};
 
-/// The identity of each input. Reads of the files what their fingerprints need.
+/// The identity of each input. A file given twice, under whatever name or packed as it may be, is
+/// one source: it is loaded once.
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn identities(inputs: &[Input]) -> Result<Vec<SourceIdentity>, Error> {
-    let identities: Result<_, InputError> = inputs.iter().map(identity).collect();
-    Ok(identities?)
+pub fn identities(
+    inputs: &[Input],
+    options: &ReadOptions,
+    console: &Console,
+) -> Result<Vec<SourceIdentity>, Error> {
+    let mut sources: Vec<SourceIdentity> = Vec::new();
+    for input in inputs {
+        let source = identity(input, options)?;
+        match twin(&sources, &source, options)? {
+            Some(twin) => console.notice(&format!(
+                "{} has the same content as {}: loaded once",
+                source.name, twin.name
+            )),
+            None => sources.push(source),
+        }
+    }
+    Ok(sources)
 }
 
-fn identity(input: &Input) -> Result<SourceIdentity, InputError> {
-    let Input::File(path) = input else {
-        return Ok(SourceIdentity {
-            name: input.name().to_string(),
-            fingerprint: None,
-            path: None,
-        });
+fn identity(input: &Input, options: &ReadOptions) -> Result<SourceIdentity, InputError> {
+    let name = match input {
+        Input::File(path) => {
+            let absolute = path.canonicalize().unwrap_or_else(|_| path.clone());
+            absolute.display().to_string()
+        }
+        Input::Stdin | Input::Stream(_) => input.name().to_string(),
     };
-    let fingerprint = Fingerprint::of(path).map_err(|source| InputError::Read {
-        name: input.name(),
-        error: source,
-    })?;
-    let absolute = path.canonicalize().unwrap_or_else(|_| path.clone());
     Ok(SourceIdentity {
-        name: absolute.display().to_string(),
-        fingerprint,
-        path: Some(path.clone()),
+        name,
+        input: input.clone(),
+        head: head(input, options)?,
     })
 }
 
-/// A file given twice, under whatever name, is one source: it is loaded once.
-pub fn drop_twins(inputs: &mut Vec<Input>, sources: &mut Vec<SourceIdentity>, console: &Console) {
-    let mut index = 0;
-    while index < sources.len() {
-        let source = &sources[index];
-        let twin = sources[..index]
-            .iter()
-            .find(|other| source.fingerprint.is_some() && other.fingerprint == source.fingerprint);
-        if let Some(twin) = twin {
-            console.notice(&format!(
-                "{} has the same content as {}: loaded once",
-                source.name, twin.name
-            ));
-            sources.remove(index);
-            inputs.remove(index);
-        } else {
-            index += 1;
+/// One of `sources` that has the same content.
+fn twin<'a>(
+    sources: &'a [SourceIdentity],
+    source: &SourceIdentity,
+    options: &ReadOptions,
+) -> Result<Option<&'a SourceIdentity>, InputError> {
+    let alike = |other: &&SourceIdentity| source.head.is_some() && other.head == source.head;
+    for other in sources.iter().filter(alike) {
+        if other.name == source.name || is_same(&other.input, &source.input, options)? {
+            return Ok(Some(other));
         }
     }
+    Ok(None)
 }

@@ -16,6 +16,7 @@ use crate::ledger;
 use crate::outcome::Outcome;
 use crate::queue::{self, Identity, Leftover, Queue, SpillError};
 use crate::source::RowParser;
+use crate::span::{Known, Span};
 use crate::target::{Table, Target};
 use crate::worker::Worker;
 
@@ -49,12 +50,12 @@ pub async fn load_leftovers(
             identity.import_id,
             identity.table,
         ));
-        let (running, destination) = take_up(&identity, connection).await?;
+        let (running, destination, known) = take_up(&identity, connection).await?;
         let leftover = deliver(
             leftover,
             &identity,
             &running,
-            destination,
+            (destination, known),
             settings,
             control,
         )
@@ -65,11 +66,11 @@ pub async fn load_leftovers(
     Ok(rejected)
 }
 
-/// Takes the import up again: where its batches go.
+/// Takes the import up again: where its batches go, and what is committed of its sources.
 async fn take_up(
     identity: &Identity,
     connection: &mut ControlConnection,
-) -> Result<(Running, Destination), Error> {
+) -> Result<(Running, Destination, Vec<Known>), Error> {
     let pool = connect::pool(connection.server(), 1)?;
     let client = connection.client().await?;
     ledger::require(client).await?;
@@ -88,7 +89,8 @@ async fn take_up(
         ledger: Some(resumed.ledger.clone()),
         reject_file: None,
     };
-    Ok((Running::unseen(target, resumed.ledger), destination))
+    let running = Running::unseen(target, resumed.ledger);
+    Ok((running, destination, resumed.known))
 }
 
 /// Delivers the batches with one worker: their order is that of the source.
@@ -96,7 +98,7 @@ async fn deliver(
     leftover: Leftover,
     identity: &Identity,
     running: &Running,
-    destination: Destination,
+    (destination, known): (Destination, Vec<Known>),
     settings: &LoadSettings,
     control: &Control,
 ) -> Result<Leftover, Error> {
@@ -104,7 +106,7 @@ async fn deliver(
     let job = Arc::new(destination.job(settings, running, &control.stop, control));
     let queue = Queue::new(1, 2);
     let (full, empty) = (queue.full, queue.empty.clone());
-    let reading = tokio::task::spawn_blocking(move || hand_on(leftover, &full, &empty));
+    let reading = tokio::task::spawn_blocking(move || hand_on(leftover, &known, &full, &empty));
     let worker = Worker::new(job, parser).run(queue.waiting, queue.give_back);
     drop(queue.empty);
     worker.await?;
@@ -115,15 +117,32 @@ async fn deliver(
     Ok(leftover)
 }
 
-/// Reads the batches in their order until the end, or until nobody takes them.
+/// Reads the batches in their order until the end, or until nobody takes them. Of a batch that
+/// another run has loaded in part, in batches of its own, only the rest.
 fn hand_on(
     mut leftover: Leftover,
+    known: &[Known],
     full: &async_channel::Sender<Batch>,
     empty: &async_channel::Receiver<Batch>,
 ) -> Result<Leftover, SpillError> {
-    while let Ok(mut batch) = empty.recv_blocking() {
-        if !leftover.pop(&mut batch)? || full.send_blocking(batch).is_err() {
-            break;
+    let mut batch = Batch::with_capacity(0);
+    while leftover.pop(&mut batch)? {
+        let known = known.get(batch.source).map_or(&[][..], Vec::as_slice);
+        let all = 0..batch.len();
+        let is_this = |span: &Span| (span.start..span.end) == batch.span();
+        let parts = match known.iter().any(is_this) {
+            // The worker finds it in the ledger and counts it.
+            true => None,
+            false => batch.outside(known),
+        };
+        for part in parts.unwrap_or_else(|| vec![all]) {
+            let Ok(mut buffer) = empty.recv_blocking() else {
+                return Ok(leftover);
+            };
+            batch.copy(part, &mut buffer);
+            if full.send_blocking(buffer).is_err() {
+                return Ok(leftover);
+            }
         }
     }
     Ok(leftover)

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 use super::columns::{Named, check_copy_format};
 use super::control::{Control, ControlConnection};
-use super::identities::{drop_twins, identities};
+use super::identities::identities;
 use super::leftovers::load_leftovers;
 use super::rights::check_rights;
 use super::workers::Destination;
@@ -55,8 +55,8 @@ pub struct Origin {
     pub inputs: Vec<Input>,
     /// What is committed already, source by source.
     pub known: Vec<Known>,
-    /// Whether nothing is left to read.
-    pub finished: bool,
+    /// Whether nothing is left to read, source by source.
+    pub whole: Vec<bool>,
     /// Stored bytes taken from the sources.
     pub taken: Arc<AtomicU64>,
 }
@@ -74,7 +74,8 @@ pub async fn prepare(
     let leftover_rejects = load_leftovers(settings, connection, control).await?;
     let taken = Arc::<AtomicU64>::default();
     let (mut first, named) = open_first(settings, taken.clone()).await?;
-    let total = stored_bytes(&first, &settings.inputs)?;
+    let all = vec![false; settings.inputs.len()];
+    stored_bytes(&first, &settings.inputs, &all)?;
 
     let client = connection.client().await?;
     let table = Table::find(client, &settings.table).await?;
@@ -98,12 +99,13 @@ pub async fn prepare(
         header: named.header,
         inputs: settings.inputs.clone(),
         known: vec![Known::new(); settings.inputs.len()],
-        finished: false,
+        whole: all,
         taken,
     };
     let ledger = origin
         .open_import(settings, connection, &table, &target, control)
         .await?;
+    let total = stored_bytes(&origin.first, &origin.inputs, &origin.whole)?;
     let reject_file = reject_file(settings, &ledger, &origin)?;
     let destination = Destination {
         pool: connect::pool(connection.server(), settings.workers())?,
@@ -152,6 +154,11 @@ async fn open_first(
 }
 
 impl Origin {
+    /// Whether nothing is left to read.
+    pub fn is_whole(&self) -> bool {
+        self.whole.iter().all(|whole| *whole)
+    }
+
     /// Opens the import in the ledger, if one is used: what is known of the sources, and which of
     /// them are the same.
     async fn open_import(
@@ -168,9 +175,10 @@ impl Origin {
         if settings.strategy_factory().sends_nothing() {
             return Ok(None);
         }
-        let inputs = self.inputs.clone();
-        let mut sources = blocking(move || identities(&inputs)).await?;
-        drop_twins(&mut self.inputs, &mut sources, &control.console);
+        let (inputs, options) = (self.inputs.clone(), settings.read.clone());
+        let console = control.console.clone();
+        let sources = blocking(move || identities(&inputs, &options, &console)).await?;
+        self.inputs = sources.iter().map(|source| source.input.clone()).collect();
         let server = connection.server().clone();
         let client = connection.client().await?;
         ledger::require(client).await?;
@@ -180,13 +188,18 @@ impl Origin {
             table,
             target,
             reading: &self.reading,
+            options: &settings.read,
             sources: &sources,
             settings: &server,
             notify: &|text| control.console.notice(text),
         };
         let opened = ledger::open(client, &request).await?;
         self.known = opened.known;
-        self.finished = opened.finished;
+        // The limit counts what is passed over.
+        self.whole = match settings.read.limit {
+            Some(_) => vec![false; opened.whole.len()],
+            None => opened.whole,
+        };
         announce(&opened.ledger, self, &control.console);
         Ok(Some(opened.ledger))
     }
@@ -232,9 +245,10 @@ fn create_spill(
         import_id: ledger.import_id.clone(),
         table: destination.target.table.clone(),
         sources: sources
-            .map(|(input, number)| SpilledSource {
+            .map(|(input, source)| SpilledSource {
                 name: input.name().to_string(),
-                ledger_source: Some(*number),
+                import_id: source.import_id.clone(),
+                number: source.number,
             })
             .collect(),
         reading: origin.reading.clone(),
@@ -245,12 +259,19 @@ fn create_spill(
     Ok(Some(spill.sync_segments(sync)))
 }
 
-/// Stored bytes of all sources, where all are files; finds missing files before anything is
-/// written.
-fn stored_bytes(first: &Records, inputs: &[Input]) -> Result<Option<u64>, Error> {
-    let mut total = first.size();
-    for input in inputs.iter().skip(1) {
-        let size = input.size()?;
+/// Stored bytes of all sources that are not passed over as a whole, where all are files; finds
+/// missing files before anything is written.
+fn stored_bytes(first: &Records, inputs: &[Input], whole: &[bool]) -> Result<Option<u64>, Error> {
+    let mut total = Some(0);
+    for (index, input) in inputs
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| !whole[*index])
+    {
+        let size = match index {
+            0 => first.size(),
+            _ => input.size()?,
+        };
         total = total.zip(size).map(|(total, size)| total + size);
     }
     Ok(total)
@@ -273,16 +294,16 @@ fn describe(first: &Records, target: &Target) -> String {
 fn announce(ledger: &Ledger, origin: &Origin, console: &Console) {
     let committed: u64 = origin.known.iter().flatten().map(|span| span.records).sum();
     let import_id = &ledger.import_id;
-    if origin.finished {
+    if origin.is_whole() {
         console.notice(&format!(
-            "import {import_id} was finished by an earlier run: nothing is left to load; --restart loads it again"
+            "import {import_id} was finished by an earlier run; the input was compared in full and is the same: nothing is left to load; --restart loads it again"
         ));
     } else if committed > 0 {
         console.notice(&format!(
             "import {import_id} goes on: {committed} records are committed already"
         ));
     } else {
-        console.detail(&format!("import {import_id}, run {}", ledger.epoch));
+        console.detail(&format!("import {import_id}"));
     }
 }
 

@@ -47,10 +47,10 @@ pub struct First {
     pub columns: usize,
 }
 
-/// `count` readers; the first one begins with the source that is open.
-pub fn readers(count: usize, first: Records, known: Known, sources: Sources) -> Vec<ReadTask> {
+/// `count` readers; the first one begins with the source that is open, if that is to be read.
+pub fn readers(count: usize, first: Option<(Records, Known)>, sources: Sources) -> Vec<ReadTask> {
     let limit = sources.options.limit;
-    let mut first = Some(Reader::new(0, first, sources.window, limit, known));
+    let mut first = first.map(|(first, known)| Reader::new(0, first, sources.window, limit, known));
     let sources = Arc::new(sources);
     let reading = |_| -> ReadTask {
         let (sources, first) = (sources.clone(), first.take());

@@ -34,8 +34,6 @@ pub struct Running {
     pub spilling: Option<SpillQueue>,
     /// Server processes of the workers.
     pub backends: Arc<Mutex<Vec<i32>>>,
-    /// Whether an earlier run has finished the import.
-    pub finished: bool,
     /// Indexes of the table.
     pub indexes: i64,
     /// Whether the table writes to the log.
@@ -72,7 +70,6 @@ impl Running {
             waiting: async_channel::bounded(1).1,
             spilling: None,
             backends: Arc::default(),
-            finished: false,
             indexes: 0,
             logged: true,
             durable_at_end: false,

@@ -45,7 +45,6 @@ impl Prepared {
             waiting: queue.waiting.clone(),
             spilling: spilling.clone(),
             backends: Arc::default(),
-            finished: self.origin.finished,
             indexes: self.indexes,
             logged: !self.destination.table.unlogged,
             durable_at_end: self.durable_at_end,
@@ -98,7 +97,7 @@ impl Origin {
         }
     }
 
-    /// The readers; none if nothing is left to read.
+    /// The readers; none if nothing is left to read. What is passed over as a whole is counted.
     fn readers(
         mut self,
         count: usize,
@@ -106,14 +105,22 @@ impl Origin {
         settings: &LoadSettings,
         running: &Running,
     ) -> Vec<ReadTask> {
-        if self.finished {
-            for span in self.known.iter().flatten() {
-                running.counters.known(span);
-            }
+        for (_, known) in self
+            .whole
+            .iter()
+            .zip(&self.known)
+            .filter(|(whole, _)| **whole)
+        {
+            known.iter().for_each(|span| running.counters.known(span));
+        }
+        if self.is_whole() {
             return Vec::new();
         }
-        let known = std::mem::take(&mut self.known[0]);
-        let waiting = self.inputs.into_iter().zip(self.known).enumerate().skip(1);
+        let name = self.first.name().clone();
+        let format = self.first.format();
+        let first = (!self.whole[0]).then(|| (self.first, std::mem::take(&mut self.known[0])));
+        let inputs = self.inputs.into_iter().zip(self.known).enumerate();
+        let waiting = inputs.skip(1).filter(|(index, _)| !self.whole[*index]);
         let sources = Sources {
             waiting: Mutex::new(
                 waiting
@@ -125,8 +132,8 @@ impl Origin {
                     .collect(),
             ),
             first: First {
-                name: self.first.name().clone(),
-                format: self.first.format(),
+                name,
+                format,
                 header: self.header,
                 columns: running.target.columns.len(),
             },
@@ -136,6 +143,6 @@ impl Origin {
             entrance,
             all_or_nothing: settings.commit == Commit::Load,
         };
-        readers(count, self.first, known, sources)
+        readers(count, first, sources)
     }
 }

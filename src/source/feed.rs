@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -44,7 +44,12 @@ pub struct Feed {
     pub size: Option<u64>,
     /// How the input is packed.
     pub compression: Compression,
+    /// A file, and what it was when it was opened.
+    opened: Option<(File, State)>,
 }
+
+/// What changes when a file is written to.
+type State = (u64, SystemTime);
 
 enum Way {
     File { file: File, taken: Arc<AtomicU64> },
@@ -90,12 +95,14 @@ impl Feed {
         }
         let compression = compression.unwrap_or_else(|| Compression::detect(&head));
         let size = origin.rewind(&mut head).map_err(fail)?;
+        let opened = origin.state().map_err(fail)?;
         let origin = match (origin, size) {
             (Origin::File(file), Some(_)) if compression == Compression::None => {
                 return Ok(Feed {
                     way: Way::File { file, taken },
                     size,
                     compression,
+                    opened,
                 });
             }
             (origin, _) => origin,
@@ -118,7 +125,14 @@ impl Feed {
             way: Way::Thread(chunks),
             size,
             compression,
+            opened,
         })
+    }
+
+    /// Whether the file was written to, or cut, since it was opened.
+    pub fn has_changed(&self) -> bool {
+        let changed = |(file, then): &(File, State)| state(file).is_ok_and(|now| now != *then);
+        self.opened.as_ref().is_some_and(changed)
     }
 
     /// Whether what was read cannot be read again.
@@ -153,19 +167,6 @@ impl Feed {
             },
             Way::Thread(chunks) => chunks.step(into, deadline),
         }
-    }
-
-    /// Moves on by `bytes` without bringing them, if the input can; false if they must be read.
-    pub fn seek(&mut self, bytes: u64) -> io::Result<bool> {
-        let Way::File { file, taken } = &mut self.way else {
-            return Ok(false);
-        };
-        let Ok(distance) = i64::try_from(bytes) else {
-            return Ok(false);
-        };
-        file.seek_relative(distance)?;
-        taken.fetch_add(bytes, Ordering::Relaxed);
-        Ok(true)
     }
 }
 
@@ -265,6 +266,11 @@ fn feed(
     }
 }
 
+fn state(file: &File) -> io::Result<State> {
+    let metadata = file.metadata()?;
+    Ok((metadata.len(), metadata.modified()?))
+}
+
 /// Where the stored bytes come from.
 enum Origin {
     File(File),
@@ -298,6 +304,16 @@ impl Origin {
         head.clear();
         let position = file.stream_position()?;
         Ok(Some(metadata.len().saturating_sub(position)))
+    }
+
+    /// The file, if it is one, and what it is now.
+    fn state(&self) -> io::Result<Option<(File, State)>> {
+        match self {
+            Origin::File(file) if file.metadata()?.is_file() => {
+                Ok(Some((file.try_clone()?, state(file)?)))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Reads if there are bytes within [`HEARS_WITHIN`]; a read of a pipe cannot be called off.

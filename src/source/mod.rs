@@ -1,11 +1,12 @@
 //! Sources: opening an input, finding the boundaries of its records, and cutting a record into
 //! fields.
 
+mod checksum;
+mod compare;
 mod compression;
 mod csv;
 mod feed;
 mod fields;
-mod fingerprint;
 mod ndjson;
 mod parser;
 mod reader;
@@ -20,10 +21,11 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use checksum::{checksum, join};
+pub use compare::{Compared, compare, head, is_same};
 pub use compression::Compression;
 pub use csv::{Dialect, Splitter};
 pub use fields::{FieldError, FieldErrorKind, Fields};
-pub use fingerprint::{Fingerprint, hash};
 pub use ndjson::{Keys, next_end as next_json_end};
 pub use parser::RowParser;
 pub use reader::{Downstream, HandOver, Reader};
@@ -34,7 +36,7 @@ pub use stream::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
 
-use crate::span::Position;
+use crate::span::{Position, Stretch};
 
 /// Where rows come from.
 #[derive(Debug, Clone)]
@@ -230,15 +232,33 @@ pub enum InputError {
         /// What is wrong.
         source: FieldError,
     },
-    /// The source does not fit what the ledger knows of it.
-    #[error(
-        "{name}: byte {byte}: the source differs from the one loaded before: a committed stretch does not begin or end at a record here; --restart loads it anew"
-    )]
+    /// The source is not the one that the ledger knows.
+    #[error("{name}: {place} {change}; {LOAD_ANEW}")]
     Changed {
         /// The source.
         name: Arc<str>,
-        /// Where the difference shows, in the uncompressed source.
-        byte: u64,
+        /// The committed stretch in which the difference shows.
+        place: Stretch,
+        /// What is different.
+        change: Change,
+    },
+    /// A file has changed since it was opened.
+    #[error(
+        "{name}: the file was written to, or cut, while it was read; let it become whole and run the same command again: what is loaded of it is compared then"
+    )]
+    Moving {
+        /// The source.
+        name: Arc<str>,
+    },
+    /// A file ends within a record, as one does that is still being written.
+    #[error(
+        "{name}: {position}: the file ends in the middle of this record, without a line break: complete the file and run the same command again, only what is missing is loaded then; if the record is meant to be so, end it with a line break"
+    )]
+    CutOff {
+        /// The source.
+        name: Arc<str>,
+        /// Where the last record begins.
+        position: Position,
     },
     /// A further source names other columns than the first.
     #[error(
@@ -260,6 +280,27 @@ pub enum InputError {
         /// The format of the first source.
         first: Format,
     },
+}
+
+/// The way out where rows of another content are in the table.
+pub const LOAD_ANEW: &str = "what is loaded of it stays in the table; --restart, with it as the only input, loads it as it is now, beside that";
+
+/// How a source differs from the one that the ledger knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Change {
+    /// Other bytes, or records elsewhere.
+    #[error("are not those that were loaded from there")]
+    Bytes,
+    /// The last record was loaded as it stood at the end of the source, without a line break.
+    #[error(
+        "were loaded when the source ended there without a line break; now their last record goes on"
+    )]
+    GoesOn,
+    /// Nothing tells.
+    #[error(
+        "were loaded by a pgrung that kept no checksum of them: nothing proves that they are the same"
+    )]
+    Unknown,
 }
 
 impl InputError {

@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::InputError;
-use super::fingerprint::hash_all;
 use super::records::{Records, count};
+use super::{Change, InputError};
 use crate::batch::Batch;
 use crate::span::{Known, Position, Span};
 use crate::window::{Fill, FlushReason, Window};
@@ -84,7 +83,12 @@ impl Reader {
         let mut open = OpenBatch::new(self.index, self.window, downstream);
         let result = self.read(&mut open);
         // What is read of a source that turns out to be another one is not what was asked for.
-        let foreign = matches!(&result, Err(Halt::Failed(InputError::Changed { .. })));
+        let foreign = matches!(
+            &result,
+            Err(Halt::Failed(
+                InputError::Changed { .. } | InputError::Moving { .. }
+            ))
+        );
         if !downstream.is_stopped() && !foreign {
             open.close(FlushReason::End);
         }
@@ -153,7 +157,7 @@ impl Reader {
                 Ok(None) => break Ok(()),
                 Err(()) => {
                     open.take(records, &mut run);
-                    break Err(Halt::Failed(records.unclosed()));
+                    break Err(Halt::Failed(records.torn()));
                 }
             };
             if let Some(reason) = self.window.closes_before(&open.fill, length) {
@@ -194,81 +198,24 @@ impl Reader {
             let Some(span) = self.known.pop_front() else {
                 break;
             };
-            if span.start != self.records.at.byte {
-                return Err(Halt::Failed(self.records.changed()));
-            }
             if !open.close(FlushReason::End) {
                 return Err(Halt::Stopped);
             }
-            let last = self.pass(&span)?;
-            self.check_record_ended(last)?;
-            let bytes = span.end - span.start;
-            self.records.advance(bytes, span.records, span.lines);
+            self.records.pass(&span)?;
             self.limit = self.limit.saturating_sub(span.records);
             open.downstream.known(&span);
         }
         Ok(())
     }
 
-    /// Moves on to the end of `span`: by seeking where the input can, else by reading its bytes,
-    /// which are then compared with the checksum. Returns the last byte of it.
-    fn pass(&mut self, span: &Span) -> Result<u8, InputError> {
-        let records = &mut self.records;
-        let mut left = span.end - span.start;
-        let mut hash = Some(hash_all());
-        let mut last = 0;
-        loop {
-            let start = records.start;
-            let at_hand = records.pending().len();
-            records.start += at_hand.min(usize::try_from(left).unwrap_or(usize::MAX));
-            let passed = records.taken_from(start);
-            last = passed.last().copied().unwrap_or(last);
-            if let Some(hash) = &mut hash {
-                hash.write(passed);
-            }
-            left -= passed.len() as u64;
-            if left == 0 {
-                break;
-            }
-            if left > 1 && records.seek(left - 1)? {
-                hash = None;
-                left = 1;
-            }
-            if records.ended {
-                return Err(records.changed());
-            }
-            records.refill(None)?;
-        }
-        match (&span.checksum, hash) {
-            (Some(checksum), Some(hash)) if *checksum != format!("{:032x}", hash.finish_128()) => {
-                Err(records.changed())
-            }
-            _ => Ok(last),
-        }
-    }
-
-    /// A committed stretch that ends in the middle of a line was the end of its source. If more
-    /// follows now, its last record was only a part of what stands here.
-    fn check_record_ended(&mut self, last: u8) -> Result<(), InputError> {
-        let records = &mut self.records;
-        if last == records.line_end() {
-            return Ok(());
-        }
-        while records.pending().is_empty() && !records.ended {
-            records.refill(None)?;
-        }
-        if records.pending().is_empty() {
-            Ok(())
-        } else {
-            Err(records.changed())
-        }
-    }
-
     fn check_all_known_seen(&self) -> Result<(), InputError> {
-        if self.known.is_empty() || self.limit == 0 {
-            Ok(())
-        } else {
-            Err(self.records.changed())
+        match self.known.front() {
+            Some(span) if self.limit > 0 => Err(InputError::Changed {
+                name: self.records.name().clone(),
+                place: span.place(),
+                change: Change::Bytes,
+            }),
+            _ => Ok(()),
         }
     }
 }

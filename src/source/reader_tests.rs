@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use proptest::prelude::*;
 use tokio::io::AsyncRead;
 
-use super::fingerprint::hash;
+use super::checksum::checksum;
 use super::{Downstream, HandOver, Input, InputError, ReadOptions, Reader, Records};
 use crate::batch::Batch;
 use crate::span::{Known, Span};
@@ -194,7 +194,8 @@ fn spans(batches: &[Batch]) -> Known {
         end: batch.span().end,
         records: batch.len() as u64,
         lines: batch.lines,
-        checksum: Some(hash(batch.bytes())),
+        first_record: batch.first_record,
+        checksum: Some(checksum(batch.bytes())),
         ..Span::default()
     };
     batches.iter().map(span).collect()

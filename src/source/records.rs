@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
+use super::checksum::Checksum;
 use super::compression::Compression;
 use super::csv::{self, Dialect, Splitter};
 use super::feed::{CHUNK_BYTES, Feed, Step};
 use super::fields::Fields;
 use super::ndjson;
 use super::reading::Reading;
-use super::{Format, Input, InputError, ReadOptions};
-use crate::span::Position;
+use super::{Change, Format, Input, InputError, ReadOptions};
+use crate::span::{Position, Span};
 
 /// The records of an opened source.
 pub struct Records {
@@ -31,6 +32,8 @@ pub struct Records {
     pub(super) at: Position,
     pub(super) ended: bool,
     pub(super) max_record_bytes: usize,
+    /// Fields of a record, once that is said.
+    columns: usize,
 }
 
 impl Records {
@@ -58,6 +61,7 @@ impl Records {
             at: Position::START,
             ended: false,
             max_record_bytes: options.max_record_bytes,
+            columns: 0,
         };
         // The first line tells how lines end; a quoted field may hide it for a while.
         while records.end < CHUNK_BYTES && !records.ended {
@@ -117,7 +121,7 @@ impl Records {
     /// When there is none or it cannot be cut into fields.
     pub fn take_header(&mut self) -> Result<Vec<String>, InputError> {
         let length = loop {
-            if let Some(length) = self.next_length().map_err(|()| self.unclosed())? {
+            if let Some(length) = self.next_length().map_err(|()| self.torn())? {
                 break length;
             }
             if self.ended {
@@ -169,6 +173,7 @@ impl Records {
 
     /// Says how many fields a record has: blank lines are records only where it is one.
     pub fn expect_columns(&mut self, columns: usize) {
+        self.columns = columns;
         self.dialect.skip_blank = columns != 1;
         self.splitter = Splitter::new(self.dialect.clone());
     }
@@ -190,10 +195,84 @@ impl Records {
         &self.buf[start..self.start]
     }
 
-    /// Moves on by `bytes` that are not at hand, without bringing them; false if the input cannot.
-    pub(super) fn seek(&mut self, bytes: u64) -> Result<bool, InputError> {
-        let sought = self.feed.seek(bytes);
-        sought.map_err(|error| InputError::unpack(&self.name, self.feed.compression, error))
+    /// Passes over the committed stretch that begins here, and proves that it is the same: all its
+    /// bytes, and that its last record ends with it.
+    pub(super) fn pass(&mut self, span: &Span) -> Result<(), InputError> {
+        let changed = |records: &Self, change| InputError::Changed {
+            name: records.name.clone(),
+            place: span.place(),
+            change,
+        };
+        if span.start != self.at.byte {
+            return Err(changed(self, Change::Bytes));
+        }
+        let mut passed = Checksum::new();
+        let last = self.pass_bytes(span.end - span.start, &mut passed)?;
+        match span.checksum {
+            None => return Err(changed(self, Change::Unknown)),
+            Some(known) if last.is_none() || known != passed.value() => {
+                return Err(changed(self, Change::Bytes));
+            }
+            Some(_) => {}
+        }
+        self.advance(0, span.records, span.lines);
+        // A stretch that ends in the middle of a line was the end of its source. If more than the
+        // line's end follows now, its last record was only a part of what stands here.
+        let line_end = self.line_end();
+        if last == Some(line_end) {
+            return Ok(());
+        }
+        let end = match self.peek(2)? {
+            [] => return Ok(()),
+            [b'\r', b'\n'] => 2,
+            [byte, ..] if *byte == line_end => 1,
+            _ => return Err(changed(self, Change::GoesOn)),
+        };
+        // No blank line, which can be a record.
+        self.start += end;
+        self.advance(end as u64, 0, 1);
+        Ok(())
+    }
+
+    /// Passes over `bytes` bytes; the last one of them, `None` if the source has fewer.
+    pub(super) fn pass_bytes(
+        &mut self,
+        bytes: u64,
+        passed: &mut Checksum,
+    ) -> Result<Option<u8>, InputError> {
+        let (mut left, mut last) = (bytes, None);
+        while left > 0 {
+            if self.next_byte()?.is_none() {
+                return Ok(None);
+            }
+            let start = self.start;
+            let length = self.pending().len();
+            self.start += length.min(usize::try_from(left).unwrap_or(usize::MAX));
+            let taken = self.taken_from(start);
+            last = taken.last().copied();
+            passed.update(taken);
+            let taken = taken.len() as u64;
+            left -= taken;
+            self.at.byte += taken;
+        }
+        Ok(last)
+    }
+
+    /// The next byte, without taking it; waits for it. `None` at the end.
+    pub(super) fn next_byte(&mut self) -> Result<Option<u8>, InputError> {
+        while self.pending().is_empty() && !self.ended {
+            self.refill(None)?;
+        }
+        Ok(self.pending().first().copied())
+    }
+
+    /// The next bytes, at most `most`, without taking them.
+    pub(super) fn peek(&mut self, most: usize) -> Result<&[u8], InputError> {
+        while self.pending().len() < most && !self.ended {
+            self.refill(None)?;
+        }
+        let pending = self.pending();
+        Ok(&pending[..pending.len().min(most)])
     }
 
     /// Counts `bytes` and what is in them as taken, up to the place before the next record.
@@ -211,8 +290,8 @@ impl Records {
         }
     }
 
-    /// Length of the next record, if it is at hand as a whole; an error if the source ends inside
-    /// quotes.
+    /// Length of the next record, if it is at hand as a whole; an error, which [`Records::torn`]
+    /// describes, if the source ends within it.
     #[inline]
     pub(super) fn next_length(&mut self) -> Result<Option<usize>, ()> {
         let bytes = &self.buf[self.start..self.end];
@@ -228,12 +307,31 @@ impl Records {
         if delimited && self.splitter.ends_quoted(bytes) {
             return Err(());
         }
-        Ok(if delimited {
+        let last = if delimited {
             self.splitter.last_end(bytes)
         } else {
             self.scanned = 0;
             (!bytes.trim_ascii().is_empty()).then_some(bytes.len())
-        })
+        };
+        match last {
+            Some(length) if self.is_cut_off(&bytes[..length]) => Err(()),
+            last => Ok(last),
+        }
+    }
+
+    /// Whether `last`, the last record, is only the beginning of one, by all that can be seen. What
+    /// came from a pipe is nowhere else: as a bad record it is at least kept.
+    fn is_cut_off(&self, last: &[u8]) -> bool {
+        if self.feed.is_pipe() || last.ends_with(&[self.line_end()]) {
+            return false;
+        }
+        if self.format == Format::Ndjson {
+            let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(last);
+            return parsed.is_err_and(|error| error.is_eof());
+        }
+        let mut fields = Fields::default();
+        let parsed = csv::parse(&self.dialect, last, &mut fields);
+        parsed.is_ok() && fields.len() < self.columns
     }
 
     /// Brings more bytes behind those at hand; false if none came until the deadline.
@@ -258,6 +356,11 @@ impl Records {
         match self.feed.step(into, deadline) {
             Ok(Step::Bytes(count)) => self.end += count,
             Ok(Step::Idle) => return Ok(false),
+            Ok(Step::End) if self.feed.has_changed() => {
+                return Err(InputError::Moving {
+                    name: self.name.clone(),
+                });
+            }
             Ok(Step::End) => self.ended = true,
             Err(error) => {
                 return Err(InputError::unpack(&self.name, self.feed.compression, error));
@@ -291,17 +394,14 @@ impl Records {
         }
     }
 
-    pub(super) fn unclosed(&self) -> InputError {
-        InputError::UnclosedQuote {
-            name: self.name.clone(),
-            position: self.at,
-        }
-    }
-
-    pub(super) fn changed(&self) -> InputError {
-        InputError::Changed {
-            name: self.name.clone(),
-            byte: self.at.byte,
+    /// How the source ends within its last record.
+    pub(super) fn torn(&self) -> InputError {
+        let (name, position) = (self.name.clone(), self.at);
+        let delimited = self.format != Format::Ndjson;
+        if delimited && self.splitter.ends_quoted(self.pending()) {
+            InputError::UnclosedQuote { name, position }
+        } else {
+            InputError::CutOff { name, position }
         }
     }
 }

@@ -38,11 +38,11 @@ fn a_file_that_changed_is_refused() {
     interrupt(&case, &in_tens(&case));
     let rows = case.rows();
     let mut bytes = case.input.bytes();
-    let last = bytes.len() - 2;
-    bytes[last] ^= 1;
+    let loaded = HEADER.len() + 2;
+    bytes[loaded] ^= 1;
     fs::write(&case.file, &bytes).unwrap();
     let ran = in_tens(&case).run();
-    ran.exits(6).says(&["has changed", "--restart"]);
+    ran.exits(6).says(&["records 1 to 10 ", "--restart"]);
     assert_eq!(case.rows(), rows);
     fs::write(&case.file, case.input.bytes()).unwrap();
     case.survived("changed file", &in_tens(&case).run());
@@ -172,7 +172,7 @@ fn a_file_that_has_grown_goes_on() {
         append(&case.file, &full.bytes()[case.input.bytes().len()..]);
         case.input = full;
         let ran = in_tens(&case).run();
-        ran.says(&["has grown"]);
+        ran.says(&["goes on"]);
         case.survived("grown file", &ran);
     }
 }
@@ -181,23 +181,20 @@ fn a_file_that_has_grown_goes_on() {
 #[test]
 fn a_file_that_has_grown_within_its_last_record_is_refused() {
     let database = Database::new();
-    for missing in [1, 2, 4, 9] {
-        let case = Case::new(&database, Input::good(40));
-        let bytes = case.input.bytes();
-        let short = bytes.len() - missing;
-        fs::write(&case.file, &bytes[..short]).unwrap();
-        let ran = in_tens(&case)
-            .env("PGRUNG_ABORT_AT", "after commit:4")
-            .run();
-        ran.aborted();
-        let rows = case.rows();
-        append(&case.file, &bytes[short..]);
-        let more = Input::planned(41, &[Fate::Good; 5], &mut fastrand::Rng::with_seed(1));
-        append(&case.file, &more.bytes()[HEADER.len()..]);
-        let ran = in_tens(&case).run();
-        ran.exits(6).says(&["differs", "--restart"]);
-        assert_eq!(case.rows(), rows, "{missing} bytes were missing");
-    }
+    let case = Case::new(&database, Input::good(40));
+    let bytes = case.input.bytes();
+    let short = bytes.len() - 2;
+    fs::write(&case.file, &bytes[..short]).unwrap();
+    let load = in_tens(&case).env("PGRUNG_ABORT_AT", "after commit:4");
+    load.run().aborted();
+    let rows = case.rows();
+    append(&case.file, &bytes[short..]);
+    let more = Input::planned(41, &[Fate::Good; 5], &mut fastrand::Rng::with_seed(1));
+    append(&case.file, &more.bytes()[HEADER.len()..]);
+    let ran = in_tens(&case).run();
+    ran.exits(6)
+        .says(&["now their last record goes on", "--restart"]);
+    assert_eq!(case.rows(), rows);
 }
 
 #[test]
@@ -221,7 +218,7 @@ fn a_truncated_gzip_loads_what_is_whole_and_the_full_file_goes_on() {
         assert_eq!(case.rows(), rows);
         fs::write(&file, &packed).unwrap();
         let ran = load.run();
-        ran.says(&["has grown"]);
+        ran.says(&["goes on"]);
         case.survived("truncated gzip", &ran);
     }
 }

@@ -1,5 +1,6 @@
 //! Loads of files, what they leave, and what they say.
 
+mod compared;
 mod connect;
 mod copy_format;
 mod embedded;

@@ -147,12 +147,11 @@ fn a_source_that_turns_out_to_be_another_one_leaves_no_row_behind() {
         let load = database.load_once("t");
         load.flags("- --import-id mine -j 1 --batch-rows 1")
     };
-    load().run_on("id\n1111111\n2222222\n").exits(0);
+    let two = load().env("PGRUNG_ABORT_AT", "after commit:2");
+    two.run_on("id\n1111111\n2222222\n3333333\n").aborted();
     // A gap, as a killed worker leaves it.
-    database.run(
-        "DELETE FROM pgrung.spans WHERE start_byte = 3; DELETE FROM t WHERE id = '1111111';
-         UPDATE pgrung.imports SET finished_at = NULL",
-    );
+    database
+        .run("DELETE FROM pgrung.spans WHERE start_byte = 3; DELETE FROM t WHERE id = '1111111'");
     load().run_on("id\nforeign row\n2222222\n").exits(6);
     assert_eq!(database.rows("t"), ["2222222"]);
 }

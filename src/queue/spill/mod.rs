@@ -64,7 +64,7 @@ const PREFIX: &str = "pgrung-spill-";
 /// Whose batches are in a spill: what a later run needs to load them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// The import they belong to.
+    /// The import that names their run.
     pub import_id: String,
     /// Schema and table, quoted.
     pub table: String,
@@ -79,8 +79,9 @@ pub struct Identity {
 pub struct SpilledSource {
     /// The name used in messages.
     pub name: String,
-    /// Its number in the ledger; `None` without a ledger.
-    pub ledger_source: Option<i32>,
+    /// The import that knows it, and its number there.
+    pub import_id: String,
+    pub number: i32,
 }
 
 /// Why a batch cannot go to disk or come back.

@@ -21,7 +21,7 @@ use crate::batch::Batch;
 const MAGIC: &[u8; 8] = b"pgrspill";
 
 /// Grows when a header or frame changes its form.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Longest JSON of a header: ten thousand long names of sources.
 const MOST_JSON_BYTES: usize = 16 << 20;

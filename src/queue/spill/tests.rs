@@ -19,7 +19,8 @@ fn identity(import_id: &str) -> Identity {
         sources: ["stdin", "b.csv", "c.csv"]
             .map(|name| SpilledSource {
                 name: name.to_string(),
-                ledger_source: Some(4),
+                import_id: import_id.to_string(),
+                number: 4,
             })
             .to_vec(),
         reading: Reading::Ndjson,

@@ -1,0 +1,409 @@
+//! What is called already loaded was compared in full, and what is asked of one file touches no
+//! other one.
+
+use std::fs;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use crate::support::{Cmd, Database, Files, Ran, Running, gzip, seeded, times, wait_until};
+
+/// A file of rows that are all of one length.
+fn file(ids: RangeInclusive<u32>) -> String {
+    let lines: Vec<String> = ids.map(|id| format!("{id:07},name {id:07}\n")).collect();
+    format!("id,name\n{}", lines.concat())
+}
+
+fn database() -> Arc<Database> {
+    Database::with("CREATE TABLE t (id int, name text)")
+}
+
+/// Rows and distinct ids in the table.
+fn stored(database: &Database) -> String {
+    database.one("SELECT count(*) || ' ' || count(DISTINCT id) FROM t")
+}
+
+#[track_caller]
+fn exits(database: &Database, files: &[&String], code: i32) -> Ran {
+    let ran = database.load_once("t").args(files).run();
+    ran.exits(code);
+    ran
+}
+
+#[test]
+fn a_corrected_file_of_the_same_size_is_refused_with_its_place() {
+    let mut random = seeded("corrected");
+    let (database, files) = (database(), Files::new());
+    let path = files.write("f.csv", file(1..=100_000));
+    let load = || {
+        database
+            .load_once("t")
+            .arg(&path)
+            .flags("--batch-rows 10000 -j 2")
+    };
+    load().run().exits(0);
+    load()
+        .run()
+        .exits(0)
+        .tells("0 loaded + 100,000 already loaded");
+    for _ in 0..times(6, 100) {
+        let id = random.u32(1..=100_000);
+        let changed = file(1..=100_000).replace(&format!("name {id:07}"), &format!("NAME {id:07}"));
+        files.write("f.csv", changed);
+        let ran = load().run();
+        ran.exits(6).says(&["f.csv", "--restart"]);
+        let words = ran.stderr.split_once("records ").unwrap().1;
+        let (first, rest) = words.split_once(" to ").unwrap();
+        let (last, _) = rest.split_once(' ').unwrap();
+        let (first, last): (u32, u32) = (first.parse().unwrap(), last.parse().unwrap());
+        assert!((first..=last).contains(&id), "{id}: {ran}");
+    }
+    assert_eq!(stored(&database), "100000 100000");
+}
+
+#[test]
+fn a_record_corrected_in_what_an_unfinished_import_has_loaded_is_refused() {
+    let (database, files) = (database(), Files::new());
+    let path = files.write("f.csv", file(1..=60_000));
+    let load = database
+        .load_once("t")
+        .arg(&path)
+        .flags("-j 1 --batch-rows 10000");
+    load.clone()
+        .env("PGRUNG_ABORT_AT", "after commit:5")
+        .run()
+        .aborted();
+    files.write(
+        "f.csv",
+        file(1..=60_000).replace("name 0044444", "NAME 0044444"),
+    );
+    load.run().exits(6).says(&["records 40001 to 50000 "]);
+    files.write("f.csv", file(1..=60_000));
+    load.run()
+        .exits(0)
+        .tells("10,000 loaded + 50,000 already loaded");
+    assert_eq!(stored(&database), "60000 60000");
+}
+
+#[test]
+fn a_packed_copy_of_a_plain_file_is_the_same_content_and_the_reverse() {
+    for reverse in [false, true] {
+        let (database, files) = (database(), Files::new());
+        let text = file(1..=30_000);
+        let plain = files.write("f.csv", &text);
+        let packed = files.write("f.csv.gz", gzip(text.as_bytes()));
+        let (first, second) = match reverse {
+            false => (&plain, &packed),
+            true => (&packed, &plain),
+        };
+        exits(&database, &[first], 0);
+        exits(&database, &[second], 0).tells("0 loaded + 30,000 already loaded");
+        exits(&database, &[second, first], 0).tells("0 loaded + 30,000 already loaded");
+        let fresh = files.write("fresh.csv.gz", gzip(file(30_001..=40_000).as_bytes()));
+        let unpacked = files.write("unpacked.csv", file(30_001..=40_000));
+        exits(&database, &[&fresh, first, &unpacked], 0).says(&["has the same content"]);
+        assert_eq!(stored(&database), "40000 40000");
+    }
+}
+
+#[test]
+fn other_rows_of_the_same_length_in_a_file_on_stdin_are_refused() {
+    let (database, files) = (database(), Files::new());
+    let first = files.write("day1.csv", file(1..=50_000));
+    let second = files.write("day2.csv", file(50_001..=100_000));
+    let load = |path: &String| {
+        let load = database
+            .load_once("t")
+            .flags("- --import-id nightly --batch-rows 10000");
+        load.stdin(path.as_ref()).run()
+    };
+    load(&first).exits(0);
+    load(&first)
+        .exits(0)
+        .tells("0 loaded + 50,000 already loaded");
+    load(&second).exits(6).says(&["stdin", "records 1 to"]);
+    assert_eq!(stored(&database), "50000 50000");
+}
+
+/// A load of `path` that is in its midst, with far more before it than it holds in memory.
+fn in_its_midst(database: &Database, path: &str) -> Running {
+    database.slow_down("t", 5);
+    let load = database.load_once("t").arg(path);
+    let running = load.flags("-j 1 --batch-rows 500 --queue 1").spawn();
+    wait_until("some batches", || database.count("t") > 2_000);
+    running
+}
+
+#[test]
+fn a_file_cut_while_it_is_read_is_not_finished_and_goes_on_when_it_is_whole() {
+    let (database, files) = (database(), Files::new());
+    let text = file(1..=200_000);
+    for cut in [text.len() / 2, text.len() / 2 + 5] {
+        database.run("TRUNCATE t; DROP SCHEMA IF EXISTS pgrung CASCADE");
+        let path = files.write("f.csv", &text);
+        let running = in_its_midst(&database, &path);
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(cut as u64)
+            .unwrap();
+        database.run("DROP TRIGGER slow ON t");
+        running
+            .wait()
+            .exits(6)
+            .says(&["f.csv", "while it was read"]);
+        let rows = database.count("t");
+        assert!(rows < 110_000, "{rows}");
+        files.write("f.csv", &text);
+        exits(&database, &[&path], 0);
+        assert_eq!(stored(&database), "200000 200000");
+    }
+}
+
+#[test]
+fn a_file_rewritten_while_it_is_read_is_not_finished() {
+    let (database, files) = (database(), Files::new());
+    let path = files.write("f.csv", file(1..=200_000));
+    let running = in_its_midst(&database, &path);
+    files.write("f.csv", file(200_001..=400_000));
+    database.run("DROP TRIGGER slow ON t");
+    running.wait().exits(6);
+    exits(&database, &[&path], 6).says(&["records 1 to"]);
+}
+
+/// The commonest night: three files of which one was still being uploaded.
+#[test]
+fn a_half_uploaded_file_goes_on_when_it_is_whole_and_the_others_stay_as_they_are() {
+    let mut random = seeded("half uploaded");
+    for _ in 0..times(8, 200) {
+        let (database, files) = (database(), Files::new());
+        let whole = file(1_001..=2_000);
+        let cut = random.usize("id,name\n".len()..whole.len());
+        let paths = [
+            files.write("a.csv", file(1..=1_000)),
+            files.write("b.csv", &whole[..cut]),
+            files.write("c.csv", file(2_001..=3_000)),
+        ];
+        let all = [&paths[0], &paths[1], &paths[2]];
+        let first = database.load_once("t").args(all).run();
+        let in_last_field = whole[..cut].rsplit('\n').next().unwrap().contains(',');
+        let at_record = whole[..cut].ends_with('\n');
+        first.exits(if at_record || in_last_field { 0 } else { 6 });
+        files.write("b.csv", &whole);
+        let again = database.load_once("t").args(all).run();
+        // A record that looked whole was loaded as it stood: only its owner knows what to do.
+        let goes_on = at_record || !in_last_field || whole[cut..].starts_with('\n');
+        if goes_on {
+            again.exits(0);
+            assert_eq!(stored(&database), "3000 3000", "cut at {cut}: {again}");
+        } else {
+            again
+                .exits(6)
+                .says(&["b.csv", "last record goes on", "--restart"]);
+        }
+        assert_eq!(
+            database.number("SELECT count(*) FROM t WHERE id <= 1000 OR id > 2000"),
+            2_000
+        );
+    }
+}
+
+#[test]
+fn what_is_cut_in_the_middle_of_a_record_is_not_finished() {
+    let (database, files) = (database(), Files::new());
+    for (name, text, whole) in [
+        ("a.csv", "id,name\n1,a\n2", ",b\n"),
+        ("b.csv", "id,name\r\n3,a\r\n4", ",b\r\n"),
+        ("c.csv", "id,name\r\n5,a\r\n6,b\r", "\n"),
+        (
+            "d.ndjson",
+            "{\"id\":7,\"name\":\"a\"}\n{\"id\":8,\"na",
+            "me\":\"b\"}\n",
+        ),
+        ("e.csv", "id,name\n9,a\n10,\"b", "\"\n"),
+    ] {
+        let path = files.write(name, text);
+        let cut = database.load_once("t").arg(&path).run();
+        let lacks_a_line_feed_only = name == "c.csv";
+        cut.exits(if lacks_a_line_feed_only { 0 } else { 6 });
+        files.write(name, format!("{text}{whole}"));
+        exits(&database, &[&path], 0);
+        assert_eq!(
+            database.number("SELECT count(*) FROM t WHERE name = 'a'"),
+            1,
+            "{name}"
+        );
+        assert_eq!(
+            database.number("SELECT count(*) FROM t WHERE name = 'b'"),
+            1,
+            "{name}"
+        );
+        database
+            .run("DELETE FROM t WHERE id < 7 OR id > 8; TRUNCATE t; DROP SCHEMA pgrung CASCADE");
+    }
+}
+
+/// Of one column: there a blank line is a record.
+#[test]
+fn a_last_record_that_only_lacked_its_line_break_was_whole() {
+    let (database, files) = (Database::with("CREATE TABLE t (id text)"), Files::new());
+    for (first, then) in [
+        ("id\na", "\nb\n"),
+        ("id\r\na", "\r\nb\r\n"),
+        ("id\na", "\n\n"),
+    ] {
+        let path = files.write("f.csv", first);
+        exits(&database, &[&path], 0);
+        files.write("f.csv", format!("{first}{then}"));
+        exits(&database, &[&path], 0).tells("1 loaded + 1 already loaded");
+        exits(&database, &[&path], 0).tells("0 loaded + 2 already loaded");
+        database.run("TRUNCATE t; DROP SCHEMA pgrung CASCADE");
+    }
+}
+
+#[test]
+fn restart_loads_what_has_changed_and_never_the_company_it_came_in() {
+    let (database, files) = (database(), Files::new());
+    let paths = [
+        files.write("a.csv", file(1..=1_000)),
+        files.write("b.csv", file(1_001..=2_000)),
+    ];
+    exits(&database, &[&paths[0], &paths[1]], 0);
+    files.write("b.csv", file(5_001..=6_000));
+    let all = || database.load_once("t").args(&paths);
+    all().run().exits(6).says(&["b.csv"]);
+    let ran = all().arg("--restart").run();
+    ran.exits(0).tells("1,000 loaded + 1,000 already loaded");
+    ran.says(&[
+        "b.csv: what import",
+        "is forgotten, with 1000 rows",
+        "a.csv: is as import",
+    ]);
+    assert_eq!(stored(&database), "3000 3000");
+    all()
+        .run()
+        .exits(0)
+        .tells("0 loaded + 2,000 already loaded");
+    // As the only input it is what was asked for.
+    let alone = database.load_once("t").args([&paths[0], "--restart"]).run();
+    alone.exits(0).tells("1,000 read = 1,000 loaded");
+    assert_eq!(stored(&database), "4000 3000");
+    all()
+        .run()
+        .exits(0)
+        .tells("0 loaded + 2,000 already loaded");
+}
+
+#[test]
+fn a_file_of_which_no_row_was_loaded_may_be_mended() {
+    let (database, files) = (database(), Files::new());
+    let good = file(1..=20);
+    let path = files.write("f.csv", good.replace("\n0", "\nno number 0"));
+    exits(&database, &[&path], 3);
+    assert_eq!(stored(&database), "0 0");
+    files.write(
+        "f.csv",
+        good.replace("id,name", "id;name").replace(',', ";"),
+    );
+    let semicolons = database
+        .load_once("t")
+        .args([&path, "--delimiter", ";"])
+        .run();
+    semicolons.exits(0).tells("20 read = 20 loaded");
+    assert_eq!(database.number("SELECT count(*) FROM pgrung.rejects"), 0);
+    assert_eq!(stored(&database), "20 20");
+}
+
+#[test]
+fn two_openings_at_once_load_each_file_once() {
+    let files = Files::new();
+    let paths = [
+        files.write("a.csv", file(1..=2_000)),
+        files.write("b.csv", file(2_001..=4_000)),
+    ];
+    let ends = |load: Cmd| load.flags("--batch-rows 100").spawn();
+    for _ in 0..times(6, 100) {
+        let database = database();
+        database.pgrung("migrate").run().exits(0);
+        let one = ends(database.load_once("t").arg(&paths[0]));
+        let both = ends(database.load_once("t").args(&paths));
+        let (one, both) = (one.wait(), both.wait());
+        let codes = [&one, &both].map(|ran| ran.code);
+        assert!(
+            codes.iter().all(|code| matches!(code, Some(0 | 1))),
+            "{one}\n{both}"
+        );
+        database.load_once("t").args(&paths).run().exits(0);
+        assert_eq!(stored(&database), "4000 4000", "{one}\n{both}");
+    }
+}
+
+#[test]
+fn an_import_deleted_by_hand_is_gone_and_its_id_is_free() {
+    let (database, files) = (database(), Files::new());
+    let path = files.write("f.csv", format!("{}x,y\n", file(1..=20)));
+    let load = || {
+        database
+            .load_once("t")
+            .args([&path, "--import-id", "mine"])
+            .run()
+    };
+    load().exits(3);
+    database.run("DELETE FROM pgrung.imports; DELETE FROM t");
+    assert_eq!(
+        database.one("SELECT (SELECT count(*) FROM pgrung.spans) || ' ' || (SELECT count(*) FROM pgrung.rejects)"),
+        "0 0"
+    );
+    load().exits(3).tells("21 read = 20 loaded + 1 rejected");
+    assert_eq!(stored(&database), "20 20");
+}
+
+#[test]
+fn status_counts_a_file_once_in_whatever_company_it_comes() {
+    let (database, files) = (database(), Files::new());
+    let paths = [
+        files.write("a.csv", file(1..=300)),
+        files.write("b.csv", file(301..=400)),
+    ];
+    exits(&database, &[&paths[0]], 0);
+    exits(&database, &[&paths[1], &paths[0]], 0);
+    let imports = database.pgrung("status --json").run().json();
+    let loaded = imports
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["loaded"].as_u64().unwrap());
+    assert_eq!(loaded.sum::<u64>(), 400, "{imports}");
+}
+
+/// Batches of a killed run wait on disk; meanwhile the file is loaded in batches of another size.
+#[test]
+fn batches_left_on_disk_are_loaded_whatever_another_run_has_loaded_of_them() {
+    for abort in [None, Some("after commit:2"), Some("after commit:5")] {
+        let (database, files) = (database(), Files::new());
+        database.run("CREATE TABLE other (id int, name text)");
+        database.slow_down("t", 100);
+        let dir = files.tmpdir("spill");
+        let path = files.write("f.csv", file(1..=1_000));
+        let spilling = || database.load_once("t").arg(&path).spill_to(&dir);
+        let first = spilling().flags("-j 1 --queue 1 --batch-rows 20");
+        let mut running = first.with_figures("50ms").spawn();
+        running.wait_for("pgrung_spill_batches", 30.0);
+        assert_eq!(running.kill().signal, Some(9));
+        database.run("DROP TRIGGER slow ON t");
+        let other = database
+            .load_once("t")
+            .arg(&path)
+            .flags("-j 1 --batch-rows 33");
+        match abort {
+            None => drop(other.run().exits(0)),
+            Some(abort) => drop(other.env("PGRUNG_ABORT_AT", abort).run().aborted()),
+        }
+        // Whoever comes with that directory finds them, also on the way to another table.
+        let fresh = files.write("fresh.csv", file(1..=10));
+        let elsewhere = database.load_once("other").arg(&fresh).spill_to(&dir).run();
+        elsewhere.exits(0);
+        spilling().run().exits(0);
+        assert_eq!(stored(&database), "1000 1000", "{abort:?}");
+    }
+}
