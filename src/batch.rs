@@ -219,6 +219,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::single_range_in_vec_init)]
     fn what_is_committed_of_a_batch_is_cut_out_of_it() {
         let batch = batch();
         let known = |stretches: &[(u64, u64)]| {

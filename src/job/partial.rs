@@ -150,10 +150,10 @@ pub struct PartialSettings {
     /// What a commit covers; "row" needs --strategy insert
     #[arg(long, value_enum, help_heading = "Strategy")]
     pub commit: Option<Commit>,
-    /// Name of this load in the ledger [default: from the table and the content of the files; new for stdin]
+    /// Name of this load in the ledger: only what was loaded under it is passed over [default: a new one; files are known by their content under any]
     #[arg(long, value_name = "ID", help_heading = "Safety")]
     pub import_id: Option<ImportId>,
-    /// Forget what the ledger knows of this load and load again [default: off]
+    /// Forget what the ledger knows of the input and load it again; of several inputs, of those that have changed [default: off]
     #[arg(long, help_heading = "Safety")]
     pub restart: bool,
     /// Note nothing in the server: no resume, no rights needed beyond INSERT [default: off]
