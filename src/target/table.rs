@@ -19,7 +19,7 @@ pub struct Table {
     pub filenode: Option<Oid>,
     /// Whether a constraint or trigger may put its check off until COMMIT.
     pub deferrable: bool,
-    /// Whether a BEFORE trigger or a rule may quietly keep rows out of the table.
+    /// Whether a BEFORE trigger may quietly keep rows out of the table.
     pub suppresses: bool,
     /// Whether policies restrict rows; COPY does not take such tables.
     pub row_security: bool,
@@ -101,6 +101,16 @@ pub enum TableError {
         /// What it is instead.
         kind: &'static str,
     },
+    /// Which rows come to be in the table would depend on the strategy.
+    #[error(
+        "{table} has the rule {rule} on INSERT: INSERT follows it and COPY passes over it, so the rows would depend on the strategy; put a trigger in its place, or load with the rule disabled (ALTER TABLE ... DISABLE RULE)"
+    )]
+    Rule {
+        /// The table.
+        table: String,
+        /// The rule, quoted.
+        rule: String,
+    },
     /// A name of the input is no column.
     #[error(
         "{table} has no column \"{column}\" that the input names; its columns are {columns}; --columns names the fields otherwise"
@@ -140,8 +150,12 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
                -- Row (1), before (2), insert (4); see pg_trigger.h.
                WHERE t.tgtype & 7 = 7 AND NOT t.tgisinternal AND t.tgenabled <> 'D'
                  AND t.tgrelid IN (SELECT c.oid UNION ALL SELECT relid FROM pg_partition_tree(c.oid)))
-         OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '3')
          AS suppresses,
+       -- The first rule that rewrites an INSERT of this session; see matchLocks in rewriteHandler.c.
+       (SELECT min(r.rulename)::text FROM pg_rewrite r
+        WHERE r.ev_class = c.oid AND r.ev_type = '3'
+          AND (r.ev_enabled = 'A' OR (r.ev_enabled = 'R') = (current_setting('session_replication_role') = 'replica')
+               AND r.ev_enabled <> 'D')) AS rule,
        c.relrowsecurity AS row_security
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = $1";
@@ -180,7 +194,8 @@ impl Table {
     /// quoted. A name that SQL does not know is tried as it is written.
     ///
     /// # Errors
-    /// When there is no such table, or it is a view or something else.
+    /// When there is no such table, it is a view or something else, or a rule rewrites what INSERT
+    /// does.
     pub async fn find(client: &Client, name: &str) -> Result<Self, TableError> {
         let oid = match by_sql_name(client, name).await? {
             Some(oid) => oid,
@@ -221,6 +236,12 @@ impl Table {
             return Err(TableError::NotATable {
                 name: table.quoted(),
                 kind,
+            });
+        }
+        if let Some(rule) = row.get::<_, Option<&str>>("rule") {
+            return Err(TableError::Rule {
+                table: table.quoted(),
+                rule: quote_name(rule),
             });
         }
         table.columns = client
