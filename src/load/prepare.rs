@@ -11,8 +11,8 @@ use super::control::{Control, ControlConnection};
 use super::identities::{drop_twins, identities};
 use super::leftovers::load_leftovers;
 use super::rights::check_rights;
+use super::sessions;
 use super::workers::Destination;
-use crate::connect;
 use crate::error::Error;
 use crate::job::{Durability, LedgerUse, LoadSettings};
 use crate::ledger::{self, Ledger};
@@ -106,7 +106,7 @@ pub async fn prepare(
         .await?;
     let reject_file = reject_file(settings, &ledger, &origin)?;
     let destination = Destination {
-        pool: connect::pool(connection.server(), settings.workers())?,
+        pool: sessions::pool(connection.server(), settings).await?,
         names: origin.inputs.iter().map(Input::name).collect(),
         table,
         target,
