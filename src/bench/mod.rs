@@ -17,7 +17,7 @@ use self::delay::Delay;
 use self::results::{CaseRuns, Distant, Machine};
 use crate::connect::{self, ConnectSettings};
 use crate::error::Error;
-use crate::job::{self, Time};
+use crate::job::{self, Durability, Time};
 use crate::report::Console;
 use crate::source::{Input, ReadOptions};
 use crate::stop::Stop;
@@ -45,6 +45,8 @@ pub struct BenchSettings {
     /// Rows of a batch, instead of each strategy's default.
     pub batch_rows: Option<usize>,
     pub workers: usize,
+    /// What the server waits for at a commit; `None`: as it is set.
+    pub durability: Option<Durability>,
     /// Round trips to put between client and server, besides the one there is.
     pub round_trips: Vec<Duration>,
 }
@@ -60,6 +62,7 @@ impl Default for BenchSettings {
             max_time: Duration::from_secs(10),
             batch_rows: None,
             workers: 1,
+            durability: None,
             round_trips: Vec::new(),
         }
     }
@@ -155,6 +158,7 @@ async fn compare(
         rows: reference.rows,
         rounds: bench.rounds,
         workers: bench.workers,
+        durability: bench.durability,
         measured,
     })
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use super::case::{Case, Run};
+use crate::job::Durability;
 use crate::report::{Latency, LatencyMillis};
 use crate::worker::Commit;
 
@@ -110,6 +111,8 @@ pub struct Results {
     /// Runs of each rung.
     pub rounds: usize,
     pub workers: usize,
+    /// What the server waited for at a commit, if not as it is set.
+    pub durability: Option<Durability>,
     /// The rungs in order.
     pub measured: Vec<CaseRuns>,
     /// The same with the server further away.
@@ -216,8 +219,12 @@ impl Results {
             server,
             settings,
         } = &self.machine;
+        let durability = match self.durability {
+            Some(durability) => format!(", durability {}", durability.name()),
+            None => String::new(),
+        };
         format!(
-            "{}, {} rows; median of {} round{}, {} worker{}\nPostgreSQL {server} ({settings}); {cores} x {client}\n",
+            "{}, {} rows; median of {} round{}, {} worker{}{durability}\nPostgreSQL {server} ({settings}); {cores} x {client}\n",
             self.what,
             HumanCount(self.rows),
             self.rounds,
@@ -346,6 +353,7 @@ impl Results {
             "rows": self.rows,
             "rounds": self.rounds,
             "workers": self.workers,
+            "durability": self.durability,
             "results": results,
             "round_trips": self.far.iter().map(|far| json!({
                 "round_trip_ms": far.round_trip.as_secs_f64() * 1000.0,
@@ -447,6 +455,7 @@ mod tests {
             rows: 10_000,
             rounds: 3,
             workers: 1,
+            durability: None,
             far: vec![Distant {
                 round_trip: Duration::from_millis(10),
                 measured: vec![measured(StrategyKind::Copy, Commit::Batch, &[0.5], 10_000)],

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::exit_code::Exit;
-use crate::job::{self, Number, PartialReading, PartialSettings, Size, Time};
+use crate::job::{self, Durability, Number, PartialReading, PartialSettings, Size, Time};
 use crate::strategy::StrategyKind;
 
 pub use connection::ConnectionArgs;
@@ -163,6 +163,9 @@ pub struct BenchArgs {
     /// Connections that write at the same time
     #[arg(long, short = 'j', value_name = "N")]
     pub workers: Option<Number>,
+    /// What the server waits for at a commit, in every rung [default: as the server is set]
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub durability: Option<Durability>,
     /// Round trips to put between client and server as well, separated by commas [default: none]
     #[arg(long = "rtt", value_name = "LIST", value_delimiter = ',')]
     pub round_trips: Vec<Time>,

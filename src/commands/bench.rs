@@ -48,6 +48,7 @@ fn settings(args: &BenchArgs) -> BenchSettings {
         max_time: args.max_seconds.map_or(default.max_time, |Time(time)| time),
         batch_rows: args.batch_rows.map(number),
         workers: args.workers.map_or(default.workers, number),
+        durability: args.durability,
         // Without a delay it is the comparison that is made anyway.
         round_trips: round_trips.filter(|time| !time.is_zero()).collect(),
     }

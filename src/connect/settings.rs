@@ -153,6 +153,17 @@ impl ConnectSettings {
         &self.config
     }
 
+    /// The same, with a setting of the server for each session from its start, over that of the
+    /// role and the database, and over the options given.
+    pub(crate) fn with_setting(&self, name: &str, value: &str) -> Self {
+        let mut settings = self.clone();
+        let given = settings.base.get_options().unwrap_or_default();
+        let options = format!("{given} -c {name}={value}");
+        settings.base.options(&options);
+        settings.config.options(&options);
+        settings
+    }
+
     /// What was ignored and why, for the user to read.
     pub fn warnings(&self) -> &[String] {
         &self.warnings

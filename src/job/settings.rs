@@ -205,6 +205,11 @@ impl LoadSettings {
         sql
     }
 
+    /// Whether each row is a transaction without BEGIN, of which nothing is noted.
+    pub(crate) fn commits_alone(&self) -> bool {
+        self.commit == Commit::Row && self.ledger == LedgerUse::Off
+    }
+
     /// Checks every limit, and what contradicts what.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod readers;
 mod replay;
 mod rights;
 mod running;
+mod sessions;
 mod start;
 mod watch;
 mod workers;

@@ -11,8 +11,8 @@ use super::control::{Control, ControlConnection};
 use super::identities::identities;
 use super::leftovers::load_leftovers;
 use super::rights::check_rights;
+use super::sessions;
 use super::workers::Destination;
-use crate::connect;
 use crate::error::Error;
 use crate::job::{Durability, LedgerUse, LoadSettings};
 use crate::ledger::{self, Ledger};
@@ -108,7 +108,7 @@ pub async fn prepare(
     let total = stored_bytes(&origin.first, &origin.inputs, &origin.whole)?;
     let reject_file = reject_file(settings, &ledger, &origin)?;
     let destination = Destination {
-        pool: connect::pool(connection.server(), settings.workers())?,
+        pool: sessions::pool(connection.server(), settings).await?,
         names: origin.inputs.iter().map(Input::name).collect(),
         table,
         target,

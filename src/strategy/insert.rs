@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::Client;
 
-use super::parameters::Parameters;
+use super::parameters::{Parameters, values};
+use super::prepared::Prepared;
 use super::{RowSlice, Strategy, WriteError};
 use crate::target::Target;
 
@@ -19,7 +20,7 @@ pub struct Insert {
     target: Arc<Target>,
     /// Statements under way at most.
     depth: usize,
-    statement: Option<Statement>,
+    prepared: Prepared,
     parameters: Parameters,
 }
 
@@ -29,22 +30,20 @@ impl Insert {
             parameters: Parameters::new(&target),
             target,
             depth,
-            statement: None,
+            prepared: Prepared::default(),
         }
     }
 
     async fn write_rows(&mut self, client: &Client, rows: RowSlice<'_>) -> Result<u64, WriteError> {
-        let statement = match &mut self.statement {
-            Some(statement) => statement,
-            slot => {
-                let values = values(1, self.target.columns.len());
-                let sql = format!("{} VALUES {values}", self.target.insert_into());
-                slot.insert(client.prepare(&sql).await?)
-            }
-        };
         let pulse = rows.pulse();
         self.parameters.fill(rows);
-        let (parameters, statement) = (&self.parameters, &*statement);
+        let (parameters, target) = (&self.parameters, &self.target);
+        let sql = || {
+            let values = values(target, parameters.as_json(), 1);
+            format!("{} VALUES {values}", target.insert_into())
+        };
+        let prepared = self.prepared.of(client, parameters.as_json(), sql);
+        let statement = &prepared.await?;
         let insert = |row| {
             client
                 .execute_raw(statement, parameters.of(row..row + 1))
@@ -85,30 +84,5 @@ impl Strategy for Insert {
         rows: RowSlice<'a>,
     ) -> BoxFuture<'a, Result<u64, WriteError>> {
         self.write_rows(client, rows).boxed()
-    }
-}
-
-/// `($1, $2), ($3, $4)`: parameters of `rows` rows of `columns` columns.
-pub(super) fn values(rows: usize, columns: usize) -> String {
-    let mut sql = String::with_capacity(rows * columns * 7);
-    for row in 0..rows {
-        sql.push_str(if row == 0 { "(" } else { ", (" });
-        for column in 0..columns {
-            if column > 0 {
-                sql.push_str(", ");
-            }
-            sql.push('$');
-            sql.push_str(&(row * columns + column + 1).to_string());
-        }
-        sql.push(')');
-    }
-    sql
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn parameters_are_numbered_row_after_row() {
-        assert_eq!(super::values(2, 2), "($1, $2), ($3, $4)");
     }
 }

@@ -6,6 +6,7 @@ mod discard;
 mod insert;
 mod multi_insert;
 mod parameters;
+mod prepared;
 mod rows;
 mod unnest;
 

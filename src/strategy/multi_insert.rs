@@ -6,8 +6,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_postgres::{Client, Statement};
 
-use super::insert::values;
-use super::parameters::Parameters;
+use super::parameters::{Parameters, values};
 use super::{RowSlice, Strategy, WriteError};
 use crate::target::Target;
 
@@ -17,12 +16,15 @@ const MOST_ROWS: usize = 1_000;
 /// Parameters of one statement at most: the Bind message counts them in 16 bits.
 const MOST_PARAMETERS: usize = 65_535;
 
+/// Rows, and which of their columns are JSON.
+type Shape = (usize, Vec<bool>);
+
 /// INSERT ... VALUES of many rows. Two statements are kept prepared: the full shape and the latest
 /// tail shape.
 pub struct MultiInsert {
     target: Arc<Target>,
-    full: Option<(usize, Statement)>,
-    tail: Option<(usize, Statement)>,
+    full: Option<(Shape, Statement)>,
+    tail: Option<(Shape, Statement)>,
     parameters: Parameters,
 }
 
@@ -50,18 +52,17 @@ impl MultiInsert {
         } else {
             &mut self.tail
         };
-        if let Some((shape, statement)) = slot
-            && *shape == rows
+        let as_json = self.parameters.as_json();
+        if let Some(((of_rows, of_json), statement)) = slot
+            && *of_rows == rows
+            && of_json == as_json
         {
             return Ok(statement.clone());
         }
-        let sql = format!(
-            "{} VALUES {}",
-            self.target.insert_into(),
-            values(rows, self.target.columns.len())
-        );
+        let values = values(&self.target, as_json, rows);
+        let sql = format!("{} VALUES {values}", self.target.insert_into());
         let statement = client.prepare(&sql).await?;
-        *slot = Some((rows, statement.clone()));
+        *slot = Some(((rows, as_json.to_vec()), statement.clone()));
         Ok(statement)
     }
 

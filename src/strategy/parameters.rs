@@ -1,5 +1,11 @@
 //! Collects the fields of rows as statement parameters in one buffer: binary where the column has
-//! an encoder and the value is in canonical form, else text for the server's input function.
+//! an encoder and the value is in canonical form, else text for the type's input function.
+//!
+//! A parameter's text is read without the column's modifier, which is applied to the value
+//! afterwards. That is not what COPY does, and not always the same: `5` is five years in an
+//! `interval year` and five seconds in an interval. So where a column has a modifier and a value no
+//! binary form, the values go as JSON objects, from which the statement has them read as COPY reads
+//! them ([`Column::read_from`]).
 
 use std::error::Error;
 use std::ops::Range;
@@ -7,14 +13,17 @@ use std::ops::Range;
 use bytes::BytesMut;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type};
 
-use super::rows::RowSlice;
+use super::rows::{Row, RowSlice};
 use crate::encode::Encoder;
-use crate::target::Target;
+use crate::target::{Column, Target};
 
 /// The rows of a slice as parameters.
 #[derive(Debug)]
 pub struct Parameters {
     encoders: Vec<Option<Encoder>>,
+    modified: Vec<bool>,
+    /// Columns whose values are JSON objects in this slice.
+    as_json: Vec<bool>,
     bytes: Vec<u8>,
     values: Vec<Value>,
     /// Index in the batch of each row's record.
@@ -38,12 +47,11 @@ enum Form {
 
 impl Parameters {
     pub fn new(target: &Target) -> Self {
+        let columns = target.columns.iter();
         Parameters {
-            encoders: target
-                .columns
-                .iter()
-                .map(|column| column.encoder())
-                .collect(),
+            encoders: columns.clone().map(Column::encoder).collect(),
+            modified: columns.map(|column| column.is_modified).collect(),
+            as_json: Vec::new(),
             bytes: Vec::new(),
             values: Vec::new(),
             records: Vec::new(),
@@ -52,28 +60,63 @@ impl Parameters {
 
     /// Takes all rows of `slice`, forgetting those taken before.
     pub fn fill(&mut self, mut slice: RowSlice<'_>) {
+        let columns = self.encoders.iter().zip(&self.modified);
+        self.as_json = columns
+            .map(|(encoder, modified)| *modified && encoder.is_none())
+            .collect();
+        self.clear();
+        let mut late = false;
+        while let Some(row) = slice.next_row() {
+            late |= self.push(&row);
+        }
+        if late {
+            // Values before the first one without a binary form are not JSON yet.
+            slice.restart_with(self.records.clone());
+            self.clear();
+            while let Some(row) = slice.next_row() {
+                self.push(&row);
+            }
+        }
+    }
+
+    fn clear(&mut self) {
         self.bytes.clear();
         self.values.clear();
         self.records.clear();
-        while let Some(row) = slice.next_row() {
-            self.records.push(row.index);
-            for (encoder, field) in self.encoders.iter().zip(row.fields()) {
-                let form = match (field, encoder) {
-                    (None, _) => Form::Null,
-                    (Some(text), Some(encoder)) if encoder.encode(text, &mut self.bytes) => {
-                        Form::Binary
-                    }
-                    (Some(text), _) => {
-                        self.bytes.extend_from_slice(text);
-                        Form::Text
-                    }
-                };
-                self.values.push(Value {
-                    end: self.bytes.len() as u32,
-                    form,
-                });
-            }
+    }
+
+    /// Whether a column turned out to be one of JSON.
+    fn push(&mut self, row: &Row<'_>) -> bool {
+        self.records.push(row.index);
+        let mut late = false;
+        for (column, field) in row.fields().enumerate() {
+            let bytes = &mut self.bytes;
+            let encoder = self.encoders[column].filter(|_| !self.as_json[column]);
+            let form = match (field, encoder) {
+                (None, _) => Form::Null,
+                (Some(text), Some(encoder)) if encoder.encode(text, bytes) => Form::Binary,
+                (Some(text), _) if self.modified[column] => {
+                    late |= !self.as_json[column];
+                    self.as_json[column] = true;
+                    push_json(text, bytes);
+                    Form::Text
+                }
+                (Some(text), _) => {
+                    bytes.extend_from_slice(text);
+                    Form::Text
+                }
+            };
+            self.values.push(Value {
+                end: self.bytes.len() as u32,
+                form,
+            });
         }
+        late
+    }
+
+    /// Columns whose values are JSON objects: which statement takes the rows.
+    pub fn as_json(&self) -> &[bool] {
+        &self.as_json
     }
 
     pub fn rows(&self) -> usize {
@@ -131,4 +174,53 @@ impl ToSql for Parameter<'_> {
     }
 
     tokio_postgres::types::to_sql_checked!();
+}
+
+/// Appends the JSON object that [`Column::read_from`] takes.
+pub(super) fn push_json(text: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"v\":\"");
+    for &byte in text {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            // JSON has no other way to write them. NUL is the server's to refuse, as in COPY.
+            1..0x20 => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            _ => out.push(byte),
+        }
+    }
+    out.extend_from_slice(b"\"}");
+}
+
+/// `($1, $2), ($3, $4)`: parameters of `rows` rows, each read as its column wants it.
+pub(super) fn values(target: &Target, as_json: &[bool], rows: usize) -> String {
+    let columns = target.columns.len();
+    let mut sql = String::with_capacity(rows * columns * 7);
+    for row in 0..rows {
+        sql.push_str(if row == 0 { "(" } else { ", (" });
+        for (index, (column, as_json)) in target.columns.iter().zip(as_json).enumerate() {
+            if index > 0 {
+                sql.push_str(", ");
+            }
+            let parameter = format!("${}", row * columns + index + 1);
+            match as_json {
+                true => sql.push_str(&column.read_from(&parameter)),
+                false => sql.push_str(&parameter),
+            }
+        }
+        sql.push(')');
+    }
+    sql
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_of_a_value_is_its_text_whatever_it_holds() {
+        let text = "é\"\\\u{1}\u{1f}\t\n\r /{}";
+        let mut json = Vec::new();
+        push_json(text.as_bytes(), &mut json);
+        let read: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(read["v"], text);
+    }
 }

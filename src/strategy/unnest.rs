@@ -1,31 +1,30 @@
 //! Rung 2 1/2: one INSERT ... SELECT FROM unnest a batch, with one array a column.
 //!
-//! A column whose values all have a binary form goes as an array of its own type; any other as an
-//! array of text, of which the server casts every element through the type's input function. Both
-//! leave modifiers such as varchar(n) to the assignment, as any INSERT does.
+//! A column whose values all have a binary form goes as an array of its own type, and leaves its
+//! modifier to the assignment, as any INSERT does. Any other goes as an array of text, which the
+//! server casts by the type's input function; where it would not, or would not tell it the
+//! column's modifier, as an array of JSON objects (see `parameters`).
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio_postgres::Client;
 use tokio_postgres::types::{IsNull, ToSql, Type};
-use tokio_postgres::{Client, Statement};
 
+use super::parameters::push_json;
+use super::prepared::Prepared;
 use super::{RowSlice, Strategy, WriteError};
 use crate::encode::Encoder;
 use crate::target::{Column, Target};
-
-/// Statements kept for other sets of text columns; each batch may have its own set.
-const MOST_STATEMENTS: usize = 16;
 
 /// One INSERT a slice, from one array a column.
 pub struct Unnest {
     target: Arc<Target>,
     /// By which columns go as text.
-    statements: HashMap<Vec<bool>, Statement>,
+    prepared: Prepared,
     columns: Vec<Array>,
 }
 
@@ -34,34 +33,9 @@ impl Unnest {
         let columns = target.columns.iter().map(Array::new).collect();
         Unnest {
             target,
-            statements: HashMap::new(),
+            prepared: Prepared::default(),
             columns,
         }
-    }
-
-    fn sql(&self) -> String {
-        let list = |item: &dyn Fn(usize, &str, bool) -> String| {
-            let items = self.columns.iter().zip(&self.target.columns).zip(1..);
-            items
-                .map(|((array, column), number)| {
-                    item(number, &column.base_type_name, array.as_text)
-                })
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        let values = list(&|number, ty, text| match text {
-            true => format!("c{number}::{ty}"),
-            false => format!("c{number}"),
-        });
-        let arrays = list(&|number, ty, text| match text {
-            true => format!("${number}::text[]"),
-            false => format!("${number}::{ty}[]"),
-        });
-        let names = list(&|number, _, _| format!("c{number}"));
-        format!(
-            "{} SELECT {values} FROM unnest({arrays}) AS u ({names})",
-            self.target.insert_into()
-        )
     }
 
     /// Takes all rows; a column that meets a value without a binary form is taken again as text.
@@ -92,15 +66,10 @@ impl Unnest {
             return Ok(0);
         };
         let shape: Vec<bool> = self.columns.iter().map(|column| column.as_text).collect();
-        if !self.statements.contains_key(&shape) {
-            let statement = client.prepare(&self.sql()).await?;
-            if self.statements.len() == MOST_STATEMENTS {
-                self.statements.clear();
-            }
-            self.statements.insert(shape.clone(), statement);
-        }
+        let sql = || sql(&self.target, &self.columns);
+        let statement = self.prepared.of(client, &shape, sql).await?;
         client
-            .execute_raw(&self.statements[&shape], &self.columns)
+            .execute_raw(&statement, &self.columns)
             .await
             .map_err(|error| WriteError {
                 error,
@@ -120,12 +89,51 @@ impl Strategy for Unnest {
     }
 }
 
+/// The statement for columns that go as these do.
+fn sql(target: &Target, columns: &[Array]) -> String {
+    let list = |item: &dyn Fn(usize, &Column, Form) -> String| {
+        let items = columns.iter().zip(&target.columns).zip(1..);
+        items
+            .map(|((array, column), number)| item(number, column, array.form()))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let values = list(&|number, column, form| match form {
+        Form::Own => format!("c{number}"),
+        Form::Text => format!("c{number}::{}", column.base_type_name),
+        Form::Json => column.read_from(&format!("c{number}")),
+    });
+    let arrays = list(&|number, column, form| match form {
+        Form::Own => format!("${number}::{}[]", column.base_type_name),
+        Form::Text => format!("${number}::text[]"),
+        Form::Json => format!("${number}::json[]"),
+    });
+    let names = list(&|number, _, _| format!("c{number}"));
+    format!(
+        "{} SELECT {values} FROM unnest({arrays}) AS u ({names})",
+        target.insert_into()
+    )
+}
+
+/// What the elements of an array are on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Values of the column's type.
+    Own,
+    /// Text to be cast.
+    Text,
+    /// JSON objects to be read.
+    Json,
+}
+
 /// One column as a one-dimensional array in the form that array_recv reads.
 #[derive(Debug)]
 struct Array {
     /// Of the column's type; `None`: always text. An array of arrays would be unnested whole.
     encoder: Option<Encoder>,
     element_type: u32,
+    /// What the texts go as: text or JSON.
+    text_form: Form,
     as_text: bool,
     elements: Vec<u8>,
     /// The texts of the binary elements, so that the column can become text in the middle.
@@ -142,11 +150,22 @@ impl Array {
         Array {
             encoder,
             element_type: column.base_type,
+            text_form: match column.is_modified || column.has_text_cast {
+                true => Form::Json,
+                false => Form::Text,
+            },
             as_text: encoder.is_none(),
             elements: Vec::new(),
             texts: Vec::new(),
             count: 0,
             nulls: false,
+        }
+    }
+
+    fn form(&self) -> Form {
+        match self.as_text {
+            true => self.text_form,
+            false => Form::Own,
         }
     }
 
@@ -185,19 +204,41 @@ fn push_text(text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(text);
 }
 
+/// Appends the texts, each with its length in front, as JSON objects with theirs.
+fn push_objects(mut texts: &[u8], out: &mut BytesMut) {
+    let mut object = Vec::new();
+    while let Some((length, rest)) = texts.split_first_chunk() {
+        let length = i32::from_be_bytes(*length);
+        let Ok(size) = usize::try_from(length) else {
+            out.put_i32(length);
+            texts = rest;
+            continue;
+        };
+        let (text, rest) = rest.split_at(size);
+        object.clear();
+        push_json(text, &mut object);
+        out.put_i32(object.len() as i32);
+        out.extend_from_slice(&object);
+        texts = rest;
+    }
+}
+
 impl ToSql for Array {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         // Dimensions, flags, element type; then of the one dimension its length and lower bound.
         out.put_i32(1);
         out.put_i32(i32::from(self.nulls));
-        out.put_u32(if self.as_text {
-            Type::TEXT.oid()
-        } else {
-            self.element_type
+        out.put_u32(match self.form() {
+            Form::Own => self.element_type,
+            Form::Text => Type::TEXT.oid(),
+            Form::Json => Type::JSON.oid(),
         });
         out.put_i32(self.count);
         out.put_i32(1);
-        out.extend_from_slice(&self.elements);
+        match self.form() {
+            Form::Own | Form::Text => out.extend_from_slice(&self.elements),
+            Form::Json => push_objects(&self.elements, out),
+        }
         Ok(IsNull::No)
     }
 

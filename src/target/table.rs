@@ -19,7 +19,7 @@ pub struct Table {
     pub filenode: Option<Oid>,
     /// Whether a constraint or trigger may put its check off until COMMIT.
     pub deferrable: bool,
-    /// Whether a BEFORE trigger or a rule may quietly keep rows out of the table.
+    /// Whether a BEFORE trigger may quietly keep rows out of the table.
     pub suppresses: bool,
     /// Whether policies restrict rows; COPY does not take such tables.
     pub row_security: bool,
@@ -36,12 +36,21 @@ pub struct Column {
     pub base_type: Oid,
     /// SQL name of that type, quoted and qualified where needed, without modifiers.
     pub base_type_name: String,
+    /// The same with the modifier that the column or its domain gives, if any.
+    pub modified_type_name: String,
+    /// Whether there is such a modifier: the type's input function is told, and may read the same
+    /// text as another value (`interval year`).
+    pub is_modified: bool,
+    /// Whether a cast from text is something else than the type's input function (regclass, and
+    /// what users create).
+    pub has_text_cast: bool,
     /// Array type of the base type, 0 if it has none.
     pub array_type: Oid,
     /// Whether the base type is itself an array.
     pub is_array: bool,
-    /// Whether the base type is an enum.
-    pub is_enum: bool,
+    /// Whether the binary form of a value is its text: enums, and types that are text under another
+    /// name, as citext.
+    pub is_text: bool,
     /// Whether a row that leaves the column out gets something other than NULL.
     pub has_default: bool,
     /// GENERATED ALWAYS AS IDENTITY: INSERT must override it, COPY need not.
@@ -53,12 +62,21 @@ pub struct Column {
 impl Column {
     /// The encoder of the column's type; `None`: its values go as text.
     pub fn encoder(&self) -> Option<Encoder> {
-        // The binary form of an enum is its label; its oid is the database's own.
-        if self.is_enum {
+        // The oids of such types are the database's own.
+        if self.is_text {
             Some(Encoder::Text)
         } else {
             Encoder::for_type(self.base_type)
         }
+    }
+
+    /// SQL that reads `json`, an object with the value's text as `v`, by the type's input function
+    /// with its modifier, as COPY reads a field. A parameter of the column's type is read without
+    /// the modifier, a cast from text by whatever function the cast has. (The server:
+    /// `populate_scalar` in jsonfuncs.c.)
+    pub(crate) fn read_from(&self, json: &str) -> String {
+        let ty = &self.modified_type_name;
+        format!("(SELECT v FROM pg_catalog.json_to_record({json}) AS r (v {ty}))")
     }
 
     /// Whether the column takes JSON.
@@ -82,6 +100,16 @@ pub enum TableError {
         name: String,
         /// What it is instead.
         kind: &'static str,
+    },
+    /// Which rows come to be in the table would depend on the strategy.
+    #[error(
+        "{table} has the rule {rule} on INSERT: INSERT follows it and COPY passes over it, so the rows would depend on the strategy; put a trigger in its place, or load with the rule disabled (ALTER TABLE ... DISABLE RULE)"
+    )]
+    Rule {
+        /// The table.
+        table: String,
+        /// The rule, quoted.
+        rule: String,
     },
     /// A name of the input is no column.
     #[error(
@@ -122,23 +150,36 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
                -- Row (1), before (2), insert (4); see pg_trigger.h.
                WHERE t.tgtype & 7 = 7 AND NOT t.tgisinternal AND t.tgenabled <> 'D'
                  AND t.tgrelid IN (SELECT c.oid UNION ALL SELECT relid FROM pg_partition_tree(c.oid)))
-         OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '3')
          AS suppresses,
+       -- The first rule that rewrites an INSERT of this session; see matchLocks in rewriteHandler.c.
+       (SELECT min(r.rulename)::text FROM pg_rewrite r
+        WHERE r.ev_class = c.oid AND r.ev_type = '3'
+          AND (r.ev_enabled = 'A' OR (r.ev_enabled = 'R') = (current_setting('session_replication_role') = 'replica')
+               AND r.ev_enabled <> 'D')) AS rule,
        c.relrowsecurity AS row_security
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = $1";
 
 const COLUMNS: &str = "
-WITH RECURSIVE base (attnum, typid) AS (
-    SELECT attnum, atttypid FROM pg_attribute
+WITH RECURSIVE base (attnum, typid, typmod) AS (
+    SELECT attnum, atttypid, atttypmod FROM pg_attribute
     WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
   UNION ALL
-    SELECT base.attnum, t.typbasetype
+    SELECT base.attnum, t.typbasetype, t.typtypmod
     FROM base JOIN pg_type t ON t.oid = base.typid AND t.typtype = 'd'
 )
 SELECT a.attname AS name, t.oid AS base_type, format_type(t.oid, -1) AS base_type_name,
+       format_type(t.oid, base.typmod) AS modified_type_name, base.typmod <> -1 AS is_modified,
+       EXISTS (SELECT FROM pg_cast c
+               -- Not by the input and output functions.
+               WHERE c.castsource = 'text'::regtype AND c.casttarget = t.oid AND c.castmethod <> 'i')
+         AS has_text_cast,
        t.typarray AS array_type, t.typcategory::text = 'A' AS is_array,
-       t.typtype::text = 'e' AS is_enum,
+       t.typtype = 'e' OR base.typmod = -1 AND EXISTS
+              (SELECT FROM pg_proc i, pg_proc r, pg_language l
+               WHERE i.oid = t.typinput AND i.prosrc = 'textin' AND i.prolang = l.oid
+                 AND r.oid = t.typreceive AND r.prosrc = 'textrecv' AND r.prolang = l.oid
+                 AND l.lanname = 'internal') AS is_text,
        a.atthasdef OR a.attidentity <> '' OR d.typdefault IS NOT NULL AS has_default,
        a.attidentity = 'a' AS identity_always, a.attgenerated <> '' AS generated
 FROM pg_attribute a
@@ -153,7 +194,8 @@ impl Table {
     /// quoted. A name that SQL does not know is tried as it is written.
     ///
     /// # Errors
-    /// When there is no such table, or it is a view or something else.
+    /// When there is no such table, it is a view or something else, or a rule rewrites what INSERT
+    /// does.
     pub async fn find(client: &Client, name: &str) -> Result<Self, TableError> {
         let oid = match by_sql_name(client, name).await? {
             Some(oid) => oid,
@@ -196,6 +238,12 @@ impl Table {
                 kind,
             });
         }
+        if let Some(rule) = row.get::<_, Option<&str>>("rule") {
+            return Err(TableError::Rule {
+                table: table.quoted(),
+                rule: quote_name(rule),
+            });
+        }
         table.columns = client
             .query(COLUMNS, &[&oid])
             .await?
@@ -204,9 +252,12 @@ impl Table {
                 name: row.get("name"),
                 base_type: row.get("base_type"),
                 base_type_name: row.get("base_type_name"),
+                modified_type_name: row.get("modified_type_name"),
+                is_modified: row.get("is_modified"),
+                has_text_cast: row.get("has_text_cast"),
                 array_type: row.get("array_type"),
                 is_array: row.get("is_array"),
-                is_enum: row.get("is_enum"),
+                is_text: row.get("is_text"),
                 has_default: row.get("has_default"),
                 identity_always: row.get("identity_always"),
                 generated: row.get("generated"),
@@ -305,9 +356,12 @@ mod tests {
             name: name.to_string(),
             base_type: 25,
             base_type_name: "text".to_string(),
+            modified_type_name: "text".to_string(),
+            is_modified: false,
+            has_text_cast: false,
             array_type: 1009,
             is_array: false,
-            is_enum: false,
+            is_text: false,
             has_default: false,
             identity_always: false,
             generated,

@@ -133,6 +133,40 @@ fn the_users_own_table_lends_its_shape_and_is_not_touched() {
 }
 
 #[test]
+fn durability_is_the_same_for_all_rungs_and_the_servers_own_if_not_given() {
+    let database = Database::with(
+        "CREATE TABLE seen (how text);
+         CREATE FUNCTION note() RETURNS text LANGUAGE sql
+             AS $$ INSERT INTO public.seen VALUES (current_setting('synchronous_commit')) RETURNING how $$;
+         CREATE TABLE mine (id int, how text DEFAULT note())",
+    );
+    let name = &database.name;
+    database.run(&format!(
+        "ALTER DATABASE {name} SET synchronous_commit = local"
+    ));
+    let files = Files::new();
+    let file = files.write("mine.csv", "id\n1\n2\n");
+    for (given, wanted, told) in [
+        ("", "local", "null"),
+        ("--durability off", "off", "\"off\""),
+        (
+            "--durability remote-apply",
+            "remote_apply",
+            "\"remote-apply\"",
+        ),
+    ] {
+        let mine = on(&database).args(["--input", &file, "--table", "mine"]);
+        let ran = mine.flags("--rounds 1 --json").flags(given).run();
+        let json = ran.exits(0).json();
+        assert_eq!(json["durability"].to_string(), told, "{json}");
+        // Each rung but the floor, and the warm-up.
+        let seen = database.lines("SELECT how, count(*) FROM seen GROUP BY 1");
+        assert_eq!(seen, [format!("{wanted}|{}", 2 * RUNGS.len())], "{given}");
+        database.run("TRUNCATE seen");
+    }
+}
+
+#[test]
 fn rows_that_do_not_fit_the_users_table_stop_it_and_it_cleans_up() {
     let database = Database::with("CREATE TABLE mine (id int)");
     let files = Files::new();

@@ -6,6 +6,8 @@
 //! binary COPY. The two must agree value by value on the stored text, the stored bytes and, where
 //! the server refuses, on the SQLSTATE.
 
+mod columns;
+mod literals;
 mod values;
 
 use bytes::Bytes;

@@ -139,9 +139,11 @@ fn sigterm_ends_a_load_with_rejects_also_when_the_server_stands_still() {
     drop(pause);
 }
 
-/// Whether a load holds rows of the table in a transaction that waits for more.
+/// Whether a load holds rows of the table in a transaction that has waited for more for a while: it
+/// is idle between two statements of a batch too.
 fn has_written(database: &Database) -> bool {
-    let open = "state = 'idle in transaction' AND backend_xid IS NOT NULL AND pid IN (
+    let open = "state = 'idle in transaction' AND clock_timestamp() - state_change > '300 ms'
+                AND backend_xid IS NOT NULL AND pid IN (
                     SELECT pid FROM pg_locks
                     WHERE relation = 't'::regclass AND mode = 'RowExclusiveLock')";
     database.loaders(open) == 1

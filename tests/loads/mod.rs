@@ -12,5 +12,6 @@ mod ledger;
 mod memory;
 mod once;
 mod progress;
+mod rungs;
 mod sessions;
 mod successes;

@@ -1,15 +1,24 @@
-//! Notes each fault tried and what it cost, for the sum that `make torture` prints.
+//! Notes what was tried and what it cost, for the sums that `make torture` prints.
 
 use std::fs::OpenOptions;
 use std::io::Write;
 
-/// Appends `fault lost doubled` to the file that `PGRUNG_TALLY` names, if it names one. One short
-/// append a fault: nothing is lost when a test fails, and tests may run side by side.
+/// Appends `fault lost doubled` to the file that `PGRUNG_TALLY` names, if it names one.
 pub fn note(fault: &str, lost: u64, doubled: u64) {
-    let Some(path) = std::env::var_os("PGRUNG_TALLY") else {
+    append("PGRUNG_TALLY", &format!("{lost}\t{doubled}\t{fault}\n"));
+}
+
+/// The same of values, and of those that became something else than by psql, in the file that
+/// `PGRUNG_LITERALS` names.
+pub fn literals(tried: usize, wrong: usize) {
+    append("PGRUNG_LITERALS", &format!("{tried}\t{wrong}\n"));
+}
+
+/// One short append a line: nothing is lost when a test fails, and tests may run side by side.
+fn append(variable: &str, line: &str) {
+    let Some(path) = std::env::var_os(variable) else {
         return;
     };
-    let line = format!("{lost}\t{doubled}\t{fault}\n");
     OpenOptions::new()
         .append(true)
         .create(true)
