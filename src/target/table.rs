@@ -32,6 +32,8 @@ pub struct Table {
 pub struct Column {
     /// Name, unquoted.
     pub name: String,
+    /// Whether a name of another case can mean it: no other column differs from it in case only.
+    pub any_case: bool,
     /// The type behind any domains.
     pub base_type: Oid,
     /// SQL name of that type, quoted and qualified where needed, without modifiers.
@@ -59,6 +61,10 @@ impl Column {
         } else {
             Encoder::for_type(self.base_type)
         }
+    }
+
+    fn lower(&self) -> String {
+        self.name.to_lowercase()
     }
 
     /// Whether the column takes JSON.
@@ -202,6 +208,7 @@ impl Table {
             .iter()
             .map(|row| Column {
                 name: row.get("name"),
+                any_case: true,
                 base_type: row.get("base_type"),
                 base_type_name: row.get("base_type_name"),
                 array_type: row.get("array_type"),
@@ -212,6 +219,10 @@ impl Table {
                 generated: row.get("generated"),
             })
             .collect();
+        let names: Vec<String> = table.columns.iter().map(Column::lower).collect();
+        for (column, lower) in table.columns.iter_mut().zip(&names) {
+            column.any_case = names.iter().filter(|name| *name == lower).count() == 1;
+        }
         Ok(Some(table))
     }
 
@@ -267,11 +278,8 @@ impl Table {
         let exact = self.columns.iter().find(|column| column.name == name);
         exact.or_else(|| {
             let lower = name.to_lowercase();
-            let mut alike = self
-                .columns
-                .iter()
-                .filter(|column| column.name.to_lowercase() == lower);
-            alike.next().filter(|_| alike.next().is_none())
+            let mut columns = self.columns.iter();
+            columns.find(|column| column.any_case && column.lower() == lower)
         })
     }
 }
@@ -303,6 +311,7 @@ mod tests {
     fn column(name: &str, generated: bool) -> Column {
         Column {
             name: name.to_string(),
+            any_case: !name.eq_ignore_ascii_case("name"),
             base_type: 25,
             base_type_name: "text".to_string(),
             array_type: 1009,
