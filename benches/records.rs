@@ -8,7 +8,9 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use pgrung::internal::{Dialect, Keys, RowParser, Splitter, next_json_end, write_lineitem};
+use pgrung::internal::{
+    Dialect, KeyColumn, Keys, RowParser, Splitter, next_json_end, write_lineitem,
+};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -192,7 +194,11 @@ fn delimited(criterion: &mut Criterion, name: &str, bytes: &[u8]) {
 }
 
 fn json(criterion: &mut Criterion, names: &csv::StringRecord, bytes: &[u8]) {
-    let keys = Keys::new(names.iter().map(|name| (name.to_owned(), false)));
+    let keys = Keys::new(names.iter().map(|name| KeyColumn {
+        name: name.to_owned(),
+        json: false,
+        any_case: true,
+    }));
     let mut parser = RowParser::ndjson(keys, COLUMNS);
     let splitter = || {
         let mut scanned = 0;

@@ -188,5 +188,7 @@ pub mod internal {
     pub use crate::connect::{Lent, Opener, Pool, pool};
     pub use crate::embedded::{Places, find_programs};
     pub use crate::encode::Encoder;
-    pub use crate::source::{Dialect, Keys, RowParser, Splitter, next_json_end};
+    pub use crate::source::{
+        Dialect, KeyColumn, Keys, LineEnd, RowParser, Splitter, next_json_end,
+    };
 }

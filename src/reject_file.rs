@@ -27,19 +27,28 @@ pub struct Reason<'a> {
     pub message: &'a str,
 }
 
+/// How the records of a file stand in it.
+#[derive(Debug, Clone, Default)]
+pub struct RejectLayout {
+    /// The header line, if the source had one.
+    pub header: Vec<u8>,
+    /// Behind each record, whatever source it comes from: a file has one kind of line end.
+    pub line_end: &'static [u8],
+}
+
 /// A file of rejects. It can be loaded again as it is; the header comes first if the source had
 /// one.
 pub struct RejectFile {
     records: BufWriter<File>,
     reasons: BufWriter<File>,
     path: PathBuf,
-    header: Vec<u8>,
+    layout: RejectLayout,
     count: u64,
 }
 
 impl RejectFile {
     /// Opens the two files anew, readable by the owner only: rejects are data.
-    pub fn create(path: &Path, header: Vec<u8>) -> io::Result<Self> {
+    pub fn create(path: &Path, layout: RejectLayout) -> io::Result<Self> {
         let open = |path: &Path| {
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(true).mode(0o600);
@@ -49,7 +58,7 @@ impl RejectFile {
             records: open(path)?,
             reasons: open(&reasons_path(path))?,
             path: path.to_path_buf(),
-            header,
+            layout,
             count: 0,
         })
     }
@@ -64,17 +73,20 @@ impl RejectFile {
         self.count
     }
 
-    /// Appends one record, with a line end if it has none.
+    /// Appends one record, with the line end of the file.
     pub fn push(&mut self, original: &[u8], reason: &Reason<'_>) -> io::Result<()> {
+        let RejectLayout { header, line_end } = &self.layout;
         if self.count == 0 {
-            self.records.write_all(&self.header)?;
+            self.records.write_all(header)?;
         }
         self.count += 1;
-        self.records.write_all(original)?;
-        // As the header ends, so that one file has one kind of line end.
-        let line_end = self.header.last().unwrap_or(&b'\n');
-        if original.last() != Some(line_end) {
-            self.records.write_all(&[*line_end])?;
+        if original.ends_with(line_end) {
+            self.records.write_all(original)?;
+        } else {
+            let text = original.strip_suffix(b"\n").unwrap_or(original);
+            let text = text.strip_suffix(b"\r").unwrap_or(text);
+            self.records.write_all(text)?;
+            self.records.write_all(line_end)?;
         }
         serde_json::to_writer(&mut self.reasons, reason)?;
         self.reasons.write_all(b"\n")

@@ -115,7 +115,7 @@ pub async fn export(
         name: path.display().to_string(),
         source,
     };
-    let mut file = RejectFile::create(path, running.reject_header.clone()).map_err(failed)?;
+    let mut file = RejectFile::create(path, running.reject_layout.clone()).map_err(failed)?;
     // Who has asked for an end does not want to wait for a server that is away.
     let limit = match control.stop.is_set() {
         true => settings.grace.max(LEAST_EXPORT),

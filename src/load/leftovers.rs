@@ -102,7 +102,7 @@ async fn deliver(
     settings: &LoadSettings,
     control: &Control,
 ) -> Result<Leftover, Error> {
-    let parser = RowParser::of(&identity.reading, destination.target.json_columns());
+    let parser = RowParser::of(&identity.reading, destination.target.key_columns());
     let job = Arc::new(destination.job(settings, running, &control.stop, control));
     let queue = Queue::new(1, 2);
     let (full, empty) = (queue.full, queue.empty.clone());

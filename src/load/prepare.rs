@@ -18,7 +18,7 @@ use crate::job::{Durability, LedgerUse, LoadSettings};
 use crate::ledger::{self, Ledger};
 use crate::metrics::{self, Listener};
 use crate::queue::{Identity, Spill, SpilledSource};
-use crate::reject_file::RejectFile;
+use crate::reject_file::{RejectFile, RejectLayout};
 use crate::report::Console;
 use crate::source::{Input, Reading, Records};
 use crate::span::Known;
@@ -214,7 +214,7 @@ fn reject_file(
     let Some(path) = settings.rejects.as_ref().filter(|_| ledger.is_none()) else {
         return Ok(None);
     };
-    match RejectFile::create(path, origin.reject_header()) {
+    match RejectFile::create(path, origin.reject_layout()) {
         Ok(file) => Ok(Some(file)),
         Err(source) => Err(Error::Output {
             name: path.display().to_string(),
@@ -224,10 +224,14 @@ fn reject_file(
 }
 
 impl Origin {
-    /// The header line of a file of rejects: that of the source.
-    pub fn reject_header(&self) -> Vec<u8> {
+    /// How a file of rejects is written: as the first source.
+    pub fn reject_layout(&self) -> RejectLayout {
         let names = self.header.as_deref().unwrap_or_default();
-        self.reading.header_line(names)
+        let line_end = self.first.ends_lines_with();
+        RejectLayout {
+            header: self.reading.header_line(names, line_end),
+            line_end: line_end.bytes(),
+        }
     }
 }
 

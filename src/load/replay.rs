@@ -56,7 +56,7 @@ pub async fn replay(
     let strategy = settings.strategy_factory().build(&target);
     let session = Session::open(&pool, strategy, settings.retries.answer_timeout).await;
     let mut replay = Replay {
-        parser: RowParser::of(&import.reading, target.json_columns()),
+        parser: RowParser::of(&import.reading, target.key_columns()),
         import,
         deferrable: table.deferrable,
         can_copy: !table.row_security,

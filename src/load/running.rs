@@ -12,6 +12,7 @@ use crate::job::LoadSettings;
 use crate::ledger::Ledger;
 use crate::machine;
 use crate::queue::SpillQueue;
+use crate::reject_file::RejectLayout;
 use crate::report::{Counters, LatencyMillis, Looks, Observed, Summary};
 use crate::target::Target;
 use crate::window::FlushReason;
@@ -40,8 +41,8 @@ pub struct Running {
     pub logged: bool,
     /// Whether commits are answered before they are durable, and made so at the end.
     pub durable_at_end: bool,
-    /// The header line of a file of rejects.
-    pub reject_header: Vec<u8>,
+    /// How a file of rejects is written.
+    pub reject_layout: RejectLayout,
 }
 
 /// How a load ended.
@@ -73,7 +74,7 @@ impl Running {
             indexes: 0,
             logged: true,
             durable_at_end: false,
-            reject_header: Vec::new(),
+            reject_layout: RejectLayout::default(),
         }
     }
 

@@ -48,11 +48,11 @@ impl Prepared {
             indexes: self.indexes,
             logged: !self.destination.table.unlogged,
             durable_at_end: self.durable_at_end,
-            reject_header: self.origin.reject_header(),
+            reject_layout: self.origin.reject_layout(),
         };
         let displays = Displays::start(&running, self.listener, settings, control);
 
-        let columns = self.destination.target.json_columns();
+        let columns = self.destination.target.key_columns();
         let parser = RowParser::of(&self.origin.reading, columns);
         let job = Arc::new(
             self.destination

@@ -6,14 +6,16 @@
 //! * A quote opens a quoted section only at the start of a field. A quote inside an unquoted field
 //!   is refused: COPY and most other readers disagree about what it means.
 //! * Text between a closing quote and the delimiter is kept, as COPY and the csv crate do.
-//! * A line break is `\n` or `\r\n`; a source whose first line ends in a lone `\r` is read with
-//!   `\r`. Any other lone `\r` outside quotes is refused.
+//! * The first line tells how lines end: `\n`, `\r\n` or a lone `\r`. A line break of another kind
+//!   outside quotes ends no record and refuses the one it stands in, as COPY refuses the file; only
+//!   where lines end in `\n`, a `\r\n` ends one too, because no value can be meant by it.
 //! * Blank lines are skipped, except in input of one column, where they are an empty field.
 //! * An escape other than the quote works as in COPY: inside quotes, before a quote or an escape.
 
 use std::ops::Range;
 
 use memchr::{memchr, memchr2};
+use serde::{Deserialize, Serialize};
 
 use super::fields::{FieldError, FieldErrorKind, Fields};
 use super::scan::Places;
@@ -29,8 +31,8 @@ pub struct Dialect {
     pub escape: u8,
     /// The unquoted field that means NULL.
     pub null: Vec<u8>,
-    /// Last byte of a line: `\n`, or `\r` for the line ends of old.
-    pub line_end: u8,
+    /// How lines end.
+    pub line_end: LineEnd,
     /// Whether blank lines are no records; set when more than one column is expected.
     pub skip_blank: bool,
 }
@@ -42,33 +44,109 @@ impl Default for Dialect {
             quote: Some(b'"'),
             escape: b'"',
             null: Vec::new(),
-            line_end: b'\n',
+            line_end: LineEnd::Lf,
             skip_blank: true,
         }
     }
 }
 
-impl Dialect {
-    /// The line end used by text that begins with `head`: `\r` only if a lone one comes before
-    /// any `\n` outside quotes.
-    pub fn detect_line_end(&self, head: &[u8]) -> u8 {
-        let mut quoted = false;
-        for (index, &byte) in head.iter().enumerate() {
-            match byte {
-                _ if Some(byte) == self.quote => quoted = !quoted,
-                b'\n' if !quoted => return b'\n',
-                b'\r' if !quoted => {
-                    return match head.get(index + 1) {
-                        Some(b'\n') | None => b'\n',
-                        Some(_) => b'\r',
-                    };
-                }
-                _ => {}
-            }
+/// How lines end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LineEnd {
+    /// `\n`, with or without `\r` before it.
+    Lf,
+    /// `\r\n` and nothing else.
+    CrLf,
+    /// A lone `\r`, the line end of old.
+    Cr,
+}
+
+impl LineEnd {
+    /// Its bytes.
+    pub fn bytes(self) -> &'static [u8] {
+        match self {
+            LineEnd::Lf => b"\n",
+            LineEnd::CrLf => b"\r\n",
+            LineEnd::Cr => b"\r",
         }
-        b'\n'
+    }
+
+    /// Its last byte.
+    pub fn last(self) -> u8 {
+        match self {
+            LineEnd::Lf | LineEnd::CrLf => b'\n',
+            LineEnd::Cr => b'\r',
+        }
+    }
+
+    /// Whether its last byte, at `found`, ends a line; `None` if only the next byte can tell.
+    #[inline]
+    fn is_at(self, bytes: &[u8], found: usize) -> Option<bool> {
+        match self {
+            LineEnd::Lf => Some(true),
+            LineEnd::CrLf => Some(found > 0 && bytes[found - 1] == b'\r'),
+            LineEnd::Cr => bytes.get(found + 1).map(|next| *next != b'\n'),
+        }
     }
 }
+
+/// Looks for the first line end outside quotes; remembers where it stopped, so that the first line
+/// may arrive in pieces.
+#[derive(Debug, Default)]
+pub struct FirstLineEnd {
+    scanned: usize,
+    quoted: bool,
+}
+
+impl FirstLineEnd {
+    /// How the first line of a text ends that begins with `head`; `None` if only the bytes behind
+    /// can tell. `ended`: there are none.
+    ///
+    /// # Errors
+    /// When it ends in `\r\r\n`, where nothing tells which `\r` are line ends.
+    pub fn find(
+        &mut self,
+        dialect: &Dialect,
+        head: &[u8],
+        ended: bool,
+    ) -> Result<Option<LineEnd>, TwoReturns> {
+        while let Some(&byte) = head.get(self.scanned) {
+            let next = head.get(self.scanned + 1).copied();
+            let third = byte == b'\r' && next == Some(b'\r') && head.len() == self.scanned + 2;
+            if (next.is_none() || third) && !ended {
+                return Ok(None);
+            }
+            let at = self.scanned;
+            self.scanned += 1;
+            if self.quoted {
+                let pair = next.is_some_and(|next| {
+                    byte == dialect.escape && (Some(next) == dialect.quote || next == byte)
+                });
+                if pair {
+                    self.scanned += 1;
+                } else if Some(byte) == dialect.quote {
+                    self.quoted = false;
+                }
+            } else if byte == b'\n' {
+                return Ok(Some(LineEnd::Lf));
+            } else if byte == b'\r' {
+                return match &head[at + 1..] {
+                    [b'\n', ..] => Ok(Some(LineEnd::CrLf)),
+                    [b'\r', b'\n', ..] => Err(TwoReturns),
+                    _ => Ok(Some(LineEnd::Cr)),
+                };
+            } else if Some(byte) == dialect.quote {
+                self.quoted = at == 0 || head[at - 1] == dialect.delimiter;
+            }
+        }
+        Ok(ended.then_some(LineEnd::Lf))
+    }
+}
+
+/// The first line ends in `\r\r\n`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TwoReturns;
 
 /// Finds record ends without looking at fields; remembers where it stopped, so that a record may
 /// arrive in pieces.
@@ -109,7 +187,8 @@ impl Splitter {
             line_end,
             ..
         } = self.dialect;
-        let mut places = Places::new(bytes, [quote, line_end, escape]);
+        let last = line_end.last();
+        let mut places = Places::new(bytes, [quote, last, escape]);
         places.go_to(self.scanned);
         while let Some(found) = places.next() {
             let byte = bytes[found];
@@ -128,8 +207,15 @@ impl Splitter {
                     }
                 }
                 self.quoted = byte != quote;
-            } else if byte == line_end {
-                return Some(self.finish(found + 1));
+            } else if byte == last {
+                match line_end.is_at(bytes, found) {
+                    Some(true) => return Some(self.finish(found + 1)),
+                    Some(false) => {}
+                    None => {
+                        self.scanned = found;
+                        return None;
+                    }
+                }
             } else if byte == quote {
                 self.quoted = found == self.blank || bytes[found - 1] == delimiter;
             }
@@ -156,24 +242,29 @@ impl Splitter {
     }
 
     fn unquoted_end(&mut self, bytes: &[u8]) -> Option<usize> {
-        match memchr(self.dialect.line_end, &bytes[self.scanned..]) {
-            Some(found) => {
-                let end = self.scanned + found + 1;
-                Some(self.finish(end))
-            }
-            None => {
-                self.scanned = bytes.len();
-                None
+        let line_end = self.dialect.line_end;
+        while let Some(found) = memchr(line_end.last(), &bytes[self.scanned..]) {
+            let found = self.scanned + found;
+            match line_end.is_at(bytes, found) {
+                Some(true) => return Some(self.finish(found + 1)),
+                Some(false) => self.scanned = found + 1,
+                None => {
+                    self.scanned = found;
+                    return None;
+                }
             }
         }
+        self.scanned = bytes.len();
+        None
     }
 
     /// Passes blank lines; false if only the rest of the bytes can tell whether there are more.
     fn skip_blank(&mut self, bytes: &[u8]) -> bool {
         loop {
             match bytes.get(self.blank) {
-                Some(&byte) if byte == self.dialect.line_end => self.blank += 1,
-                Some(b'\r') if self.dialect.line_end == b'\n' => match bytes.get(self.blank + 1) {
+                Some(b'\n') if self.dialect.line_end == LineEnd::Lf => self.blank += 1,
+                Some(b'\r') if self.dialect.line_end == LineEnd::Cr => self.blank += 1,
+                Some(b'\r') => match bytes.get(self.blank + 1) {
                     Some(b'\n') => self.blank += 2,
                     Some(_) => break,
                     None => {
@@ -211,7 +302,7 @@ pub fn parse(dialect: &Dialect, record: &[u8], fields: &mut Fields) -> Result<()
     let text = &record[..end];
     let delimiter = dialect.delimiter;
     let quote = dialect.quote.unwrap_or(delimiter);
-    let mut places = Places::new(text, [delimiter, quote, b'\r']);
+    let mut places = Places::new(text, [delimiter, quote, b'\r', b'\n']);
     places.go_to(start);
     loop {
         let Some(place) = places.next() else {
@@ -221,8 +312,8 @@ pub fn parse(dialect: &Dialect, record: &[u8], fields: &mut Fields) -> Result<()
         let stop = if text[place] == delimiter {
             push_unquoted(dialect, text, start, place, fields);
             place
-        } else if text[place] == b'\r' {
-            return Err(FieldError::at(fields.len(), FieldErrorKind::CarriageReturn));
+        } else if let Some(kind) = line_break(text[place]) {
+            return Err(FieldError::at(fields.len(), kind));
         } else if place == start {
             // The next quote ends the field, unless it is one of a pair or text follows it.
             let close = places.find(|&place| text[place] == quote).unwrap_or(end);
@@ -271,12 +362,14 @@ fn content(dialect: &Dialect, record: &[u8]) -> Range<usize> {
             start += blank;
         }
     }
-    let mut end = record.len();
-    for line_end in [b'\n', b'\r'] {
-        if end > start && record[end - 1] == line_end {
-            end -= 1;
-        }
-    }
+    let text = &record[start..];
+    let text = match dialect.line_end {
+        LineEnd::Cr => text.strip_suffix(b"\r"),
+        LineEnd::Lf | LineEnd::CrLf => text
+            .strip_suffix(b"\n")
+            .map(|text| text.strip_suffix(b"\r").unwrap_or(text)),
+    };
+    let end = text.map_or(record.len(), |text| start + text.len());
     start..end
 }
 
@@ -284,9 +377,20 @@ fn content(dialect: &Dialect, record: &[u8]) -> Range<usize> {
 #[inline]
 fn blank_line(dialect: &Dialect, record: &[u8]) -> Option<usize> {
     match record {
+        [b'\r', _, ..] if dialect.line_end == LineEnd::Cr => Some(1),
+        _ if dialect.line_end == LineEnd::Cr => None,
         [b'\n', _, ..] => Some(1),
-        [b'\r', b'\n', _, ..] if dialect.line_end == b'\n' => Some(2),
-        [b'\r', _, ..] if dialect.line_end == b'\r' => Some(1),
+        [b'\r', b'\n', _, ..] => Some(2),
+        _ => None,
+    }
+}
+
+/// What an unquoted line break within a record is; none ends the record here.
+#[inline]
+fn line_break(byte: u8) -> Option<FieldErrorKind> {
+    match byte {
+        b'\r' => Some(FieldErrorKind::CarriageReturn),
+        b'\n' => Some(FieldErrorKind::LineFeed),
         _ => None,
     }
 }
@@ -352,15 +456,16 @@ fn unquote(
 }
 
 fn check_unquoted(dialect: &Dialect, text: &[u8], column: usize) -> Result<(), FieldError> {
-    let kind = match text
+    let stray = text
         .iter()
-        .find(|&&byte| byte == b'\r' || Some(byte) == dialect.quote)
-    {
-        None => return Ok(()),
-        Some(b'\r') => FieldErrorKind::CarriageReturn,
-        Some(_) => FieldErrorKind::StrayQuote,
-    };
-    Err(FieldError::at(column, kind))
+        .find(|&&byte| line_break(byte).is_some() || Some(byte) == dialect.quote);
+    match stray {
+        None => Ok(()),
+        Some(&byte) => {
+            let kind = line_break(byte).unwrap_or(FieldErrorKind::StrayQuote);
+            Err(FieldError::at(column, kind))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -478,17 +583,69 @@ mod tests {
     #[test]
     fn a_lone_carriage_return_ends_lines_only_where_the_first_line_does() {
         let dialect = Dialect::default();
-        assert_eq!(dialect.detect_line_end(b"\"a\rb\",c\nd"), b'\n');
-        assert_eq!(dialect.detect_line_end(b"a,b\rc,d\r"), b'\r');
-        assert_eq!(dialect.detect_line_end(b"a,b\r\nc"), b'\n');
+        for (head, expected) in [
+            (&b"\"a\rb\",c\nd"[..], Ok(LineEnd::Lf)),
+            (b"a,b\rc,d\r", Ok(LineEnd::Cr)),
+            (b"a,b\r\nc", Ok(LineEnd::CrLf)),
+            (b"a,\"b\"\"\r\n\"\rc\n", Ok(LineEnd::Cr)),
+            (b"a,b\r", Ok(LineEnd::Cr)),
+            (b"a\"\r\n\"\n", Ok(LineEnd::CrLf)),
+            (b"\"a\nb", Ok(LineEnd::Lf)),
+            (b"a,b\r\r\n", Err(TwoReturns)),
+            (b"a,b\r\rc", Ok(LineEnd::Cr)),
+        ] {
+            // However the bytes arrive.
+            for step in 1..=head.len() {
+                let mut first = FirstLineEnd::default();
+                let found = (step..head.len())
+                    .step_by(step)
+                    .find_map(|known| first.find(&dialect, &head[..known], false).transpose())
+                    .unwrap_or_else(|| Ok(first.find(&dialect, head, true)?.unwrap()));
+                assert_eq!(found, expected, "{}", head.escape_ascii());
+            }
+        }
         let old = Dialect {
-            line_end: b'\r',
+            line_end: LineEnd::Cr,
             ..dialect
         };
         assert_eq!(
             split(&old, b"a,b\rc,d\r", 1),
             [b"a,b\r".to_vec(), b"c,d\r".to_vec()]
         );
+    }
+
+    #[test]
+    fn a_line_break_of_another_kind_ends_no_record_and_refuses_the_one_it_stands_in() {
+        let dialect = |line_end| Dialect {
+            line_end,
+            ..Dialect::default()
+        };
+        for (line_end, text, expected) in [
+            (LineEnd::CrLf, &b"a,b\nc\r\n"[..], FieldErrorKind::LineFeed),
+            (LineEnd::CrLf, b"a,\"b\"\nc\r\n", FieldErrorKind::LineFeed),
+            (LineEnd::CrLf, b"a,b\rc\r\n", FieldErrorKind::CarriageReturn),
+            (LineEnd::CrLf, b"a,b\r\r\n", FieldErrorKind::CarriageReturn),
+            (LineEnd::Cr, b"a,b\nc\r", FieldErrorKind::LineFeed),
+            (LineEnd::Cr, b"\na,b\r", FieldErrorKind::LineFeed),
+            (LineEnd::Cr, b"a,b\r\nc\r", FieldErrorKind::CarriageReturn),
+            (LineEnd::Cr, b"\r\r\na,b\r", FieldErrorKind::LineFeed),
+            (LineEnd::Cr, b"a,b\n", FieldErrorKind::LineFeed),
+            (LineEnd::Lf, b"a,b\rc\n", FieldErrorKind::CarriageReturn),
+            (LineEnd::Lf, b"a,b\r\r\n", FieldErrorKind::CarriageReturn),
+            (LineEnd::Lf, b"a,b\r", FieldErrorKind::CarriageReturn),
+        ] {
+            let dialect = dialect(line_end);
+            for step in 1..4 {
+                assert_eq!(split(&dialect, text, step), [text.to_vec()]);
+            }
+            let error = cells(&dialect, text).unwrap_err();
+            assert_eq!(error.kind, expected, "{}", text.escape_ascii());
+        }
+        let unquoted = Dialect {
+            quote: None,
+            ..dialect(LineEnd::CrLf)
+        };
+        assert_eq!(split(&unquoted, b"a\nb\r\nc", 1).len(), 2);
     }
 
     #[test]

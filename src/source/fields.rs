@@ -14,6 +14,8 @@ pub struct Fields {
 
 #[derive(Debug, Clone, Copy)]
 enum Place {
+    /// Nothing was said: NULL.
+    Absent,
     Null,
     Raw(u32, u32),
     Owned(u32, u32),
@@ -35,7 +37,7 @@ impl Fields {
     #[inline]
     pub fn get<'a>(&'a self, record: &'a [u8], index: usize) -> Option<&'a [u8]> {
         match self.places[index] {
-            Place::Null => None,
+            Place::Absent | Place::Null => None,
             Place::Raw(start, end) => Some(&record[start as usize..end as usize]),
             Place::Owned(start, end) => Some(&self.owned[start as usize..end as usize]),
         }
@@ -51,10 +53,15 @@ impl Fields {
         self.places.push(Place::Raw(start as u32, end as u32));
     }
 
-    /// Makes `count` fields, all NULL, for input that names its fields.
+    /// Makes `count` fields, all absent, for input that names its fields.
     pub(super) fn reset(&mut self, count: usize) {
         self.clear();
-        self.places.resize(count, Place::Null);
+        self.places.resize(count, Place::Absent);
+    }
+
+    /// Whether field `index` (0-based) has its value, which may be NULL.
+    pub(super) fn is_given(&self, index: usize) -> bool {
+        !matches!(self.places[index], Place::Absent)
     }
 
     pub(super) fn set_raw(&mut self, index: usize, start: usize, end: usize) {
@@ -117,6 +124,8 @@ pub enum FieldErrorKind {
     StrayQuote,
     /// A carriage return outside quotes that ends no line.
     CarriageReturn,
+    /// A line feed outside quotes where lines end in `\r` or `\r\n`.
+    LineFeed,
     /// The record ends inside quotes.
     UnclosedQuote,
     /// Bytes that are not UTF-8.
@@ -127,6 +136,8 @@ pub enum FieldErrorKind {
     Json(String),
     /// A key that no column of the load answers to.
     UnknownKey(String),
+    /// Two keys of one object that mean this column.
+    ColumnTwice(String),
 }
 
 impl FieldError {
@@ -166,7 +177,10 @@ impl fmt::Display for FieldError {
                 "a quote inside an unquoted field: quote the field and double the quote, or use --quote none",
             ),
             FieldErrorKind::CarriageReturn => f.write_str(
-                "a carriage return outside quotes: quote the field or convert the line ends",
+                "a carriage return outside quotes that ends no line: quote the field or convert the line ends",
+            ),
+            FieldErrorKind::LineFeed => f.write_str(
+                "a line feed outside quotes, while the first line of the source ends in \\r or \\r\\n: quote the field or convert the line ends",
             ),
             FieldErrorKind::UnclosedQuote => f.write_str("a quoted field is not closed"),
             FieldErrorKind::Utf8 => {
@@ -176,6 +190,9 @@ impl fmt::Display for FieldError {
             FieldErrorKind::Json(what) => write!(f, "not a JSON object: {what}"),
             FieldErrorKind::UnknownKey(key) => {
                 write!(f, "key \"{}\" is no column of this load; --columns names them", key.escape_debug())
+            }
+            FieldErrorKind::ColumnTwice(key) => {
+                write!(f, "key \"{}\" gives its column a second value", key.escape_debug())
             }
         }
     }

@@ -24,9 +24,14 @@ use std::sync::Arc;
 pub use checksum::{checksum, join};
 pub use compare::{Compared, compare, head, is_same};
 pub use compression::Compression;
-pub use csv::{Dialect, Splitter};
+pub use csv::{Dialect, LineEnd, Splitter};
 pub use fields::{FieldError, FieldErrorKind, Fields};
+<<<<<<< HEAD
 pub use ndjson::{Keys, next_end as next_json_end};
+=======
+pub use fingerprint::{Fingerprint, hash};
+pub use ndjson::{KeyColumn, Keys, next_end as next_json_end};
+>>>>>>> bac5a008db8a1b74a0b38b234f31f029daa72726
 pub use parser::RowParser;
 pub use reader::{Downstream, HandOver, Reader};
 pub use reading::Reading;
@@ -196,7 +201,7 @@ pub enum InputError {
     },
     /// A record longer than the cap.
     #[error(
-        "{name}: {position}: the record is longer than {limit} bytes: look for a stray quote there, or raise --max-record-bytes"
+        "{name}: {position}: the record is longer than {limit} bytes: look for a stray quote there, or for line ends unlike that of the first line, or raise --max-record-bytes"
     )]
     TooLong {
         /// The source.
@@ -215,6 +220,14 @@ pub enum InputError {
         name: Arc<str>,
         /// Its encoding.
         encoding: &'static str,
+    },
+    /// Lines that end in one carriage return too many.
+    #[error(
+        "{name}: the first line ends in \\r\\r\\n, so a \\r may be a line end or none: the line ends were converted twice; make them \\n, for example with tr -d '\\r'"
+    )]
+    TwoReturns {
+        /// The source.
+        name: Arc<str>,
     },
     /// Delimited text without a single line where a header was due.
     #[error("{name}: the file is empty: a header line was expected; --no-header if it has none")]

@@ -2,7 +2,8 @@
 //!
 //! A string becomes its text, a number and a boolean their spelling, `null` NULL, an object or an
 //! array its JSON text. For json and jsonb columns a string stays JSON, quotes included. A column
-//! whose key is absent from a line is NULL there; of a key given twice the last one counts.
+//! whose key is absent from a line is NULL there. RFC 8259 leaves open which of two values of one
+//! key counts, so a line that gives a column two of them is refused.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,39 +15,51 @@ use serde_json::value::RawValue;
 
 use super::fields::{FieldError, FieldErrorKind, Fields};
 
-/// The columns that keys are matched to.
+/// A column that keys are matched to.
+#[derive(Debug, Clone)]
+pub struct KeyColumn {
+    /// Its name, unquoted.
+    pub name: String,
+    /// Whether it takes JSON as it is written, strings included.
+    pub json: bool,
+    /// Whether a key that differs in case only can mean it: no other column of the table does, be
+    /// that one loaded or not.
+    pub any_case: bool,
+}
+
+/// The columns of a load, in their order, to be found by key.
 #[derive(Debug, Clone)]
 pub struct Keys {
-    index: HashMap<String, usize>,
-    /// Whether the column takes JSON as it is written, strings included.
+    exact: HashMap<String, usize>,
+    /// By the names in lower case, those that a key of another case can mean.
+    any_case: HashMap<String, usize>,
     json: Vec<bool>,
 }
 
 impl Keys {
-    /// `columns`: names in the order of the load, and whether the column's type is json or jsonb.
-    pub fn new(columns: impl IntoIterator<Item = (String, bool)>) -> Self {
-        let (names, json): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
-        Keys {
-            index: names.into_iter().zip(0..).collect(),
-            json,
+    /// `columns` in the order of the load.
+    pub fn new(columns: impl IntoIterator<Item = KeyColumn>) -> Self {
+        let mut keys = Keys {
+            exact: HashMap::new(),
+            any_case: HashMap::new(),
+            json: Vec::new(),
+        };
+        for (index, column) in columns.into_iter().enumerate() {
+            if column.any_case {
+                keys.any_case.insert(column.name.to_lowercase(), index);
+            }
+            keys.exact.insert(column.name, index);
+            keys.json.push(column.json);
         }
+        keys
     }
 
-    /// The column that `key` means: the one of that very name, else the only one that differs in
-    /// case.
+    /// The column that `key` means: the one of that very name, else the only one of the table that
+    /// differs in case.
     #[inline]
     fn find(&self, key: &str) -> Option<usize> {
-        self.index.get(key).copied().or_else(|| {
-            let lower = key.to_lowercase();
-            let mut alike = self
-                .index
-                .iter()
-                .filter(|(name, _)| name.to_lowercase() == lower);
-            alike
-                .next()
-                .filter(|_| alike.next().is_none())
-                .map(|(_, index)| *index)
-        })
+        let exact = self.exact.get(key).copied();
+        exact.or_else(|| self.any_case.get(&key.to_lowercase()).copied())
     }
 }
 
@@ -74,7 +87,7 @@ pub fn next_end(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
 /// Cuts one line into `fields`.
 ///
 /// # Errors
-/// When the line is not one JSON object, or has a key that no column answers to.
+/// When the line is not one JSON object, has a key that no column answers to, or two that one does.
 pub fn parse(keys: &Keys, record: &[u8], fields: &mut Fields) -> Result<(), FieldError> {
     fields.reset(keys.json.len());
     let mut failure = None;
@@ -162,6 +175,11 @@ impl<'de> Visitor<'de> for Object<'_> {
                 *self.failure = Some(FieldError::record(kind));
                 continue;
             };
+            if self.fields.is_given(index) {
+                let kind = FieldErrorKind::ColumnTwice(key.into_owned());
+                *self.failure = Some(FieldError::at(index, kind));
+                continue;
+            }
             let text = value.get();
             // `value` borrows from `record`: the distance of the two is its place in the record.
             let start = text.as_ptr() as usize - self.record.as_ptr() as usize;
@@ -213,11 +231,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn keys() -> Keys {
-        Keys::new([
-            ("a".to_string(), false),
-            ("b".to_string(), false),
-            ("j".to_string(), true),
-        ])
+        Keys::new([("a", false), ("b", false), ("j", true)].map(|(name, json)| column(name, json)))
+    }
+
+    fn column(name: &str, json: bool) -> KeyColumn {
+        KeyColumn {
+            name: name.to_string(),
+            json,
+            any_case: true,
+        }
     }
 
     fn row(line: &str) -> Result<Vec<Option<String>>, FieldError> {
@@ -243,8 +265,8 @@ mod tests {
             [some("true"), some(r#"{"k": [1, 2]}"#), None]
         );
         assert_eq!(
-            row(r#"{"\u0061": "", "a": "last"}"#).unwrap(),
-            [some("last"), None, None]
+            row(r#"{"\u0061": "", "B": 1}"#).unwrap(),
+            [some(""), some("1"), None]
         );
     }
 
@@ -257,8 +279,23 @@ mod tests {
             "x",
             "{\"a\": \"\\u0000\"}",
             "{\"c\": 1}",
+            "{\"a\": 1, \"a\": 1}",
+            "{\"a\": null, \"A\": 1}",
+            "{\"A\": 1, \"\\u0061\": 1}",
         ] {
             assert!(row(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_case_means_no_column_that_has_a_twin_in_the_table() {
+        let alone = |any_case| KeyColumn {
+            any_case,
+            ..column("a", false)
+        };
+        for (any_case, found) in [(true, Some(0)), (false, None)] {
+            let keys = Keys::new([alone(any_case)]);
+            assert_eq!((keys.find("a"), keys.find("A")), (Some(0), found));
         }
     }
 

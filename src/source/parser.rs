@@ -2,7 +2,7 @@
 
 use super::csv::{self, Dialect};
 use super::fields::{FieldError, FieldErrorKind, Fields};
-use super::ndjson::{self, Keys};
+use super::ndjson::{self, KeyColumn, Keys};
 use super::reading::Reading;
 
 /// Cuts records into the fields of rows; one for each worker.
@@ -43,9 +43,8 @@ impl RowParser {
         Self::new(Layout::Ndjson(keys), columns)
     }
 
-    /// A parser of records that are read so, into these columns: names, and whether each takes
-    /// JSON.
-    pub(crate) fn of(reading: &Reading, columns: Vec<(String, bool)>) -> Self {
+    /// A parser of records that are read so, into these columns.
+    pub(crate) fn of(reading: &Reading, columns: Vec<KeyColumn>) -> Self {
         let count = columns.len();
         match reading.dialect(count) {
             Some(dialect) => Self::delimited(dialect, count),

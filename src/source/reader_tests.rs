@@ -175,6 +175,16 @@ fn record() -> impl Strategy<Value = String> {
     (blank, field(), field(), end).prop_map(|(blank, a, b, end)| format!("{blank}{a},{b}{end}"))
 }
 
+/// Records of a source. Only where the first line ends in `\n` may others end in `\r\n`.
+fn records(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec(record(), count).prop_map(|mut records| {
+        let first = records[0].trim_start_matches(['\r', '\n']);
+        let first = first.strip_suffix('\n').unwrap_or(first);
+        records[0] = format!("{}\n", first.strip_suffix('\r').unwrap_or(first));
+        records
+    })
+}
+
 fn window() -> impl Strategy<Value = Window> {
     (1usize..6, 1usize..60).prop_map(|(rows, bytes)| Window {
         rows,
@@ -214,7 +224,7 @@ proptest! {
 
     #[test]
     fn every_record_comes_once_and_in_batches_that_keep_the_window(
-        records in prop::collection::vec(record(), 1..30),
+        records in records(1..30),
         window in window(),
         limit in prop::option::of(1u64..40),
         way in way(),
@@ -244,7 +254,7 @@ proptest! {
 
     #[test]
     fn what_is_committed_is_passed_over_whatever_the_windows_were(
-        records in prop::collection::vec(record(), 1..30),
+        records in records(1..30),
         first in window(),
         second in window(),
         chosen in prop::collection::vec(any::<bool>(), 30),
@@ -274,7 +284,7 @@ proptest! {
 
     #[test]
     fn a_committed_stretch_that_has_changed_is_refused_and_nothing_behind_it_is_read(
-        records in prop::collection::vec(record(), 2..20),
+        records in records(2..20),
         window in window(),
         step in 1usize..9,
         at in any::<prop::sample::Index>(),
@@ -302,7 +312,7 @@ proptest! {
 
     #[test]
     fn a_stop_leaves_a_beginning_of_whole_batches(
-        records in prop::collection::vec(record(), 1..30),
+        records in records(1..30),
         window in window(),
         way in way(),
         stop_after in 1usize..6,

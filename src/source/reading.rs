@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::csv::Dialect;
+use super::csv::{Dialect, LineEnd};
 
 /// How records are read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,19 +24,11 @@ pub enum Reading {
         null: String,
         /// Whether the first record names the columns.
         header: bool,
+        /// `\r` or not: between `\n` and `\r\n` each file may differ, so a record tells itself.
         line_end: LineEnd,
     },
     /// One JSON object a line.
     Ndjson,
-}
-
-/// The last byte of a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LineEnd {
-    /// `\n`, with or without `\r` before it.
-    Lf,
-    Cr,
 }
 
 impl Reading {
@@ -48,8 +40,8 @@ impl Reading {
             null: String::from_utf8_lossy(&dialect.null).into_owned(),
             header,
             line_end: match dialect.line_end {
-                b'\r' => LineEnd::Cr,
-                _ => LineEnd::Lf,
+                LineEnd::Cr => LineEnd::Cr,
+                LineEnd::Lf | LineEnd::CrLf => LineEnd::Lf,
             },
         }
     }
@@ -74,10 +66,7 @@ impl Reading {
             quote: quote.map(byte),
             escape: byte(*escape),
             null: null.clone().into_bytes(),
-            line_end: match line_end {
-                LineEnd::Lf => b'\n',
-                LineEnd::Cr => b'\r',
-            },
+            line_end: *line_end,
             skip_blank: columns != 1,
         })
     }
@@ -88,7 +77,7 @@ impl Reading {
     }
 
     /// The header line that makes a file of records out of records; empty where there is none.
-    pub fn header_line(&self, names: &[String]) -> Vec<u8> {
+    pub fn header_line(&self, names: &[String], line_end: LineEnd) -> Vec<u8> {
         let Some(dialect) = self.dialect(names.len()).filter(|_| !names.is_empty()) else {
             return Vec::new();
         };
@@ -108,7 +97,7 @@ impl Reading {
             }
             line.extend(dialect.quote);
         }
-        line.push(dialect.line_end);
+        line.extend(line_end.bytes());
         line
     }
 }
@@ -121,7 +110,7 @@ mod tests {
         Dialect {
             delimiter: b';',
             escape: b'\\',
-            line_end: b'\r',
+            line_end: LineEnd::Cr,
             null: b"NA".to_vec(),
             ..Dialect::default()
         }
@@ -156,8 +145,8 @@ mod tests {
     #[test]
     fn a_header_line_is_quoted_as_its_dialect_quotes() {
         let names = ["a".to_string(), "b\"c".to_string()];
-        let line = Reading::delimited(&dialect(), true).header_line(&names);
-        assert_eq!(line, b"\"a\";\"b\\\"c\"\r");
-        assert!(Reading::Ndjson.header_line(&names).is_empty());
+        let line = Reading::delimited(&dialect(), true).header_line(&names, LineEnd::CrLf);
+        assert_eq!(line, b"\"a\";\"b\\\"c\"\r\n");
+        assert!(Reading::Ndjson.header_line(&names, LineEnd::Lf).is_empty());
     }
 }

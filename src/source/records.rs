@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::checksum::Checksum;
 use super::compression::Compression;
-use super::csv::{self, Dialect, Splitter};
+use super::csv::{self, Dialect, FirstLineEnd, LineEnd, Splitter, TwoReturns};
 use super::feed::{CHUNK_BYTES, Feed, Step};
 use super::fields::Fields;
 use super::ndjson;
@@ -63,36 +63,53 @@ impl Records {
             max_record_bytes: options.max_record_bytes,
             columns: 0,
         };
-        // The first line tells how lines end; a quoted field may hide it for a while.
-        while records.end < CHUNK_BYTES && !records.ended {
-            let [lf, cr] = [b'\n', b'\r'].map(|end| memchr::memchr(end, records.pending()));
-            // A byte order mark begins above ASCII and takes three bytes.
-            let enough =
-                records.end >= 3 || records.buf[..records.end].first().is_some_and(u8::is_ascii);
-            if enough && (lf.is_some() || cr.is_some_and(|at| at + 1 < records.end)) {
-                break;
-            }
+        // A byte order mark begins above ASCII and takes three bytes.
+        while records.end < 3
+            && !records.ended
+            && !records.pending().first().is_some_and(u8::is_ascii)
+        {
             records.refill(None)?;
         }
         records.skip_byte_order_mark()?;
+        while records.pending().trim_ascii_start().is_empty() && !records.ended {
+            records.refill(None)?;
+        }
         records.format = options
             .format
             .unwrap_or_else(|| detect_format(input, records.pending()));
-        let delimiter = match records.format {
+        records.settle_dialect(options)?;
+        Ok(records)
+    }
+
+    /// How delimited text is written; the first line tells how lines end.
+    fn settle_dialect(&mut self, options: &ReadOptions) -> Result<(), InputError> {
+        let delimiter = match self.format {
             Format::Tsv => b'\t',
             _ => b',',
         };
-        records.dialect = Dialect {
+        let mut dialect = Dialect {
             delimiter: options.delimiter.unwrap_or(delimiter),
             quote: options.quote,
             escape: options.escape.or(options.quote).unwrap_or(b'"'),
             null: options.null.clone().into_bytes(),
-            line_end: b'\n',
+            line_end: LineEnd::Lf,
             skip_blank: true,
         };
-        records.dialect.line_end = records.dialect.detect_line_end(records.pending());
-        records.splitter = Splitter::new(records.dialect.clone());
-        Ok(records)
+        let mut first = FirstLineEnd::default();
+        while self.format != Format::Ndjson {
+            let found = first.find(&dialect, self.pending(), self.ended);
+            let found = found.map_err(|TwoReturns| InputError::TwoReturns {
+                name: self.name.clone(),
+            })?;
+            if let Some(line_end) = found {
+                dialect.line_end = line_end;
+                break;
+            }
+            self.refill(None)?;
+        }
+        self.splitter = Splitter::new(dialect.clone());
+        self.dialect = dialect;
+        Ok(())
     }
 
     /// The name used in messages.
@@ -144,7 +161,7 @@ impl Records {
                 String::from_utf8_lossy(text).into_owned()
             })
             .collect();
-        let lines = count(self.dialect.line_end, record);
+        let lines = count(self.dialect.line_end.last(), record);
         self.start += length;
         self.at.byte += length as u64;
         self.at.line += lines;
@@ -284,8 +301,13 @@ impl Records {
 
     /// Last byte of a line of this source.
     pub(super) fn line_end(&self) -> u8 {
+        self.ends_lines_with().last()
+    }
+
+    /// How its lines end.
+    pub fn ends_lines_with(&self) -> LineEnd {
         match self.format {
-            Format::Ndjson => b'\n',
+            Format::Ndjson => LineEnd::Lf,
             Format::Csv | Format::Tsv => self.dialect.line_end,
         }
     }

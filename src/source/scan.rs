@@ -6,19 +6,19 @@
 /// Bytes of one look.
 const BLOCK: usize = 64;
 
-/// Places in a text of any of three bytes, first to last.
-pub struct Places<'a> {
+/// Places in a text of any of `N` bytes, first to last.
+pub struct Places<'a, const N: usize> {
     text: &'a [u8],
-    wanted: [u8; 3],
+    wanted: [u8; N],
     /// Where the block of `hits` begins; the hits before the latest place are cleared.
     block: usize,
     hits: u64,
 }
 
-impl<'a> Places<'a> {
+impl<'a, const N: usize> Places<'a, N> {
     /// Looks for `wanted` in `text`.
     #[inline]
-    pub fn new(text: &'a [u8], wanted: [u8; 3]) -> Self {
+    pub fn new(text: &'a [u8], wanted: [u8; N]) -> Self {
         let mut places = Places {
             text,
             wanted,
@@ -60,7 +60,7 @@ impl<'a> Places<'a> {
     }
 }
 
-impl Iterator for Places<'_> {
+impl<const N: usize> Iterator for Places<'_, N> {
     type Item = usize;
 
     #[inline]
@@ -81,17 +81,23 @@ impl Iterator for Places<'_> {
 /// Bit `n` is set if byte `n` is one of `wanted`.
 #[cfg(target_arch = "x86_64")]
 #[inline]
-fn hits(block: &[u8; BLOCK], wanted: [u8; 3]) -> u64 {
+fn hits<const N: usize>(block: &[u8; BLOCK], wanted: [u8; N]) -> u64 {
     use std::arch::x86_64::{
         __m128i, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
+        _mm_setzero_si128,
     };
     let mut hits = 0;
     for part in 0..BLOCK / 16 {
         // SAFETY: SSE2 is part of x86_64, and 16 bytes from `part * 16` lie within the block.
         let found = unsafe {
             let bytes = _mm_loadu_si128(block.as_ptr().add(part * 16).cast::<__m128i>());
-            let [a, b, c] = wanted.map(|byte| _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8)));
-            _mm_movemask_epi8(_mm_or_si128(_mm_or_si128(a, b), c))
+            let equal = wanted.map(|byte| _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8)));
+            let none = _mm_setzero_si128();
+            _mm_movemask_epi8(
+                equal
+                    .into_iter()
+                    .fold(none, |all, one| _mm_or_si128(all, one)),
+            )
         };
         hits |= u64::from(found as u16) << (part * 16);
     }
@@ -101,7 +107,7 @@ fn hits(block: &[u8; BLOCK], wanted: [u8; 3]) -> u64 {
 /// Bit `n` is set if byte `n` is one of `wanted`.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
-fn hits(block: &[u8; BLOCK], wanted: [u8; 3]) -> u64 {
+fn hits<const N: usize>(block: &[u8; BLOCK], wanted: [u8; N]) -> u64 {
     let mut hits = 0;
     for (index, byte) in block.iter().enumerate() {
         hits |= u64::from(wanted.contains(byte)) << index;

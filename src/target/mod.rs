@@ -2,6 +2,8 @@
 
 mod table;
 
+use crate::source::KeyColumn;
+
 pub use table::{Column, Table, TableError};
 
 /// `name` as SQL takes it, always quoted: no name is a reserved word then, and none is folded.
@@ -34,12 +36,14 @@ impl Target {
         format!("{} SELECT {nulls} WHERE false", self.insert_into())
     }
 
-    /// Names of the columns, and whether each takes JSON.
-    pub fn json_columns(&self) -> Vec<(String, bool)> {
-        self.columns
-            .iter()
-            .map(|column| (column.name.clone(), column.is_json()))
-            .collect()
+    /// The columns as keys of JSON find them.
+    pub fn key_columns(&self) -> Vec<KeyColumn> {
+        let columns = self.columns.iter().map(|column| KeyColumn {
+            name: column.name.clone(),
+            json: column.is_json(),
+            any_case: column.any_case,
+        });
+        columns.collect()
     }
 
     /// `COPY table (columns) FROM STDIN`, in text format.

@@ -32,6 +32,8 @@ pub struct Table {
 pub struct Column {
     /// Name, unquoted.
     pub name: String,
+    /// Whether a name of another case can mean it: no other column differs from it in case only.
+    pub any_case: bool,
     /// The type behind any domains.
     pub base_type: Oid,
     /// SQL name of that type, quoted and qualified where needed, without modifiers.
@@ -77,6 +79,10 @@ impl Column {
     pub(crate) fn read_from(&self, json: &str) -> String {
         let ty = &self.modified_type_name;
         format!("(SELECT v FROM pg_catalog.json_to_record({json}) AS r (v {ty}))")
+    }
+
+    fn lower(&self) -> String {
+        self.name.to_lowercase()
     }
 
     /// Whether the column takes JSON.
@@ -250,6 +256,7 @@ impl Table {
             .iter()
             .map(|row| Column {
                 name: row.get("name"),
+                any_case: true,
                 base_type: row.get("base_type"),
                 base_type_name: row.get("base_type_name"),
                 modified_type_name: row.get("modified_type_name"),
@@ -263,6 +270,10 @@ impl Table {
                 generated: row.get("generated"),
             })
             .collect();
+        let names: Vec<String> = table.columns.iter().map(Column::lower).collect();
+        for (column, lower) in table.columns.iter_mut().zip(&names) {
+            column.any_case = names.iter().filter(|name| *name == lower).count() == 1;
+        }
         Ok(Some(table))
     }
 
@@ -318,11 +329,8 @@ impl Table {
         let exact = self.columns.iter().find(|column| column.name == name);
         exact.or_else(|| {
             let lower = name.to_lowercase();
-            let mut alike = self
-                .columns
-                .iter()
-                .filter(|column| column.name.to_lowercase() == lower);
-            alike.next().filter(|_| alike.next().is_none())
+            let mut columns = self.columns.iter();
+            columns.find(|column| column.any_case && column.lower() == lower)
         })
     }
 }
@@ -354,6 +362,7 @@ mod tests {
     fn column(name: &str, generated: bool) -> Column {
         Column {
             name: name.to_string(),
+            any_case: !name.eq_ignore_ascii_case("name"),
             base_type: 25,
             base_type_name: "text".to_string(),
             modified_type_name: "text".to_string(),
