@@ -6,6 +6,7 @@ mod csv;
 mod feed;
 mod fields;
 mod fingerprint;
+mod foreign;
 mod ndjson;
 mod parser;
 mod reader;
@@ -24,6 +25,7 @@ pub use compression::Compression;
 pub use csv::{Dialect, Splitter};
 pub use fields::{FieldError, FieldErrorKind, Fields};
 pub use fingerprint::{Fingerprint, hash};
+pub use foreign::other_delimiter;
 pub use ndjson::{Keys, next_end as next_json_end};
 pub use parser::RowParser;
 pub use reader::{Downstream, HandOver, Reader};
@@ -214,6 +216,24 @@ pub enum InputError {
         /// Its encoding.
         encoding: &'static str,
     },
+    /// The source is of a kind that is not read.
+    #[error("{name}: is {kind}: {advice}")]
+    Foreign {
+        /// The source.
+        name: Arc<str>,
+        /// What it is.
+        kind: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The settings of delimited text contradict each other.
+    #[error("{name}: {clash}")]
+    Dialect {
+        /// The source.
+        name: Arc<str>,
+        /// Which of them, and why.
+        clash: &'static str,
+    },
     /// Delimited text without a single line where a header was due.
     #[error("{name}: the file is empty: a header line was expected; --no-header if it has none")]
     NoHeader {
@@ -221,7 +241,7 @@ pub enum InputError {
         name: Arc<str>,
     },
     /// The header cannot be read.
-    #[error("{name}: header, line {line}: {source}")]
+    #[error("{name}: header, line {line}: {source}{}", perhaps(.delimiter))]
     Header {
         /// The source.
         name: Arc<str>,
@@ -229,6 +249,8 @@ pub enum InputError {
         line: u64,
         /// What is wrong.
         source: FieldError,
+        /// The delimiter that it may be written with instead.
+        delimiter: Option<&'static str>,
     },
     /// The source does not fit what the ledger knows of it.
     #[error(
@@ -289,6 +311,12 @@ impl InputError {
             },
         }
     }
+}
+
+fn perhaps(delimiter: &Option<&'static str>) -> String {
+    delimiter.map_or(String::new(), |flag| {
+        format!("; or its fields are divided otherwise: --delimiter {flag}")
+    })
 }
 
 fn describe_read(error: &io::Error) -> String {

@@ -82,6 +82,11 @@ impl Reading {
         })
     }
 
+    /// Whether the first record names the columns.
+    pub fn has_header(&self) -> bool {
+        matches!(self, Reading::Csv { header: true, .. })
+    }
+
     /// The header line that makes a file of records out of records; empty where there is none.
     pub fn header_line(&self, names: &[String]) -> Vec<u8> {
         let Some(dialect) = self.dialect(names.len()).filter(|_| !names.is_empty()) else {

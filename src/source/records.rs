@@ -9,6 +9,7 @@ use super::compression::Compression;
 use super::csv::{self, Dialect, Splitter};
 use super::feed::{CHUNK_BYTES, Feed, Step};
 use super::fields::Fields;
+use super::foreign::{Foreign, HEAD_BYTES, other_delimiter, wide_encoding};
 use super::ndjson;
 use super::reading::Reading;
 use super::{Format, Input, InputError, ReadOptions};
@@ -37,7 +38,7 @@ impl Records {
     /// Opens a source and reads its first bytes.
     ///
     /// # Errors
-    /// When it cannot be opened, read or unpacked, or is not UTF-8 by its byte order mark.
+    /// When it cannot be opened, read or unpacked, or is plainly something else than text in UTF-8.
     pub fn open(
         input: &Input,
         options: &ReadOptions,
@@ -70,7 +71,8 @@ impl Records {
             }
             records.refill(None)?;
         }
-        records.skip_byte_order_mark()?;
+        records.check_kind()?;
+        records.skip_byte_order_mark();
         records.format = options
             .format
             .unwrap_or_else(|| detect_format(input, records.pending()));
@@ -86,6 +88,7 @@ impl Records {
             line_end: b'\n',
             skip_blank: true,
         };
+        records.check_dialect(options)?;
         records.dialect.line_end = records.dialect.detect_line_end(records.pending());
         records.splitter = Splitter::new(records.dialect.clone());
         Ok(records)
@@ -133,6 +136,7 @@ impl Records {
             name: self.name.clone(),
             line: self.at.line,
             source,
+            delimiter: other_delimiter(record, self.dialect.delimiter),
         })?;
         let names = (0..fields.len())
             .map(|index| {
@@ -266,21 +270,39 @@ impl Records {
         Ok(true)
     }
 
-    fn skip_byte_order_mark(&mut self) -> Result<(), InputError> {
-        let encoding = match self.pending() {
-            [0xef, 0xbb, 0xbf, ..] => {
-                self.start += 3;
-                self.at.byte += 3;
-                return Ok(());
-            }
-            [0xff, 0xfe, ..] => "UTF-16LE",
-            [0xfe, 0xff, ..] => "UTF-16BE",
-            _ => return Ok(()),
+    fn skip_byte_order_mark(&mut self) {
+        if self.pending().starts_with(&[0xef, 0xbb, 0xbf]) {
+            self.start += 3;
+            self.at.byte += 3;
+        }
+    }
+
+    /// Refuses what is neither delimited text nor JSON lines in UTF-8.
+    fn check_kind(&self) -> Result<(), InputError> {
+        let name = self.name.clone();
+        let head = &self.pending()[..self.pending().len().min(HEAD_BYTES)];
+        if let Some(encoding) = wide_encoding(head) {
+            return Err(InputError::Encoding { name, encoding });
+        }
+        match Foreign::of(head) {
+            Some(Foreign { kind, advice }) => Err(InputError::Foreign { name, kind, advice }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a dialect that contradicts itself; here, because the format decides a part of it.
+    fn check_dialect(&self, options: &ReadOptions) -> Result<(), InputError> {
+        let clash = match self.format {
+            Format::Ndjson => None,
+            Format::Csv | Format::Tsv => self.dialect.clash(options.escape.is_some()),
         };
-        Err(InputError::Encoding {
-            name: self.name.clone(),
-            encoding,
-        })
+        match clash {
+            Some(clash) => Err(InputError::Dialect {
+                name: self.name.clone(),
+                clash,
+            }),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn too_long(&self) -> InputError {
