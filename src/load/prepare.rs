@@ -82,6 +82,9 @@ pub async fn prepare(
         table: table.quoted(),
         columns: named.columns(&first, &table, settings)?,
     });
+    if let Some(doubt) = named.doubt(&first, settings) {
+        control.console.notice(&doubt);
+    }
     check_copy_format(&target, settings.copy_format)?;
     check_rights(client, &target, settings.strategy).await?;
     let indexes = table.indexes(client).await;
