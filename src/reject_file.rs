@@ -34,7 +34,8 @@ pub struct RejectFile {
     reasons: BufWriter<File>,
     path: PathBuf,
     header: Vec<u8>,
-    count: u64,
+    /// Whether the header is written.
+    begun: bool,
 }
 
 impl RejectFile {
@@ -50,7 +51,7 @@ impl RejectFile {
             reasons: open(&reasons_path(path))?,
             path: path.to_path_buf(),
             header,
-            count: 0,
+            begun: false,
         })
     }
 
@@ -59,17 +60,12 @@ impl RejectFile {
         &self.path
     }
 
-    /// Records written so far.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
     /// Appends one record, with a line end if it has none.
     pub fn push(&mut self, original: &[u8], reason: &Reason<'_>) -> io::Result<()> {
-        if self.count == 0 {
+        if !self.begun {
             self.records.write_all(&self.header)?;
         }
-        self.count += 1;
+        self.begun = true;
         self.records.write_all(original)?;
         // As the header ends, so that one file has one kind of line end.
         let line_end = self.header.last().unwrap_or(&b'\n');

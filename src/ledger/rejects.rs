@@ -63,18 +63,34 @@ impl Ledger {
         client.execute(&sql, &parameters).await
     }
 
-    /// Shows the rejects that are not replayed to `look`, with their original bytes, in the order
-    /// of the sources; waits `limit` for each answer.
+    /// The rejects of this import that are not replayed.
+    pub fn open_rejects(&self) -> OpenRejects<'_> {
+        OpenRejects {
+            import_id: &self.import_id,
+            unlogged: self.unlogged,
+        }
+    }
+}
+
+/// The rejects of one import that are not replayed.
+pub struct OpenRejects<'a> {
+    pub(super) import_id: &'a str,
+    pub(super) unlogged: bool,
+}
+
+impl OpenRejects<'_> {
+    /// Shows each of them to `look`, with its original bytes, in the order of the sources; waits
+    /// `limit` for each answer.
     ///
     /// # Errors
     /// What the server says, or `look`.
-    pub async fn each_open_reject<E: From<LedgerError>>(
+    pub async fn each<E: From<LedgerError>>(
         &self,
         client: &Client,
         limit: Duration,
         mut look: impl FnMut(&[u8], &Reason<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let failed = |error| E::from(refused("exporting the rejects")(error));
+        let failed = |error| E::from(refused("reading the rejects")(error));
         let sql = format!(
             "SELECT s.name, r.* FROM {} r JOIN pgrung.sources s USING (import_id, source)
              WHERE r.import_id = $1 AND r.replayed_at IS NULL
