@@ -108,9 +108,11 @@ impl Error {
             Error::Connect(error) => connecting(error),
             Error::Table(TableError::Server(_)) => Exit::Failed,
             Error::Table(_) => Exit::Usage,
-            Error::Input(InputError::OtherHeader { .. } | InputError::OtherFormat { .. }) => {
-                Exit::Usage
-            }
+            Error::Input(
+                InputError::OtherHeader { .. }
+                | InputError::OtherFormat { .. }
+                | InputError::Dialect { .. },
+            ) => Exit::Usage,
             Error::Input(_) => Exit::Input,
             Error::Ledger(error) | Error::Delivery(DeliveryError::Ledger(error)) => ledger(error),
             Error::Delivery(DeliveryError::RejectLimit { .. }) => Exit::Guard,

@@ -42,6 +42,8 @@ outcomes! {
     Inserted { name: "inserted", words: "loaded", column: Some("loaded"), missing: false }
     /// Stored by an earlier run.
     AlreadyLoaded { name: "already_loaded", words: "already loaded", column: None, missing: false }
+    /// Read, parsed and encoded by a strategy that sends nothing.
+    Discarded { name: "discarded", words: "read only", column: None, missing: false }
     /// Put aside, by this run or an earlier one.
     Rejected { name: "rejected", words: "rejected", column: Some("rejected"), missing: true }
     /// Thrown away because the server was too slow.
@@ -103,11 +105,24 @@ impl Tally {
         self[Outcome::Inserted]
     }
 
+    /// Rows that this run put through to the end of the way: into the table, or, with a strategy
+    /// that sends nothing, to where they would be sent.
+    pub fn passed(&self) -> u64 {
+        self[Outcome::Inserted] + self[Outcome::Discarded]
+    }
+
     /// The same rows as a later run sees them.
     #[must_use]
     pub fn of_earlier_run(mut self) -> Self {
         let loaded = std::mem::take(&mut self.0[Outcome::Inserted as usize]);
         self.and(Outcome::AlreadyLoaded, loaded)
+    }
+
+    /// The same rows of a strategy that sends nothing: what it takes for stored is not.
+    #[must_use]
+    pub fn of_discard(mut self) -> Self {
+        let encoded = std::mem::take(&mut self.0[Outcome::Inserted as usize]);
+        self.and(Outcome::Discarded, encoded)
     }
 
     /// Every outcome with its rows.
@@ -188,6 +203,7 @@ mod tests {
         for (outcome, missing) in [
             (Outcome::Inserted, false),
             (Outcome::AlreadyLoaded, false),
+            (Outcome::Discarded, false),
             (Outcome::Rejected, true),
             (Outcome::Dropped, true),
             (Outcome::Suppressed, true),
@@ -207,8 +223,8 @@ mod tests {
         assert_eq!(
             json,
             serde_json::json!({
-                "read": 3, "inserted": 2, "already_loaded": 0, "rejected": 0, "dropped": 1,
-                "suppressed": 0, "loaded": 2
+                "read": 3, "inserted": 2, "already_loaded": 0, "discarded": 0, "rejected": 0,
+                "dropped": 1, "suppressed": 0, "loaded": 2
             })
         );
     }

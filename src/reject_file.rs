@@ -30,9 +30,9 @@ pub struct Reason<'a> {
 /// How the records of a file stand in it.
 #[derive(Debug, Clone, Default)]
 pub struct RejectLayout {
-    /// The header line, if the source had one.
+    /// The header line without its end; empty if the source had none.
     pub header: Vec<u8>,
-    /// Behind each record, whatever source it comes from: a file has one kind of line end.
+    /// How a line ends whose own end does not tell.
     pub line_end: &'static [u8],
 }
 
@@ -43,7 +43,8 @@ pub struct RejectFile {
     reasons: BufWriter<File>,
     path: PathBuf,
     layout: RejectLayout,
-    count: u64,
+    /// Whether the header is written.
+    begun: bool,
 }
 
 impl RejectFile {
@@ -59,7 +60,7 @@ impl RejectFile {
             reasons: open(&reasons_path(path))?,
             path: path.to_path_buf(),
             layout,
-            count: 0,
+            begun: false,
         })
     }
 
@@ -68,18 +69,20 @@ impl RejectFile {
         &self.path
     }
 
-    /// Records written so far.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
     /// Appends one record, with the line end of the file.
     pub fn push(&mut self, original: &[u8], reason: &Reason<'_>) -> io::Result<()> {
-        let RejectLayout { header, line_end } = &self.layout;
-        if self.count == 0 {
-            self.records.write_all(header)?;
+        let RejectLayout { header, line_end } = &mut self.layout;
+        if !self.begun {
+            // As the first record ends all do: a file has one kind of line end.
+            if original.ends_with(b"\r\n") {
+                *line_end = b"\r\n";
+            }
+            if !header.is_empty() {
+                self.records.write_all(header)?;
+                self.records.write_all(line_end)?;
+            }
         }
-        self.count += 1;
+        self.begun = true;
         if original.ends_with(line_end) {
             self.records.write_all(original)?;
         } else {

@@ -43,17 +43,38 @@ pub fn describe_server(server: &DbError) -> String {
     line
 }
 
-/// `text` with control characters escaped, so that it stays on its line.
+/// Whether a character could break a line of a terminal, or show it in another order than it is
+/// written: control characters, line separators, and what turns the direction of text.
+pub fn is_misleading(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// `text` with such characters escaped, so that it stays on its line.
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() {
+        if is_misleading(character) {
             line.extend(character.escape_default());
         } else {
             line.push(character);
         }
     }
     line
+}
+
+/// `text` of several lines with what is misleading in them escaped as JSON does: JSON stays what it
+/// is.
+pub fn harmless(text: &str) -> String {
+    let mut lines = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_misleading(character) && character != '\n' {
+            let _ = write!(lines, "\\u{:04x}", u32::from(character));
+        } else {
+            lines.push(character);
+        }
+    }
+    lines
 }
 
 /// Number of the row (1-based) that the CONTEXT of an error during COPY names. The word "line" is
@@ -141,5 +162,6 @@ mod tests {
     #[test]
     fn control_characters_cannot_break_the_line() {
         assert_eq!(one_line("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
+        assert_eq!(one_line("\u{9b}1m\u{202e}é"), "\\u{9b}1m\\u{202e}é");
     }
 }

@@ -207,7 +207,7 @@ impl Case {
             .await
             .map_err(Error::server("reading the size of the table"))?;
         let run = Run {
-            rows: summary.rows.tally.loaded(),
+            rows: summary.rows.tally.passed(),
             seconds: summary.elapsed_seconds,
             counters: outcome.counters,
             wal_bytes,

@@ -19,6 +19,7 @@ use crate::connect::{self, ConnectSettings};
 use crate::error::Error;
 use crate::job::{self, Durability, Time};
 use crate::report::Console;
+use crate::server_error::one_line;
 use crate::source::{Input, ReadOptions};
 use crate::stop::Stop;
 use crate::strategy::StrategyKind;
@@ -207,7 +208,11 @@ impl Arena {
         let (input, read, like, what, data) = match &bench.own {
             Some((path, table)) => {
                 let table = Table::find(&client, table).await?;
-                let what = format!("{} into a copy of {}", path.display(), table.quoted());
+                let what = one_line(&format!(
+                    "{} into a copy of {}",
+                    path.display(),
+                    table.quoted()
+                ));
                 let like = format!("(LIKE {} INCLUDING ALL)", table.quoted());
                 (
                     Input::File(path.clone()),

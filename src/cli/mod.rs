@@ -35,6 +35,8 @@ pub enum Command {
     Plan(Box<PlanArgs>),
     /// Show what the ledger knows: imports, progress, gaps, rejects
     Status(Box<StatusArgs>),
+    /// Tell why rows of an import were rejected, and export them
+    Rejects(Box<RejectsArgs>),
     /// Load the rejects of an import again, once their cause is mended
     Replay(Box<ReplayArgs>),
     /// Create or update the ledger's tables, for roles that may not do so when they load
@@ -105,6 +107,24 @@ pub struct StatusArgs {
     pub import_id: Option<String>,
     #[command(flatten)]
     pub connection: ConnectionArgs,
+    /// Print JSON [default: off]
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `pgrung rejects`.
+#[derive(Debug, Clone, Args)]
+pub struct RejectsArgs {
+    /// The import whose rejects are told
+    pub import_id: String,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    /// Write the records to this file, in the format of the source, with the reasons beside it [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub export: Option<PathBuf>,
+    /// Longest wait for one answer of the server
+    #[arg(long, value_name = "TIME")]
+    pub answer_timeout: Option<Time>,
     /// Print JSON [default: off]
     #[arg(long)]
     pub json: bool,

@@ -4,7 +4,9 @@ mod bench;
 mod done;
 mod load;
 mod migrate;
+mod misplaced;
 mod plan;
+mod rejects;
 mod replay;
 mod resume;
 mod server;
@@ -24,11 +26,18 @@ use crate::error::Error;
 use crate::exit_code::Exit;
 use crate::job::{SettingsError, check_output, inputs};
 use crate::report::{Console, LogFormat};
+use crate::server_error::harmless;
 use crate::source::Input;
 use crate::stop::Stop;
 
 /// The program: parse, runtime, exit with the code that tells the end.
 pub fn main() -> ExitCode {
+    let arguments = std::env::args_os().skip(1);
+    let arguments = arguments.map(|word| word.to_string_lossy().into_owned());
+    if let Some(advice) = misplaced::misplaced(arguments) {
+        Console::default().error(&advice);
+        return Exit::Usage.into();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -128,6 +137,7 @@ impl Command {
             Command::Bench(_) => "bench",
             Command::Plan(_) => "plan",
             Command::Status(_) => "status",
+            Command::Rejects(_) => "rejects",
             Command::Replay(_) => "replay",
             Command::Migrate(_) => "migrate",
         }
@@ -140,6 +150,7 @@ async fn carry_out(command: &Command, console: &Console, stop: &Arc<Stop>) -> Re
         Command::Bench(args) => bench::run(args, console, stop).await,
         Command::Plan(args) => plan::run(args, console).await,
         Command::Status(args) => status::run(args, console).await,
+        Command::Rejects(args) => rejects::run(args, console).await,
         Command::Replay(args) => replay::run(args, console).await,
         Command::Migrate(args) => migrate::run(args, console).await,
     }
@@ -185,8 +196,10 @@ fn watch_signals(stop: Arc<Stop>, console: Console) -> impl Future<Output = i32>
     }
 }
 
-/// Writes to stdout; a reader that went away is no failure.
+/// Writes to stdout; a reader that went away is no failure. Names are escaped where they are put
+/// into lines; what JSON leaves as it is, is escaped here, in its own way.
 fn print(text: &str) -> Result<(), Error> {
+    let text = harmless(text);
     let mut stdout = io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())

@@ -11,6 +11,7 @@ use crate::connect;
 use crate::error::Error;
 use crate::ledger::{self, ImportStatus, LedgerError};
 use crate::report::Console;
+use crate::server_error::one_line;
 
 pub async fn run(args: &StatusArgs, console: &Console) -> Result<Done, Error> {
     let (settings, _private) = args.connection.server(console).await?;
@@ -28,7 +29,7 @@ pub async fn run(args: &StatusArgs, console: &Console) -> Result<Done, Error> {
     Ok(Done::new(text, json!({ "imports": imports })))
 }
 
-/// One paragraph an import, latest run first.
+/// One paragraph an import.
 fn describe(imports: &[ImportStatus]) -> String {
     if imports.is_empty() {
         return "no imports\n".to_string();
@@ -43,7 +44,7 @@ fn describe(imports: &[ImportStatus]) -> String {
             "{}  {}  into {}: {} rows loaded, {} rejected ({} open){rate}; {} run{}, first {}, last {}",
             import.import_id,
             import.state,
-            import.table,
+            one_line(&import.table),
             HumanCount(import.loaded),
             HumanCount(import.rejected),
             HumanCount(import.rejects_open),
@@ -61,13 +62,22 @@ fn describe(imports: &[ImportStatus]) -> String {
             let _ = write!(
                 text,
                 "  {}: {} committed, {state}",
-                source.name,
+                one_line(&source.name),
                 HumanBytes(source.bytes)
             );
             for (from, to) in &source.gaps {
                 let _ = write!(text, "; gap from byte {from} to {to}");
             }
             text.push('\n');
+        }
+        if let Some(first) = &import.first_reject {
+            let _ = writeln!(
+                text,
+                "  rejected {}, the first in {}; pgrung rejects {} tells all",
+                HumanCount(import.rejects_open),
+                one_line(&first.to_string()),
+                import.import_id
+            );
         }
     }
     text

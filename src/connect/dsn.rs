@@ -52,6 +52,21 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Parameters, ConnectError
     Ok(parameters)
 }
 
+/// Whether a text that stands somewhere is a connection string, also one with faults in it: a URI,
+/// several `key=value` pairs, or a lone password.
+pub fn is_connection_string(text: &str) -> bool {
+    let known = |word: &str| {
+        let key = word.split_once('=').map(|(key, _)| key);
+        key.is_some_and(|key| SUPPORTED.split(' ').any(|known| known == key))
+    };
+    let words: Vec<&str> = text.split_whitespace().collect();
+    ["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| text.contains(scheme))
+        || words.iter().any(|word| word.starts_with("password="))
+        || words.len() > 1 && words.iter().all(|word| known(word))
+}
+
 /// What we read, by libpq's names.
 const SUPPORTED: &str = "\
     application_name channel_binding client_encoding connect_timeout dbname \

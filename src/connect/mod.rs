@@ -30,6 +30,7 @@ use connector::{Connector, Progress, Step};
 use endpoint::Endpoint;
 use tls::Encryption;
 
+pub use dsn::is_connection_string;
 pub use error::ConnectError;
 pub use pool::{Lent, Opener, Pool, pool};
 pub use settings::ConnectSettings;

@@ -59,6 +59,7 @@ impl ConnectSettings {
         let given = Given::new(dsn, env)?;
         let mut warnings = Vec::new();
         check_service(&given, &mut warnings)?;
+        check_encoding(&given, &mut warnings);
         let account = User::from_uid(geteuid()).ok().flatten();
         let home = given
             .variable("HOME")
@@ -207,6 +208,21 @@ fn check_service(given: &Given<'_>, warnings: &mut Vec<String>) -> Result<(), Co
         "PGSERVICE is set, but service files are not supported; name the server by --dsn and unset it"
             .to_owned(),
     ))
+}
+
+/// psql would take a file to be in this encoding.
+fn check_encoding(given: &Given<'_>, warnings: &mut Vec<String>) {
+    let Some(encoding) = given.variable("PGCLIENTENCODING") else {
+        return;
+    };
+    let letters = encoding.chars().filter(char::is_ascii_alphanumeric);
+    let plain: String = letters.map(|letter| letter.to_ascii_lowercase()).collect();
+    // `auto` follows the locale, which is nobody's word on a file.
+    if !["utf8", "unicode", "auto"].contains(&plain.as_str()) {
+        warnings.push(format!(
+            "PGCLIENTENCODING is {encoding} and is not heeded: input is read as UTF-8; convert it first, for example with iconv"
+        ));
+    }
 }
 
 /// Gives each place its password: the one named, else its first line in the password file.

@@ -254,10 +254,6 @@ impl LoadSettings {
                 self.commit == Commit::Load && workers > 1,
                 "--commit load is one transaction and takes one worker",
             ),
-            (
-                self.read.delimiter.is_some() && self.read.delimiter == self.read.quote,
-                "--delimiter and --quote are the same byte",
-            ),
         ];
         let spilling = [
             (

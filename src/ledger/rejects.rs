@@ -63,29 +63,48 @@ impl Ledger {
         client.execute(&sql, &parameters).await
     }
 
-    /// Shows the rejects that are not replayed to `look`, with their original bytes, in the order
-    /// of the sources; waits `limit` for each answer.
+    /// The rejects of the sources of this run that are not replayed.
+    pub fn open_rejects(&self) -> OpenRejects<'_> {
+        let (imports, sources) = self.keys();
+        OpenRejects {
+            imports,
+            sources: Some(sources),
+            unlogged: self.unlogged,
+        }
+    }
+}
+
+/// Rejects that are not replayed.
+pub struct OpenRejects<'a> {
+    pub(super) imports: Vec<&'a str>,
+    /// Numbers of the sources, one for each of `imports`; `None`: all.
+    pub(super) sources: Option<Vec<i32>>,
+    pub(super) unlogged: bool,
+}
+
+impl OpenRejects<'_> {
+    /// Shows each of them to `look`, with its original bytes, in the order of the sources; waits
+    /// `limit` for each answer.
     ///
     /// # Errors
     /// What the server says, or `look`.
-    pub async fn each_open_reject<E: From<LedgerError>>(
+    pub async fn each<E: From<LedgerError>>(
         &self,
         client: &Client,
         limit: Duration,
         mut look: impl FnMut(&[u8], &Reason<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let failed = |error| E::from(refused("exporting the rejects")(error));
+        let failed = |error| E::from(refused("reading the rejects")(error));
         let sql = format!(
             "SELECT s.name, r.*
              FROM unnest($1::text[], $2::int[]) WITH ORDINALITY AS mine (import_id, source, place)
-             JOIN pgrung.sources s USING (import_id, source)
-             JOIN {} r USING (import_id, source)
+             JOIN pgrung.sources s ON s.import_id = mine.import_id AND s.source = coalesce(mine.source, s.source)
+             JOIN {} r ON r.import_id = s.import_id AND r.source = s.source
              WHERE r.replayed_at IS NULL
-             ORDER BY mine.place, r.start_byte",
+             ORDER BY mine.place, r.source, r.start_byte",
             rejects(self.unlogged)
         );
-        let (imports, numbers) = self.keys();
-        let keys: [&(dyn ToSql + Sync); 2] = [&imports, &numbers];
+        let keys: [&(dyn ToSql + Sync); 2] = [&self.imports, &self.sources];
         let silent = |_| E::from(LedgerError::NoAnswer(limit));
         let asked = timeout(limit, client.query_raw(&sql, keys)).await;
         let mut rows = pin!(asked.map_err(silent)?.map_err(failed)?);

@@ -4,14 +4,15 @@
 use tokio_postgres::Client;
 
 use super::error::{LedgerError, refused};
-use super::rejects::storable;
+use super::rejects::{OpenRejects, storable};
 use super::{rejects, spans};
+use crate::reject_file::RejectLayout;
 use crate::source::Reading;
 use crate::strategy::Refusal;
 use crate::target::Target;
 
-/// An import whose rejects are loaded again.
-pub struct ReplayImport {
+/// An import that the ledger knows, and whose rejects are told, or loaded again.
+pub struct KnownImport {
     import_id: String,
     /// Schema and table, quoted.
     pub target: String,
@@ -30,7 +31,7 @@ pub struct OpenReject {
     pub original: Vec<u8>,
 }
 
-impl ReplayImport {
+impl KnownImport {
     /// Finds the import.
     ///
     /// # Errors
@@ -49,13 +50,30 @@ impl ReplayImport {
                 "import {import_id} was read in a way that this pgrung does not know: {error}"
             ))
         })?;
-        Ok(ReplayImport {
+        Ok(KnownImport {
             import_id: import_id.to_string(),
             target: row.get("target"),
             columns: row.get("columns"),
             reading,
             unlogged: row.get("target_unlogged"),
         })
+    }
+
+    /// Its rejects that are not replayed.
+    pub fn open_rejects(&self) -> OpenRejects<'_> {
+        OpenRejects {
+            imports: vec![&self.import_id],
+            sources: None,
+            unlogged: self.unlogged,
+        }
+    }
+
+    /// How a file of its records is written: its columns first, where the source had a header.
+    pub fn reject_layout(&self) -> RejectLayout {
+        match self.reading.has_header() {
+            true => self.reading.reject_layout(&self.columns),
+            false => self.reading.reject_layout(&[]),
+        }
     }
 
     /// The next rejects behind number `last`, `most` of them, locked until the transaction ends.

@@ -1,10 +1,15 @@
 //! Reads the ledger back: imports, how far they are, what was put aside.
 
+use std::fmt;
+
 use serde::Serialize;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 use super::error::{LedgerError, refused};
 use super::unsigned;
+
+/// Times in UTC, as to_char writes them.
+const RFC_3339: &str = "YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"";
 
 /// One import as `pgrung status` shows it.
 #[derive(Debug, Clone, Serialize)]
@@ -25,6 +30,8 @@ pub struct ImportStatus {
     pub rejected: u64,
     /// Rejects that are not replayed yet.
     pub rejects_open: u64,
+    /// The first of them in the order of the sources.
+    pub first_reject: Option<FirstReject>,
     /// Rows loaded a second from the first run's start to the latest commit or finish; `null`
     /// while unknown.
     pub rows_per_second: Option<f64>,
@@ -45,7 +52,38 @@ pub struct SourceStatus {
     pub gaps: Vec<(u64, u64)>,
 }
 
-/// All imports, latest run first; only one if it is named.
+/// Why a record was put aside.
+#[derive(Debug, Clone, Serialize)]
+pub struct FirstReject {
+    pub source: String,
+    /// Number of the record (1-based).
+    pub record: u64,
+    /// Number of its first line (1-based).
+    pub line: u64,
+    pub sqlstate: String,
+    pub column: Option<String>,
+    pub message: String,
+}
+
+impl fmt::Display for FirstReject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let FirstReject {
+            source,
+            record,
+            line,
+            sqlstate,
+            column,
+            message,
+        } = self;
+        write!(f, "{source}, record {record}, line {line}: {sqlstate}")?;
+        if let Some(column) = column {
+            write!(f, " in \"{column}\"")?;
+        }
+        write!(f, ": {message}")
+    }
+}
+
+/// All imports, unfinished ones before the others, the latest run first; only one if it is named.
 pub async fn status(
     client: &Client,
     import_id: Option<&str>,
@@ -55,15 +93,23 @@ pub async fn status(
         .query(
             "WITH all_spans AS (SELECT * FROM pgrung.spans UNION ALL SELECT * FROM pgrung.unlogged_spans),
                   all_rejects AS (SELECT * FROM pgrung.rejects UNION ALL SELECT * FROM pgrung.unlogged_rejects)
-             SELECT i.import_id, i.target, i.epoch AS runs, i.started_at::timestamptz(0)::text AS started_at,
-                    i.run_at::timestamptz(0)::text AS run_at, i.finished_at::timestamptz(0)::text AS finished_at,
+             SELECT i.import_id, i.target, i.epoch AS runs, to_char(i.started_at AT TIME ZONE 'UTC', $2) AS started_at,
+                    to_char(i.run_at AT TIME ZONE 'UTC', $2) AS run_at, to_char(i.finished_at AT TIME ZONE 'UTC', $2) AS finished_at,
+                    f.*,
                     (SELECT coalesce(sum(loaded), 0)::bigint FROM all_spans p WHERE p.import_id = i.import_id) AS loaded,
                     (SELECT count(*) FROM all_rejects r WHERE r.import_id = i.import_id) AS rejected,
                     (SELECT count(*) FROM all_rejects r WHERE r.import_id = i.import_id AND r.replayed_at IS NULL) AS rejects_open,
                     extract(epoch FROM i.finished_at - i.started_at)::float8 AS seconds
-             FROM pgrung.imports i WHERE $1::text IS NULL OR i.import_id = $1
-             ORDER BY i.run_at DESC",
-            &[&import_id],
+             FROM pgrung.imports i
+             LEFT JOIN LATERAL (
+                 SELECT s.name, r.record, r.line, r.sqlstate, r.column_name, r.message
+                 FROM all_rejects r JOIN pgrung.sources s USING (import_id, source)
+                 WHERE r.import_id = i.import_id AND r.replayed_at IS NULL
+                 ORDER BY r.source, r.start_byte LIMIT 1
+             ) f ON true
+             WHERE $1::text IS NULL OR i.import_id = $1
+             ORDER BY i.finished_at IS NOT NULL, i.run_at DESC",
+            &[&import_id, &RFC_3339],
         )
         .await
         .map_err(refused)?;
@@ -88,6 +134,7 @@ pub async fn status(
             loaded,
             rejected: unsigned(row.get("rejected")),
             rejects_open: unsigned(row.get("rejects_open")),
+            first_reject: first_reject(&row),
             rows_per_second: seconds
                 .filter(|seconds| *seconds > 0.0)
                 .map(|seconds| loaded as f64 / seconds),
@@ -96,13 +143,24 @@ pub async fn status(
     Ok(imports)
 }
 
+fn first_reject(row: &Row) -> Option<FirstReject> {
+    Some(FirstReject {
+        source: row.get::<_, Option<String>>("name")?,
+        record: unsigned(row.get("record")),
+        line: unsigned(row.get("line")),
+        sqlstate: row.get("sqlstate"),
+        column: row.get("column_name"),
+        message: row.get("message"),
+    })
+}
+
 async fn sources(
     client: &Client,
     import_id: &str,
 ) -> Result<Vec<SourceStatus>, tokio_postgres::Error> {
     let rows = client
         .query(
-            "SELECT s.name, s.finished_at IS NOT NULL AS finished, p.start_byte, p.end_byte
+            "SELECT s.source, s.name, s.finished_at IS NOT NULL AS finished, p.start_byte, p.end_byte
              FROM pgrung.sources s
              LEFT JOIN (SELECT * FROM pgrung.spans UNION ALL SELECT * FROM pgrung.unlogged_spans) p
                     ON p.import_id = s.import_id AND p.source = s.source
@@ -111,12 +169,13 @@ async fn sources(
         )
         .await?;
     let mut sources: Vec<SourceStatus> = Vec::new();
-    let mut end = 0;
+    let (mut number, mut end) = (None, 0);
     for row in rows {
-        let name: String = row.get("name");
-        if sources.last().is_none_or(|source| source.name != name) {
+        let source: i32 = row.get("source");
+        if number != Some(source) {
+            number = Some(source);
             sources.push(SourceStatus {
-                name,
+                name: row.get("name"),
                 finished: row.get("finished"),
                 bytes: 0,
                 spans: 0,

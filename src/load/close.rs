@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::control::{Control, ControlConnection};
+use super::rejects::go_through;
 use super::running::Running;
 use crate::error::Error;
 use crate::job::LoadSettings;
 use crate::ledger::{Finish, LedgerError};
 use crate::outcome::Outcome;
-use crate::reject_file::RejectFile;
 use crate::retry::{Failure, Pace, pause};
 use crate::worker::DeliveryError;
 
@@ -111,26 +111,16 @@ pub async fn export(
     let (Some(path), Some(ledger)) = (&settings.rejects, &running.ledger) else {
         return Ok(());
     };
-    let failed = |source| Error::Output {
-        name: path.display().to_string(),
-        source,
-    };
-    let mut file = RejectFile::create(path, running.reject_layout.clone()).map_err(failed)?;
     // Who has asked for an end does not want to wait for a server that is away.
     let limit = match control.stop.is_set() {
         true => settings.grace.max(LEAST_EXPORT),
         false => settings.retries.answer_timeout,
     };
     let client = connection.client().await?;
-    ledger
-        .each_open_reject(client, limit, |original, reason| {
-            file.push(original, reason).map_err(failed)
-        })
-        .await?;
-    file.flush().map_err(failed)?;
-    let records = file.count();
-    if records > 0 {
-        let notice = format!("{records} rejects are in {}", path.display());
+    let export = Some((path.as_path(), &running.reject_layout));
+    let found = go_through(client, &ledger.open_rejects(), export, limit).await?;
+    if found.count > 0 {
+        let notice = format!("{} rejects are in {}", found.count, path.display());
         control.console.notice(&notice);
     }
     Ok(())

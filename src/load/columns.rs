@@ -2,9 +2,9 @@
 
 use crate::error::Error;
 use crate::job::{LoadSettings, SettingsError};
-use crate::source::{Format, Records};
+use crate::source::{Format, Reading, Records, other_delimiter};
 use crate::strategy::CopyFormat;
-use crate::target::{Column, Table, TableError, Target};
+use crate::target::{Column, Table, TableError, Target, quote_name};
 
 /// What the first source says of its columns.
 pub struct Named {
@@ -44,20 +44,92 @@ impl Named {
     ) -> Result<Vec<Column>, Error> {
         let names = match (&settings.read.columns, &self.header) {
             (Some(names), Some(header)) if names.len() != header.len() => {
-                return Err(refused(format!(
+                let mismatch = format!(
                     "--columns names {} columns, but the header of {} has {}",
                     names.len(),
                     first.name(),
                     header.len(),
-                )));
+                );
+                return Err(refused(match divided(header, first) {
+                    Some(advice) => format!("{mismatch}: {advice}"),
+                    None => mismatch,
+                }));
             }
             (Some(names), _) => names.clone(),
             (None, Some(header)) => header.clone(),
             (None, None) if first.format() == Format::Ndjson => json_columns(table, &self.keys)?,
             (None, None) => table.writable().map(|column| column.name.clone()).collect(),
         };
-        Ok(table.pick(&names)?)
+        let header = self.header.as_ref().filter(|header| **header == names);
+        table.pick(&names).map_err(|error| match header {
+            Some(header) => unfit(header, first, table, error),
+            None => error.into(),
+        })
     }
+
+    /// What is to be said of a header that `--columns` replaces: if it is no header, a row is lost.
+    pub fn doubt(&self, first: &Records, settings: &LoadSettings) -> Option<String> {
+        let replaced = self
+            .header
+            .as_ref()
+            .filter(|_| settings.read.columns.is_some())?;
+        is_like_data(replaced).then(|| {
+            format!(
+                "{}: the first line is taken as the header that --columns replaces, but looks like data: add --no-header if it is a row",
+                first.name()
+            )
+        })
+    }
+}
+
+/// The error of a header that names no columns, with what it says of how the file should be read.
+fn unfit(header: &[String], first: &Records, table: &Table, error: TableError) -> Error {
+    let known = |name: &String| table.pick(std::slice::from_ref(name)).is_ok();
+    let name = first.name();
+    if !matches!(error, TableError::UnknownColumn { .. }) {
+        error.into()
+    } else if let Some(advice) = divided(header, first) {
+        refused(format!("{name}: {advice}"))
+    } else if header.iter().any(known) {
+        error.into()
+    } else if is_like_data(header) {
+        // What may be data is not shown.
+        let quoted = table.writable().map(|column| quote_name(&column.name));
+        let columns = quoted.collect::<Vec<_>>().join(", ");
+        let table = table.quoted();
+        refused(format!(
+            "{name}: no name in the header is a column of {table}, and it looks like data: add --no-header if the first line is a row; the columns are {columns}; --columns names the fields otherwise"
+        ))
+    } else {
+        refused(format!(
+            "{name}: {error}; if the first line is data, add --no-header"
+        ))
+    }
+}
+
+/// The delimiter that a header seems to be written with, when it is another one than it is read
+/// with.
+fn divided(header: &[String], first: &Records) -> Option<String> {
+    let Reading::Csv { delimiter, .. } = first.reading(true) else {
+        return None;
+    };
+    let flag = other_delimiter(header.concat().as_bytes(), u8::try_from(delimiter).ok()?)?;
+    Some(format!(
+        "a name in the header holds another delimiter: if that divides the fields, add --delimiter {flag}"
+    ))
+}
+
+/// Whether a header has what names of columns hardly are: a number, or a date.
+fn is_like_data(header: &[String]) -> bool {
+    header.iter().any(|name| {
+        let is_date = || {
+            let shape = name
+                .bytes()
+                .map(|byte| if byte.is_ascii_digit() { b'9' } else { byte });
+            shape.take(10).eq(*b"9999-99-99")
+        };
+        name.trim().parse::<f64>().is_ok_and(f64::is_finite) || is_date()
+    })
 }
 
 fn refused(message: String) -> Error {

@@ -9,6 +9,7 @@ mod leftovers;
 mod prepare;
 mod publish;
 mod readers;
+mod rejects;
 mod replay;
 mod rights;
 mod running;
@@ -28,6 +29,7 @@ use crate::error::Error;
 use crate::job::LoadSettings;
 
 pub use control::Control;
+pub use rejects::{Rejects, rejects};
 pub use replay::{Replayed, replay};
 pub use running::LoadEnd;
 

@@ -83,6 +83,9 @@ pub async fn prepare(
         table: table.quoted(),
         columns: named.columns(&first, &table, settings)?,
     });
+    if let Some(doubt) = named.doubt(&first, settings) {
+        control.console.notice(&doubt);
+    }
     check_copy_format(&target, settings.copy_format)?;
     check_rights(client, &target, settings.strategy).await?;
     let indexes = table.indexes(client).await;
@@ -226,12 +229,8 @@ fn reject_file(
 impl Origin {
     /// How a file of rejects is written: as the first source.
     pub fn reject_layout(&self) -> RejectLayout {
-        let names = self.header.as_deref().unwrap_or_default();
-        let line_end = self.first.ends_lines_with();
-        RejectLayout {
-            header: self.reading.header_line(names, line_end),
-            line_end: line_end.bytes(),
-        }
+        self.reading
+            .reject_layout(self.header.as_deref().unwrap_or_default())
     }
 }
 

@@ -33,7 +33,9 @@ impl Displays {
         let progress = Progress {
             mode: settings.progress,
             every: settings.report_every,
-            total: running.total,
+            // With --limit it is not known how far into them the last record stands.
+            total: running.total.filter(|_| settings.read.limit.is_none()),
+            known: running.known_bytes,
             taken: running.taken.clone(),
             counters: running.counters.clone(),
             queue: running.waiting.clone(),

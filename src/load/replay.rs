@@ -9,7 +9,7 @@ use crate::batch::Batch;
 use crate::connect::{self, ConnectSettings};
 use crate::error::Error;
 use crate::job::LoadSettings;
-use crate::ledger::{self, LedgerError, ReplayImport};
+use crate::ledger::{self, KnownImport, LedgerError};
 use crate::retry::Failure;
 use crate::source::RowParser;
 use crate::span::Position;
@@ -44,7 +44,7 @@ pub async fn replay(
     let mut connection = ControlConnection::new(server);
     let client = connection.client().await?;
     ledger::require(client).await?;
-    let import = ReplayImport::find(client, import_id).await?;
+    let import = KnownImport::find(client, import_id).await?;
     let table = Table::find(client, &import.target).await?;
     let target = Arc::new(Target {
         table: table.quoted(),
@@ -75,7 +75,7 @@ pub async fn replay(
 }
 
 struct Replay {
-    import: ReplayImport,
+    import: KnownImport,
     target: Arc<Target>,
     deferrable: bool,
     can_copy: bool,

@@ -30,6 +30,8 @@ pub struct Running {
     pub taken: Arc<AtomicU64>,
     /// Stored bytes of all sources, where known.
     pub total: Option<u64>,
+    /// Uncompressed bytes that earlier runs have settled.
+    pub known_bytes: u64,
     /// Batches between readers and workers.
     pub waiting: async_channel::Receiver<Batch>,
     pub spilling: Option<SpillQueue>,
@@ -68,6 +70,7 @@ impl Running {
             counters: Arc::default(),
             taken: Arc::default(),
             total: None,
+            known_bytes: 0,
             waiting: async_channel::bounded(1).1,
             spilling: None,
             backends: Arc::default(),
@@ -130,7 +133,7 @@ impl Running {
             reject_reasons: counters.reasons.all(),
             bytes_read: self.taken.load(Relaxed),
             elapsed_seconds: seconds,
-            rows_per_second: rows.tally.loaded() as f64 / seconds.max(f64::EPSILON),
+            rows_per_second: rows.tally.passed() as f64 / seconds.max(f64::EPSILON),
             batches,
             commit_latency_ms: LatencyMillis::of(&counters.commit),
             wait_ms: LatencyMillis::of(&counters.wait),

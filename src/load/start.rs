@@ -21,7 +21,8 @@ use crate::worker::{Commit, Worker};
 impl Prepared {
     /// The moving parts, what looks at them, and the displays, which are shown at once.
     pub fn start(self, settings: &LoadSettings, control: &Control) -> (Engine, Running, Displays) {
-        let (counters, stops) = (Arc::<Counters>::default(), Stops::default());
+        let counters = Counters::of(settings.strategy_factory().sends_nothing());
+        let (counters, stops) = (Arc::new(counters), Stops::default());
         let (workers, count) = (settings.workers(), self.origin.reader_count(settings));
         // One more goes between disk and workers.
         let spare = usize::from(self.spill.is_some());
@@ -42,6 +43,7 @@ impl Prepared {
             counters: counters.clone(),
             taken: self.origin.taken.clone(),
             total: self.total,
+            known_bytes: self.origin.known_bytes(),
             waiting: queue.waiting.clone(),
             spilling: spilling.clone(),
             backends: Arc::default(),
@@ -89,6 +91,12 @@ impl Prepared {
 }
 
 impl Origin {
+    /// Uncompressed bytes that earlier runs have settled.
+    fn known_bytes(&self) -> u64 {
+        let spans = self.known.iter().flatten();
+        spans.map(|span| span.end - span.start).sum()
+    }
+
     /// Number of readers: with `--limit` the order of the sources matters, so it is one.
     fn reader_count(&self, settings: &LoadSettings) -> usize {
         match settings.read.limit {

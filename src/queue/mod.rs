@@ -93,6 +93,7 @@ impl Downstream for Entrance {
     }
 
     fn hand_over(&self, batch: Batch) -> HandOver {
+        self.counters.found_bytes.add(batch.bytes().len() as u64);
         match &self.policy {
             Policy::Block => match self.full.send_blocking(batch) {
                 Ok(()) => HandOver::Taken,

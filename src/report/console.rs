@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use crate::server_error::one_line;
+use crate::server_error::{harmless, one_line};
 
 /// How notices are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -84,7 +84,8 @@ impl Console {
         let line = match (self.format, level) {
             (LogFormat::Json, _) => {
                 let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-                json!({ "time": time, "level": level, "message": text }).to_string()
+                let line = json!({ "time": time, "level": level, "message": text });
+                harmless(&line.to_string())
             }
             (LogFormat::Text, "error") => format!("pgrung: error: {}", one_line(text)),
             (LogFormat::Text, _) => format!("pgrung: {}", one_line(text)),

@@ -30,6 +30,8 @@ impl Count {
 /// What a load has counted so far. Rows are records of the sources.
 #[derive(Debug, Default)]
 pub struct Counters {
+    /// Whether the strategy sends nothing, so that no row is stored.
+    sends_nothing: bool,
     /// Rows read from the sources and taken by a worker, known from an earlier run, or dropped.
     pub read: Count,
     /// Rows read and given up because the load stopped; they are in no table.
@@ -51,7 +53,12 @@ pub struct Counters {
     pub retries: Count,
     /// Time that workers waited for batches, in microseconds, all workers together.
     pub idle_micros: Count,
+    /// Uncompressed bytes of the batches whose commit is known.
     pub bytes: Count,
+    /// Uncompressed bytes of the batches that wait for the one commit of `--commit load`.
+    pub written_bytes: Count,
+    /// Uncompressed bytes of the records that readers have found or passed over.
+    pub found_bytes: Count,
     /// Why rows were rejected by this run.
     pub reasons: Reasons,
     /// From BEGIN to the answer to COMMIT.
@@ -61,6 +68,14 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Of a load whose strategy stores rows, or `sends_nothing`.
+    pub fn of(sends_nothing: bool) -> Self {
+        Counters {
+            sends_nothing,
+            ..Counters::default()
+        }
+    }
+
     /// Notes what became of rows.
     pub fn count(&self, tally: Tally) {
         for (outcome, rows) in tally.iter() {
@@ -72,17 +87,19 @@ impl Counters {
     pub fn batch(&self, reason: FlushReason, fill: f64, tally: Tally, bytes: u64) {
         self.flushes[reason as usize].add(1);
         self.fill_ppm.add((fill * 1e6) as u64);
-        self.bytes.add(bytes);
         self.count(tally);
+        // Last: who sees these bytes done sees their rows too.
+        self.bytes.add(bytes);
     }
 
     /// Notes a stretch of a source that an earlier run has committed.
     pub fn known(&self, span: &Span) {
         self.read.add(span.records);
+        self.found_bytes.add(span.end - span.start);
         self.count(span.tally.of_earlier_run());
     }
 
-    /// What became of rows so far.
+    /// What became of rows so far, as the workers have it: what a strategy has taken is stored.
     pub fn tally(&self) -> Tally {
         let rows = |tally: Tally, outcome: &Outcome| {
             tally.and(*outcome, self.outcomes[*outcome as usize].get())
@@ -92,9 +109,21 @@ impl Counters {
 
     /// Where the rows went so far.
     pub fn rows(&self) -> Rows {
+        let tally = self.tally();
         Rows {
             read: self.read.get().saturating_sub(self.abandoned.get()),
-            tally: self.tally(),
+            tally: match self.sends_nothing {
+                true => tally.of_discard(),
+                false => tally,
+            },
+        }
+    }
+
+    /// What [`Tally::passed`] means in this load.
+    pub fn passed_means(&self) -> &'static str {
+        match self.sends_nothing {
+            true => "encoded, none sent",
+            false => "loaded",
         }
     }
 

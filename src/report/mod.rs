@@ -2,6 +2,7 @@
 
 mod console;
 mod counters;
+mod estimate;
 mod latency;
 mod progress;
 mod reasons;

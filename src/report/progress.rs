@@ -11,6 +11,7 @@ use indicatif::{
 
 use serde::{Deserialize, Serialize};
 
+use super::estimate::{Estimate, Look, Progressed};
 use super::{Batches, Console, Counters};
 use crate::batch::Batch;
 use crate::outcome::Outcome;
@@ -36,8 +37,10 @@ pub struct Progress {
     pub mode: ProgressMode,
     /// Between two plain lines.
     pub every: Duration,
-    /// Stored bytes of all sources, where known.
+    /// Stored bytes of all sources that will be read, where known.
     pub total: Option<u64>,
+    /// Uncompressed bytes that earlier runs have settled.
+    pub known: u64,
     /// Stored bytes taken from the sources.
     pub taken: Arc<AtomicU64>,
     /// Counts of the load.
@@ -65,48 +68,54 @@ impl Progress {
     }
 
     async fn bar(self) {
-        let (bar, template) = match self.total {
-            Some(total) => (
-                ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()),
-                "{wide_bar} {percent:>3}%  {bytes}/{total_bytes}  {msg}  ETA {eta}",
-            ),
-            None => (
-                ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()),
-                "{spinner} {bytes}  {msg}  {elapsed}",
-            ),
+        let template = match self.total {
+            Some(_) => "{wide_bar} {percent:>3}%  {bytes}/{total_bytes}  {msg}",
+            None => "{spinner} {bytes}  {msg}  {elapsed}",
         };
+        let bar = ProgressBar::with_draw_target(self.total, ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
         self.console.set_bar(Some(bar.clone()));
-        let mut rate = Rate::new();
+        let (start, mut rate, mut estimate) = (Instant::now(), Rate::new(), Estimate::new());
         while !self.done.within(REFRESH).await {
-            let rows = self.counters.tally().loaded();
-            bar.set_message(format!(
+            let ahead = self.ahead(&mut estimate, start);
+            let rows = self.counters.rows().tally.passed();
+            let mut message = format!(
                 "{} rows  {} rows/s",
                 HumanCount(rows),
                 HumanCount(rate.recent(rows))
-            ));
-            bar.set_position(self.taken.load(Ordering::Relaxed));
+            );
+            match ahead {
+                Some((total, progressed)) => {
+                    message.push_str(&format!("  ETA {}", time_left(progressed)));
+                    bar.set_position((progressed.share * total as f64) as u64);
+                }
+                None => bar.set_position(self.taken.load(Ordering::Relaxed)),
+            }
+            bar.set_message(message);
         }
         self.console.set_bar(None);
         bar.finish_and_clear();
     }
 
     async fn lines(self) {
-        let start = Instant::now();
+        let (start, mut estimate) = (Instant::now(), Estimate::new());
         let (mut rows, mut batches) = (0, Batches::default());
         let mut looked = start;
         while !self.done.within(self.every).await {
             let seconds = looked.elapsed().as_secs_f64();
             looked = Instant::now();
+            let ahead = self.ahead(&mut estimate, start);
             let (rows_before, before) = (rows, batches);
-            rows = self.counters.tally().loaded();
+            rows = self.counters.rows().tally.passed();
             batches = self.counters.batches();
-            let mut line = flow(
-                rows,
-                (rows - rows_before) as f64 / seconds.max(f64::EPSILON),
-                &batches.since(&before),
+            let mut line = format!(
+                "{} rows {}, {} rows/s; {}",
+                HumanCount(rows),
+                self.counters.passed_means(),
+                HumanCount(((rows - rows_before) as f64 / seconds.max(f64::EPSILON)) as u64),
+                flow(&batches.since(&before)),
             );
             let (p50, p99) = self.counters.wait.take_recent();
             line.push_str(&format!(
@@ -117,29 +126,47 @@ impl Progress {
                 HumanCount(self.counters.tally()[Outcome::Dropped]),
                 HumanBytes(self.counters.spilled_bytes.get()),
             ));
-            let taken = self.taken.load(Ordering::Relaxed);
-            if let Some(total) = self.total.filter(|total| *total > 0 && taken > 0) {
-                let share = taken as f64 / total as f64;
-                let left = start.elapsed().as_secs_f64() * (1.0 - share) / share;
+            if let Some((total, progressed)) = ahead {
                 line.push_str(&format!(
-                    "; {:.0} % of {}, ETA {:#}",
-                    share * 100.0,
+                    "; {:.0} % of {}, ETA {}",
+                    (progressed.share * 100.0).floor(),
                     HumanBytes(total),
-                    HumanDuration(Duration::try_from_secs_f64(left.max(0.0)).unwrap_or_default()),
+                    time_left(progressed),
                 ));
             }
             self.console.notice(&line);
         }
     }
+
+    /// Stored bytes of all sources, and how far the load is, where it is known how far it goes.
+    fn ahead(&self, estimate: &mut Estimate, start: Instant) -> Option<(u64, Progressed)> {
+        let total = self.total.filter(|total| *total > 0)?;
+        Some((total, estimate.look(start.elapsed(), &self.look(total))))
+    }
+
+    /// What the estimate needs to know.
+    fn look(&self, stored: u64) -> Look {
+        let counters = &self.counters;
+        // What one commit at the end covers is settled as far as it can be once it is written.
+        let written = counters.bytes.get().max(counters.written_bytes.get());
+        Look {
+            stored,
+            taken: self.taken.load(Ordering::Relaxed),
+            found: counters.found_bytes.get(),
+            known: self.known,
+            settled: written + counters.dropped_bytes.get(),
+        }
+    }
 }
 
-/// What has flowed since the last line, in the words of the summary.
-fn flow(rows: u64, rate: f64, batches: &Batches) -> String {
-    let mut line = format!(
-        "{} rows loaded, {} rows/s; flush",
-        HumanCount(rows),
-        HumanCount(rate as u64)
-    );
+fn time_left(progressed: Progressed) -> String {
+    let left = progressed.left;
+    left.map_or("-".to_string(), |left| format!("{:#}", HumanDuration(left)))
+}
+
+/// What batches have flowed since the last line, in the words of the summary.
+fn flow(batches: &Batches) -> String {
+    let mut line = "flush".to_string();
     for (reason, count) in batches.flushes() {
         line.push_str(&format!(" {} {count}", reason.name()));
     }

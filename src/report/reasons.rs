@@ -7,6 +7,8 @@ use std::sync::Mutex;
 use indicatif::HumanCount;
 use serde::Serialize;
 
+use crate::server_error::one_line;
+
 /// Groups that are kept apart; what comes after them is counted together.
 const MOST_GROUPS: usize = 100;
 
@@ -50,16 +52,18 @@ impl Reasons {
         });
     }
 
-    /// Adds what was counted elsewhere.
-    pub fn add(&self, reasons: &[RejectReason]) {
-        for reason in reasons {
+    /// Adds what was counted elsewhere; returns those that are new here.
+    pub fn add<'a>(&self, reasons: &'a [RejectReason]) -> Vec<&'a RejectReason> {
+        let is_new = |reason: &&RejectReason| {
             let (column, count) = (reason.column.as_deref(), reason.count);
             self.group(&reason.sqlstate, column, &reason.message, count, || {
                 reason.example.clone()
-            });
-        }
+            })
+        };
+        reasons.iter().filter(is_new).collect()
     }
 
+    /// Counts rows of one group; whether they are its first.
     fn group(
         &self,
         sqlstate: &str,
@@ -67,9 +71,9 @@ impl Reasons {
         message: &str,
         count: u64,
         example: impl FnOnce() -> String,
-    ) {
+    ) -> bool {
         let Ok(mut groups) = self.0.lock() else {
-            return;
+            return false;
         };
         let mut key: Key = (sqlstate.into(), column.map(Into::into), message.into());
         if groups.len() >= MOST_GROUPS && !groups.contains_key(&key) {
@@ -84,7 +88,9 @@ impl Reasons {
                 count: 0,
                 example: example(),
             });
+        let is_new = group.count == 0;
         group.count += count;
+        is_new
     }
 
     /// The reasons, the commonest first.
@@ -101,11 +107,11 @@ impl fmt::Display for RejectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} x ", HumanCount(self.count))?;
         match (self.sqlstate.as_str(), &self.column) {
-            ("", _) => f.write_str(&self.message)?,
+            ("", _) => f.write_str(&one_line(&self.message))?,
             (sqlstate, None) => f.write_str(sqlstate)?,
-            (sqlstate, Some(column)) => write!(f, "{sqlstate} in \"{column}\"")?,
+            (sqlstate, Some(column)) => write!(f, "{sqlstate} in \"{}\"", one_line(column))?,
         }
-        write!(f, ", the first in {}", self.example)
+        write!(f, ", the first in {}", one_line(&self.example))
     }
 }
 

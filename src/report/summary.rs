@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{Batches, Bottleneck, LatencyMillis, RejectReason};
 use crate::outcome::{Outcome, Rows};
+use crate::server_error::one_line;
 use crate::window::FlushReason;
 
 /// Reasons for rejects that people are shown; `--summary` has more of them.
@@ -32,7 +33,7 @@ pub struct Summary {
     pub bytes_read: u64,
     /// Wall-clock time of the load.
     pub elapsed_seconds: f64,
-    /// Rows loaded by this run a second.
+    /// Rows loaded by this run a second; with a strategy that sends nothing, rows encoded.
     pub rows_per_second: f64,
     /// The batches.
     pub batches: Batches,
@@ -52,12 +53,15 @@ pub struct Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let loaded = self.rows.tally.loaded();
+        let tally = self.rows.tally;
         writeln!(
             f,
-            "{} rows loaded into {} in {:.2?}: {} rows/s ({}, {} worker{})",
-            HumanCount(loaded),
-            self.table,
+            "{} rows {} in {:.2?}: {} rows/s ({}, {} worker{})",
+            HumanCount(tally.passed()),
+            match tally[Outcome::Discarded] {
+                0 => format!("loaded into {}", one_line(&self.table)),
+                _ => "read and encoded, none sent,".to_string(),
+            },
             Duration::from_secs_f64(self.elapsed_seconds),
             HumanCount(self.rows_per_second as u64),
             self.strategy,
@@ -96,7 +100,8 @@ impl Summary {
         write!(f, "  rows     {} read =", HumanCount(self.rows.read))?;
         let mut plus = "";
         for (outcome, rows) in self.rows.tally.iter() {
-            if rows > 0 || outcome == Outcome::Inserted {
+            let first = outcome == Outcome::Inserted && self.rows.tally[Outcome::Discarded] == 0;
+            if rows > 0 || first {
                 write!(f, "{plus} {} {}", HumanCount(rows), outcome.words())?;
                 plus = " +";
             }

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 
+use flate2::bufread::GzDecoder;
 use lz4_flex::frame::FrameDecoder;
 
 /// How the bytes of a source are packed.
@@ -69,7 +70,9 @@ impl Compression {
     ) -> io::Result<Box<dyn Read + Send + 'a>> {
         Ok(match self {
             Self::None => Box::new(packed),
-            Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
+            Self::Gzip => Box::new(GzipMembers {
+                member: Some(GzDecoder::new(packed)),
+            }),
             Self::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed)?),
             Self::Lz4 => Box::new(Lz4Frames {
                 decoder: FrameDecoder::new(EndWatch {
@@ -80,6 +83,53 @@ impl Compression {
             Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
             Self::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(packed)),
         })
+    }
+}
+
+/// Reads consecutive gzip members, and zeros behind the last one, with which tapes and copies of
+/// whole blocks pad a file, as gzip itself does. gzip passes over any other bytes there too, with a
+/// warning; here they are an error, because they may be a member whose first bytes are damaged, and
+/// its rows would be missing from a load that ends well.
+struct GzipMembers<R> {
+    /// The one that is being read; `None` behind the last.
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Read for GzipMembers<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let read = member.read(buf)?;
+            if read > 0 || buf.is_empty() {
+                return Ok(read);
+            }
+            let Some(mut rest) = self.member.take().map(GzDecoder::into_inner) else {
+                break;
+            };
+            match rest.fill_buf()?.first() {
+                None => {}
+                Some(0) => skip_zeros(&mut rest)?,
+                Some(_) => self.member = Some(GzDecoder::new(rest)),
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// Takes zeros until the end.
+fn skip_zeros(rest: &mut impl BufRead) -> io::Result<()> {
+    loop {
+        let bytes = rest.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "bytes that are no gzip data follow zeros behind its end",
+            ));
+        }
+        let count = bytes.len();
+        rest.consume(count);
     }
 }
 

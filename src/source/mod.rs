@@ -7,6 +7,7 @@ mod compression;
 mod csv;
 mod feed;
 mod fields;
+mod foreign;
 mod ndjson;
 mod parser;
 mod reader;
@@ -26,12 +27,8 @@ pub use compare::{Compared, compare, head, is_same};
 pub use compression::Compression;
 pub use csv::{Dialect, LineEnd, Splitter};
 pub use fields::{FieldError, FieldErrorKind, Fields};
-<<<<<<< HEAD
-pub use ndjson::{Keys, next_end as next_json_end};
-=======
-pub use fingerprint::{Fingerprint, hash};
+pub use foreign::other_delimiter;
 pub use ndjson::{KeyColumn, Keys, next_end as next_json_end};
->>>>>>> bac5a008db8a1b74a0b38b234f31f029daa72726
 pub use parser::RowParser;
 pub use reader::{Downstream, HandOver, Reader};
 pub use reading::Reading;
@@ -229,6 +226,24 @@ pub enum InputError {
         /// The source.
         name: Arc<str>,
     },
+    /// The source is of a kind that is not read.
+    #[error("{name}: is {kind}: {advice}")]
+    Foreign {
+        /// The source.
+        name: Arc<str>,
+        /// What it is.
+        kind: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The settings of delimited text contradict each other.
+    #[error("{name}: {clash}")]
+    Dialect {
+        /// The source.
+        name: Arc<str>,
+        /// Which of them, and why.
+        clash: &'static str,
+    },
     /// Delimited text without a single line where a header was due.
     #[error("{name}: the file is empty: a header line was expected; --no-header if it has none")]
     NoHeader {
@@ -236,7 +251,7 @@ pub enum InputError {
         name: Arc<str>,
     },
     /// The header cannot be read.
-    #[error("{name}: header, line {line}: {source}")]
+    #[error("{name}: header, line {line}: {source}{}", perhaps(.delimiter))]
     Header {
         /// The source.
         name: Arc<str>,
@@ -244,6 +259,8 @@ pub enum InputError {
         line: u64,
         /// What is wrong.
         source: FieldError,
+        /// The delimiter that it may be written with instead.
+        delimiter: Option<&'static str>,
     },
     /// The source is not the one that the ledger knows.
     #[error("{name}: {place} {change}; {LOAD_ANEW}")]
@@ -343,6 +360,12 @@ impl InputError {
             },
         }
     }
+}
+
+fn perhaps(delimiter: &Option<&'static str>) -> String {
+    delimiter.map_or(String::new(), |flag| {
+        format!("; or its fields are divided otherwise: --delimiter {flag}")
+    })
 }
 
 fn describe_read(error: &io::Error) -> String {

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::reject_file::RejectLayout;
+
 use super::csv::{Dialect, LineEnd};
 
 /// How records are read.
@@ -76,8 +78,21 @@ impl Reading {
         matches!(self, Reading::Csv { header: true, .. })
     }
 
-    /// The header line that makes a file of records out of records; empty where there is none.
-    pub fn header_line(&self, names: &[String], line_end: LineEnd) -> Vec<u8> {
+    /// How a file of its records is written; `names` are those of its header, none for none.
+    pub fn reject_layout(&self, names: &[String]) -> RejectLayout {
+        let line_end = match self {
+            Reading::Csv { line_end, .. } => *line_end,
+            Reading::Ndjson => LineEnd::Lf,
+        };
+        RejectLayout {
+            header: self.header_line(names),
+            line_end: line_end.bytes(),
+        }
+    }
+
+    /// The header line that makes a file of records out of records, without its end; empty where
+    /// there is none.
+    fn header_line(&self, names: &[String]) -> Vec<u8> {
         let Some(dialect) = self.dialect(names.len()).filter(|_| !names.is_empty()) else {
             return Vec::new();
         };
@@ -97,7 +112,6 @@ impl Reading {
             }
             line.extend(dialect.quote);
         }
-        line.extend(line_end.bytes());
         line
     }
 }
@@ -145,8 +159,8 @@ mod tests {
     #[test]
     fn a_header_line_is_quoted_as_its_dialect_quotes() {
         let names = ["a".to_string(), "b\"c".to_string()];
-        let line = Reading::delimited(&dialect(), true).header_line(&names, LineEnd::CrLf);
-        assert_eq!(line, b"\"a\";\"b\\\"c\"\r\n");
-        assert!(Reading::Ndjson.header_line(&names, LineEnd::Lf).is_empty());
+        let line = Reading::delimited(&dialect(), true).header_line(&names);
+        assert_eq!(line, b"\"a\";\"b\\\"c\"");
+        assert!(Reading::Ndjson.header_line(&names).is_empty());
     }
 }

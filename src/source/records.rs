@@ -10,6 +10,7 @@ use super::compression::Compression;
 use super::csv::{self, Dialect, FirstLineEnd, LineEnd, Splitter, TwoReturns};
 use super::feed::{CHUNK_BYTES, Feed, Step};
 use super::fields::Fields;
+use super::foreign::{Foreign, HEAD_BYTES, other_delimiter, wide_encoding};
 use super::ndjson;
 use super::reading::Reading;
 use super::{Change, Format, Input, InputError, ReadOptions};
@@ -40,7 +41,7 @@ impl Records {
     /// Opens a source and reads its first bytes.
     ///
     /// # Errors
-    /// When it cannot be opened, read or unpacked, or is not UTF-8 by its byte order mark.
+    /// When it cannot be opened, read or unpacked, or is plainly something else than text in UTF-8.
     pub fn open(
         input: &Input,
         options: &ReadOptions,
@@ -70,7 +71,8 @@ impl Records {
         {
             records.refill(None)?;
         }
-        records.skip_byte_order_mark()?;
+        records.check_kind()?;
+        records.skip_byte_order_mark();
         while records.pending().trim_ascii_start().is_empty() && !records.ended {
             records.refill(None)?;
         }
@@ -95,6 +97,7 @@ impl Records {
             line_end: LineEnd::Lf,
             skip_blank: true,
         };
+        self.check_dialect(options, &dialect)?;
         let mut first = FirstLineEnd::default();
         while self.format != Format::Ndjson {
             let found = first.find(&dialect, self.pending(), self.ended);
@@ -154,6 +157,7 @@ impl Records {
             name: self.name.clone(),
             line: self.at.line,
             source,
+            delimiter: other_delimiter(record, self.dialect.delimiter),
         })?;
         let names = (0..fields.len())
             .map(|index| {
@@ -301,14 +305,9 @@ impl Records {
 
     /// Last byte of a line of this source.
     pub(super) fn line_end(&self) -> u8 {
-        self.ends_lines_with().last()
-    }
-
-    /// How its lines end.
-    pub fn ends_lines_with(&self) -> LineEnd {
         match self.format {
-            Format::Ndjson => LineEnd::Lf,
-            Format::Csv | Format::Tsv => self.dialect.line_end,
+            Format::Ndjson => b'\n',
+            Format::Csv | Format::Tsv => self.dialect.line_end.last(),
         }
     }
 
@@ -391,21 +390,39 @@ impl Records {
         Ok(true)
     }
 
-    fn skip_byte_order_mark(&mut self) -> Result<(), InputError> {
-        let encoding = match self.pending() {
-            [0xef, 0xbb, 0xbf, ..] => {
-                self.start += 3;
-                self.at.byte += 3;
-                return Ok(());
-            }
-            [0xff, 0xfe, ..] => "UTF-16LE",
-            [0xfe, 0xff, ..] => "UTF-16BE",
-            _ => return Ok(()),
+    fn skip_byte_order_mark(&mut self) {
+        if self.pending().starts_with(&[0xef, 0xbb, 0xbf]) {
+            self.start += 3;
+            self.at.byte += 3;
+        }
+    }
+
+    /// Refuses what is neither delimited text nor JSON lines in UTF-8.
+    fn check_kind(&self) -> Result<(), InputError> {
+        let name = self.name.clone();
+        let head = &self.pending()[..self.pending().len().min(HEAD_BYTES)];
+        if let Some(encoding) = wide_encoding(head) {
+            return Err(InputError::Encoding { name, encoding });
+        }
+        match Foreign::of(head) {
+            Some(Foreign { kind, advice }) => Err(InputError::Foreign { name, kind, advice }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a dialect that contradicts itself; here, because the format decides a part of it.
+    fn check_dialect(&self, options: &ReadOptions, dialect: &Dialect) -> Result<(), InputError> {
+        let clash = match self.format {
+            Format::Ndjson => None,
+            Format::Csv | Format::Tsv => dialect.clash(options.escape.is_some()),
         };
-        Err(InputError::Encoding {
-            name: self.name.clone(),
-            encoding,
-        })
+        match clash {
+            Some(clash) => Err(InputError::Dialect {
+                name: self.name.clone(),
+                clash,
+            }),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn too_long(&self) -> InputError {

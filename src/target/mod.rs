@@ -1,5 +1,6 @@
 //! The table that is loaded, and what of it is written.
 
+mod near;
 mod table;
 
 use crate::source::KeyColumn;

@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 use tokio_postgres::types::Oid;
 
+use super::near::nearest;
 use super::quote_name;
 use crate::encode::Encoder;
 use crate::server_error;
@@ -91,14 +92,25 @@ impl Column {
     }
 }
 
+fn meant(near: &Option<String>) -> String {
+    let near = near.as_ref();
+    near.map_or(String::new(), |near| format!(": did you mean {near}?"))
+}
+
 /// Why a table cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// No such table for this role.
     #[error(
-        "table {0} does not exist (or its schema may not be used); names are folded to lower case as in SQL, quote them as '\"Name\"' to keep their case"
+        "table {name} does not exist (or its schema may not be used){}; names are folded to lower case as in SQL, quote them as '\"Name\"' to keep their case",
+        meant(.near)
     )]
-    Unknown(String),
+    Unknown {
+        /// The name as given.
+        name: String,
+        /// The nearest that exists, quoted.
+        near: Option<String>,
+    },
     /// The relation is no table.
     #[error("{name} is {kind}: rows can be loaded into tables only")]
     NotATable {
@@ -119,13 +131,16 @@ pub enum TableError {
     },
     /// A name of the input is no column.
     #[error(
-        "{table} has no column \"{column}\" that the input names; its columns are {columns}; --columns names the fields otherwise"
+        "{table} has no column \"{column}\" that the input names{}; its columns are {columns}; --columns names the fields otherwise",
+        meant(.near)
     )]
     UnknownColumn {
         /// The table.
         table: String,
         /// The name in the input.
         column: String,
+        /// The nearest that the table has, quoted.
+        near: Option<String>,
         /// What there is.
         columns: String,
     },
@@ -204,14 +219,20 @@ impl Table {
     /// does.
     pub async fn find(client: &Client, name: &str) -> Result<Self, TableError> {
         let oid = match by_sql_name(client, name).await? {
-            Some(oid) => oid,
-            None => by_exact_name(client, name)
-                .await?
-                .ok_or_else(|| TableError::Unknown(name.to_string()))?,
+            None => by_exact_name(client, name).await?,
+            found => found,
         };
-        Self::by_oid(client, oid)
-            .await?
-            .ok_or_else(|| TableError::Unknown(name.to_string()))
+        let found = match oid {
+            Some(oid) => Self::by_oid(client, oid).await?,
+            None => None,
+        };
+        match found {
+            Some(table) => Ok(table),
+            None => Err(TableError::Unknown {
+                name: name.to_string(),
+                near: near_table(client, name).await?,
+            }),
+        }
     }
 
     async fn by_oid(client: &Client, oid: Oid) -> Result<Option<Self>, TableError> {
@@ -305,6 +326,7 @@ impl Table {
             let column = self.column(name).ok_or_else(|| TableError::UnknownColumn {
                 table: self.quoted(),
                 column: name.escape_debug().to_string(),
+                near: self.near_column(name),
                 columns: self
                     .writable()
                     .map(|column| quote_name(&column.name))
@@ -323,6 +345,12 @@ impl Table {
             return Err(TableError::NoColumns(self.quoted()));
         }
         Ok(picked)
+    }
+
+    fn near_column(&self, name: &str) -> Option<String> {
+        let mut columns = self.writable();
+        let place = nearest(name, self.writable().map(|column| column.name.as_str()))?;
+        columns.nth(place).map(|column| quote_name(&column.name))
     }
 
     fn column(&self, name: &str) -> Option<&Column> {
@@ -345,6 +373,34 @@ async fn by_sql_name(client: &Client, name: &str) -> Result<Option<Oid>, TableEr
         Err(error) if error.as_db_error().is_some() => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The table that a name that no table has probably means, quoted.
+async fn near_table(client: &Client, name: &str) -> Result<Option<String>, TableError> {
+    let sql = "SELECT n.nspname AS schema, c.relname AS name
+               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname NOT IN ('pgrung', 'information_schema')
+                 AND n.nspname !~ '^pg_' AND has_schema_privilege(n.oid, 'USAGE')
+               ORDER BY pg_table_is_visible(c.oid) DESC, 1, 2 LIMIT 10000";
+    let rows = client.query(sql, &[]).await?;
+    let tables: Vec<(&str, &str)> = rows
+        .iter()
+        .map(|row| (row.get("schema"), row.get("name")))
+        .collect();
+    let qualified: Vec<String> = tables
+        .iter()
+        .map(|(schema, table)| format!("{schema}.{table}"))
+        .collect();
+    let in_schema = || nearest(name, qualified.iter().map(String::as_str));
+    let bare = |name| nearest(name, tables.iter().map(|(_, table)| *table));
+    let near = match name.split_once('.') {
+        Some((_, table)) => in_schema().or_else(|| bare(table)),
+        None => bare(name),
+    };
+    Ok(near.map(|place| {
+        let (schema, table) = tables[place];
+        format!("{}.{}", quote_name(schema), quote_name(table))
+    }))
 }
 
 async fn by_exact_name(client: &Client, name: &str) -> Result<Option<Oid>, TableError> {

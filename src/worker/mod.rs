@@ -196,6 +196,7 @@ impl Worker {
         loop {
             let failure = match self.transact(batch, &attempts, &mut in_flight).await {
                 Ok(receipt) if self.job.commit == Commit::Load => {
+                    self.job.counters.written_bytes.add(receipt.bytes);
                     self.uncommitted.push((receipt, in_flight));
                     return Ok(());
                 }
@@ -295,7 +296,9 @@ impl Job {
             tally,
             reasons,
         } = receipt;
-        self.counters.reasons.add(reasons);
+        for reason in self.counters.reasons.add(reasons) {
+            self.console.detail(&format!("rejected {reason}"));
+        }
         self.counters.wait.record(opened.elapsed());
         in_flight.settle(tally.total());
         self.counters.batch(*reason, *fill, *tally, *bytes);

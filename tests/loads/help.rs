@@ -17,6 +17,7 @@ fn the_help_of_every_command_is_as_it_was_agreed() {
         ("the_help_of_load", "load --help"),
         ("the_help_of_bench", "bench --help"),
         ("the_help_of_status", "status --help"),
+        ("the_help_of_rejects", "rejects --help"),
         ("the_help_of_replay", "replay --help"),
         ("the_help_of_plan", "plan --help"),
         ("the_help_of_migrate", "migrate --help"),

@@ -67,7 +67,7 @@ fn a_bar_shows_share_bytes_rows_rate_and_time_left_in_80_columns() {
         before = share;
         let (_, left) = picture.split_once("ETA ").unwrap();
         assert!(
-            left.starts_with(|sign: char| sign.is_ascii_digit()),
+            left.starts_with(|sign: char| sign.is_ascii_digit()) || (left == "-" && share == 0),
             "{picture}"
         );
         between += usize::from((1..100).contains(&share) && !left.starts_with("0s"));
@@ -81,6 +81,75 @@ fn a_bar_shows_share_bytes_rows_rate_and_time_left_in_80_columns() {
     assert!(account > ran.stdout.rfind("rows/s  ").unwrap_or(0), "{ran}");
     assert!(!ran.stdout[account..].contains("ETA"), "{ran}");
     assert_eq!(database.count("t"), 6400);
+}
+
+/// The plain lines of progress, each with its share in percent and its time left.
+fn lines(ran: &Ran) -> Vec<(&str, u32, &str)> {
+    let line = |line| {
+        let (before, left) = str::split_once(line, ", ETA ")?;
+        let share = before.rsplit("; ").next()?.split(" % of ").next()?;
+        Some((line, share.parse().ok()?, left))
+    };
+    ran.stderr.lines().filter_map(line).collect()
+}
+
+#[test]
+fn what_is_read_and_not_settled_is_neither_a_share_nor_a_time_left() {
+    let database = Database::with("CREATE TABLE t (id int)");
+    let files = Files::new();
+    let rows: String = (1..=2000).map(|id| format!("{id}\nx\n")).collect();
+    let file = files.write("rows.csv", rows);
+    // All of it is read at once and is one batch, and every second row is bad.
+    let flags = "--no-header --progress plain --report-every 20ms -j 1";
+    for commit in ["batch", "load"] {
+        database.run("TRUNCATE t");
+        let load = database.load("t").flags(flags).arg(&file);
+        let ran = load.args(["--commit", commit]).run();
+        ran.exits(3);
+        let told = lines(&ran);
+        assert!(told.len() > 1, "{ran}");
+        let (_, share, left) = told[0];
+        assert_eq!((share, left), (0, "-"), "{ran}");
+        for (line, share, left) in told {
+            let nothing = line.contains(": 0 rows loaded");
+            // With one commit all is written before any row is loaded.
+            let written = commit == "load" && share == 100;
+            assert!(!nothing || written || (share == 0 && left == "-"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn what_an_earlier_run_has_loaded_is_done_from_the_first_line_on() {
+    let database = Database::with("CREATE TABLE t (id int, filling text)");
+    let files = Files::new();
+    let filling = "x".repeat(990);
+    let rows: String = (1..=1000).map(|id| format!("{id},{filling}\n")).collect();
+    let file = files.write("rows.csv", rows);
+    let load = database
+        .load_once("t")
+        .arg(&file)
+        .flags("--no-header -j 1 --batch-rows 100");
+    let part = load
+        .clone()
+        .flags("--limit 900 --progress plain --report-every 10ms")
+        .run();
+    part.exits(0);
+    assert!(
+        lines(&part).is_empty(),
+        "how far the limit is, is not known: {part}"
+    );
+    database.slow_down("t", 300);
+    let rest = load.flags("--progress plain --report-every 20ms").run();
+    let told = lines(rest.exits(0));
+    assert!(told.len() > 1, "{rest}");
+    for (line, share, left) in told {
+        assert!(share >= 89, "{line}");
+        assert!(
+            share == 100 || left == "-" || !left.starts_with("0s"),
+            "{line}"
+        );
+    }
 }
 
 #[test]

@@ -65,6 +65,7 @@ fn agree(ran: &Ran) {
         "inserted",
         "rejected",
         "already_loaded",
+        "discarded",
         "dropped",
         "suppressed",
     ] {

@@ -1,0 +1,91 @@
+//! Goes through the open rejects of an import: why they were refused, in groups, and their records
+//! into a file, at the end of a load or later.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::control::ControlConnection;
+use crate::connect::ConnectSettings;
+use crate::error::Error;
+use crate::ledger::{self, KnownImport, OpenRejects};
+use crate::reject_file::{Reason, RejectFile, RejectLayout};
+use crate::report::{Reasons, RejectReason};
+use crate::span::Position;
+
+/// What is put aside of an import and not replayed yet.
+#[derive(Debug, Clone, Default)]
+pub struct Rejects {
+    /// Schema and table, quoted.
+    pub table: String,
+    /// Records.
+    pub count: u64,
+    /// Why, the commonest reason first.
+    pub reasons: Vec<RejectReason>,
+}
+
+/// Goes through the open rejects of an import in the ledger, and exports them to `path` if one is
+/// named; waits `limit` for each answer.
+///
+/// # Errors
+/// When there is no such import, or what the server or the operating system says.
+pub async fn rejects(
+    server: &ConnectSettings,
+    import_id: &str,
+    path: Option<&Path>,
+    limit: Duration,
+) -> Result<Rejects, Error> {
+    let mut connection = ControlConnection::new(server);
+    let client = connection.client().await?;
+    ledger::require(client).await?;
+    let import = KnownImport::find(client, import_id).await?;
+    let layout = import.reject_layout();
+    let export = path.map(|path| (path, &layout));
+    let found = go_through(client, &import.open_rejects(), export, limit).await?;
+    Ok(Rejects {
+        table: import.target,
+        ..found
+    })
+}
+
+/// As [`rejects`], on a connection: where to export to comes with how that file is written.
+pub async fn go_through(
+    client: &Client,
+    rejects: &OpenRejects<'_>,
+    export: Option<(&Path, &RejectLayout)>,
+    limit: Duration,
+) -> Result<Rejects, Error> {
+    let failed = |source| Error::Output {
+        name: export.map_or(String::new(), |(path, _)| path.display().to_string()),
+        source,
+    };
+    let file = export.map(|(path, layout)| RejectFile::create(path, layout.clone()));
+    let mut file = file.transpose().map_err(failed)?;
+    let reasons = Reasons::default();
+    let mut count = 0;
+    let look = |original: &[u8], reason: &Reason<'_>| {
+        count += 1;
+        reasons.count(reason.sqlstate, reason.column, reason.message, || {
+            let position = Position {
+                byte: reason.start_byte,
+                record: reason.record,
+                line: reason.line,
+            };
+            format!("{}, {position}", reason.source)
+        });
+        match &mut file {
+            Some(file) => file.push(original, reason).map_err(failed),
+            None => Ok(()),
+        }
+    };
+    rejects.each(client, limit, look).await?;
+    if let Some(file) = &mut file {
+        file.flush().map_err(failed)?;
+    }
+    Ok(Rejects {
+        table: String::new(),
+        count,
+        reasons: reasons.all(),
+    })
+}
