@@ -346,6 +346,9 @@ impl Records {
         if self.feed.is_pipe() || last.ends_with(&[self.line_end()]) {
             return false;
         }
+        if self.dialect.line_end == LineEnd::CrLf && last.ends_with(b"\r") {
+            return true;
+        }
         if self.format == Format::Ndjson {
             let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(last);
             return parsed.is_err_and(|error| error.is_eof());
