@@ -51,7 +51,7 @@ impl fmt::Display for Plan {
         }
         writeln!(
             f,
-            "ceiling  rows/s of each strategy, {} worker{}, full batches:",
+            "ceiling  rows/s of each strategy, {} worker{}, full batches, rows as below:",
             self.workers,
             if self.workers == 1 { "" } else { "s" }
         )?;
@@ -103,6 +103,11 @@ impl fmt::Display for Plan {
             HumanCount(crash.most_rows),
             ms(crash.most_milliseconds)
         )?;
-        write!(f, "verdict  {}", self.recommendation.sentence)
+        writeln!(f, "basis    {}", self.basis)?;
+        write!(
+            f,
+            "verdict  by these figures: {}",
+            self.recommendation.sentence
+        )
     }
 }
