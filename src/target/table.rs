@@ -70,7 +70,7 @@ impl Column {
 
 fn meant(near: &Option<String>) -> String {
     let near = near.as_ref();
-    near.map_or(String::new(), |near| format!(": did you mean {near}?"))
+    near.map_or(String::new(), |near| format!("; did you mean {near}?"))
 }
 
 /// Why a table cannot be loaded.
@@ -78,7 +78,7 @@ fn meant(near: &Option<String>) -> String {
 pub enum TableError {
     /// No such table for this role.
     #[error(
-        "table {name} does not exist (or its schema may not be used){}; names are folded to lower case as in SQL, quote them as '\"Name\"' to keep their case",
+        "table {name} does not exist (or its schema may not be used); names are folded to lower case as in SQL, quote them as '\"Name\"' to keep their case{}",
         meant(.near)
     )]
     Unknown {
@@ -97,7 +97,7 @@ pub enum TableError {
     },
     /// A name of the input is no column.
     #[error(
-        "{table} has no column \"{column}\" that the input names{}; its columns are {columns}; --columns names the fields otherwise",
+        "{table} has no column \"{column}\" that the input names; its columns are {columns}; --columns names the fields otherwise{}",
         meant(.near)
     )]
     UnknownColumn {
