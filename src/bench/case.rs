@@ -1,7 +1,7 @@
 //! One run of one case: a fresh table, the load, and proof that it holds the right rows.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Arena, BenchSettings};
 use crate::connect::ConnectSettings;
@@ -186,15 +186,21 @@ impl Case {
             stop: own_stop,
         };
         let settings = self.settings(bench, arena, table);
+        let begun = Instant::now();
         let outcome = load(server_settings, &settings, &control).await;
         watch.abort();
-        if let Some(error) = outcome.error {
-            return Err(error);
-        }
-        let Some(summary) = outcome.summary else {
-            return Err(Error::BenchMismatch(
-                "a load ended without a summary".to_string(),
-            ));
+        let (rows, seconds) = match (outcome.error, outcome.summary) {
+            // Its time was over before it began to read.
+            (Some(Error::Interrupted(_)), None) if !stop.is_set() => {
+                (0, begun.elapsed().as_secs_f64())
+            }
+            (Some(error), _) => return Err(error),
+            (None, Some(summary)) => (summary.rows.tally.passed(), summary.elapsed_seconds),
+            (None, None) => {
+                return Err(Error::BenchMismatch(
+                    "a load ended without a summary".to_string(),
+                ));
+            }
         };
         let client_cpu = machine::cpu_time().saturating_sub(cpu_before);
         let wal_bytes = wal_position(arena).await?.saturating_sub(wal_before);
@@ -207,8 +213,8 @@ impl Case {
             .await
             .map_err(Error::server("reading the size of the table"))?;
         let run = Run {
-            rows: summary.rows.tally.passed(),
-            seconds: summary.elapsed_seconds,
+            rows,
+            seconds,
             counters: outcome.counters,
             wal_bytes,
             table_bytes: u64::try_from(row.get::<_, i64>("bytes")).unwrap_or(0),

@@ -94,6 +94,8 @@ pub struct Arena {
     read: ReadOptions,
     /// What is loaded, for people.
     what: String,
+    /// What the user's table has and its copies lack.
+    left_out: Vec<String>,
     _data: Option<TempPath>,
 }
 
@@ -126,6 +128,10 @@ async fn compare(
     let machine = Machine::of(&arena.client)
         .await
         .map_err(Error::server("reading the server's settings"))?;
+    if !arena.left_out.is_empty() {
+        let left_out = arena.left_out.join(", ");
+        console.notice(&format!("the copies of the table lack {left_out}"));
+    }
     console.notice(&format!("{}: warm-up", arena.what));
     // The warm-up loads the table that all others are compared with.
     let warm_up = Case {
@@ -156,6 +162,8 @@ async fn compare(
         machine,
         far,
         what: arena.what.clone(),
+        left_out: arena.left_out.clone(),
+        max_time: bench.max_time,
         rows: reference.rows,
         rounds: bench.rounds,
         workers: bench.workers,
@@ -205,9 +213,14 @@ impl Arena {
     async fn make(at: &ConnectSettings, bench: &BenchSettings) -> Result<Self, Error> {
         let client = connect::connect(at).await?;
         let schema = format!("pgrung_bench_{}", std::process::id());
+        let mut left_out = Vec::new();
         let (input, read, like, what, data) = match &bench.own {
             Some((path, table)) => {
                 let table = Table::find(&client, table).await?;
+                left_out = table
+                    .beyond_like(&client)
+                    .await
+                    .map_err(Error::server("reading the catalog"))?;
                 let what = one_line(&format!(
                     "{} into a copy of {}",
                     path.display(),
@@ -252,6 +265,7 @@ impl Arena {
             input,
             read,
             what,
+            left_out,
             _data: data,
         };
         arena

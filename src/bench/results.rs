@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use super::case::{Case, Run};
-use crate::job::Durability;
+use crate::job::{Durability, Time};
 use crate::report::{Latency, LatencyMillis};
 use crate::worker::Commit;
 
@@ -34,21 +34,19 @@ impl CaseRuns {
         self.runs.push(run);
     }
 
-    /// Rows a second of all runs, slowest first.
+    /// Rows a second of all runs, slowest first; none of a run in which no batch was finished.
     fn rates(&self) -> Vec<f64> {
-        let mut rates: Vec<f64> = self
-            .runs
-            .iter()
-            .map(|run| {
-                if run.seconds > 0.0 {
-                    run.rows as f64 / run.seconds
-                } else {
-                    0.0
-                }
-            })
-            .collect();
+        let measured = self.runs.iter();
+        let measured = measured.filter(|run| run.rows > 0 && run.seconds > 0.0);
+        let mut rates: Vec<f64> = measured.map(|run| run.rows as f64 / run.seconds).collect();
         rates.sort_by(f64::total_cmp);
         rates
+    }
+
+    /// Rows a second, the median; `None` if no batch was finished in any run.
+    fn rate(&self) -> Option<f64> {
+        let rates = self.rates();
+        (!rates.is_empty()).then(|| median(&rates))
     }
 
     fn median_of(&self, value: impl Fn(&Run) -> f64) -> f64 {
@@ -108,6 +106,10 @@ pub struct Results {
     pub what: String,
     /// Rows of the input.
     pub rows: u64,
+    /// What the user's table has and its copies lack.
+    pub left_out: Vec<String>,
+    /// Longest time of one run.
+    pub max_time: Duration,
     /// Runs of each rung.
     pub rounds: usize,
     pub workers: usize,
@@ -133,9 +135,8 @@ struct Line {
     textbook: &'static str,
     rows: u64,
     partial: bool,
-    rate: f64,
-    slowest: f64,
-    fastest: f64,
+    /// Median, slowest and fastest; `None` if no batch was finished.
+    rates: Option<[f64; 3]>,
     ratio: Option<f64>,
     latency: LatencyMillis,
     wal_bytes: u64,
@@ -154,22 +155,22 @@ impl Results {
             .measured
             .iter()
             .find(|measured| measured.case.commit == Commit::Row)
-            .map(|measured| median(&measured.rates()));
+            .and_then(CaseRuns::rate);
         self.measured
             .iter()
             .map(|measured| {
                 let rates = measured.rates();
-                let rate = median(&rates);
+                let rate = measured.rate();
                 let rows = measured.runs.iter().map(|run| run.rows).min().unwrap_or(0);
                 Line {
                     name: measured.case.name(),
                     textbook: measured.case.textbook(),
                     rows,
                     partial: rows < self.rows,
-                    rate,
-                    slowest: rates.first().copied().unwrap_or(0.0),
-                    fastest: rates.last().copied().unwrap_or(0.0),
-                    ratio: foot.filter(|foot| *foot > 0.0).map(|foot| rate / foot),
+                    rates: rate
+                        .zip(rates.first().zip(rates.last()))
+                        .map(|(rate, (slowest, fastest))| [rate, *slowest, *fastest]),
+                    ratio: rate.zip(foot).map(|(rate, foot)| rate / foot),
                     latency: LatencyMillis::of(&measured.latency),
                     wal_bytes: measured.median_of(|run| run.wal_bytes as f64) as u64,
                     table_bytes: measured.median_of(|run| run.table_bytes as f64) as u64,
@@ -180,11 +181,12 @@ impl Results {
     }
 
     fn cells(line: &Line) -> [String; 11] {
-        let bytes = |bytes: u64| match line.floor {
+        let without = line.floor || line.rates.is_none();
+        let bytes = |bytes: u64| match without {
             true => String::new(),
             false => HumanBytes(bytes).to_string(),
         };
-        let millis = |value: f64| match line.floor {
+        let millis = |value: f64| match without {
             true => String::new(),
             false => format!("{value:.2}"),
         };
@@ -195,12 +197,14 @@ impl Results {
                 HumanCount(line.rows),
                 if line.partial { "*" } else { "" }
             ),
-            HumanCount(line.rate as u64).to_string(),
-            format!(
-                "{}..{}",
-                HumanCount(line.slowest as u64),
-                HumanCount(line.fastest as u64)
-            ),
+            told(line.rates.map(|[rate, ..]| rate)),
+            line.rates.map_or(String::new(), |[_, slowest, fastest]| {
+                format!(
+                    "{}..{}",
+                    HumanCount(slowest as u64),
+                    HumanCount(fastest as u64)
+                )
+            }),
             line.ratio
                 .map_or(String::new(), |ratio| format!("{ratio:.1}x")),
             millis(line.latency.p50),
@@ -239,7 +243,7 @@ impl Results {
         if self.far.is_empty() {
             return Vec::new();
         }
-        let rate = |measured: &CaseRuns| HumanCount(median(&measured.rates()) as u64).to_string();
+        let rate = |measured: &CaseRuns| told(measured.rate());
         let mut heading = vec!["rows/s by round trip".to_string(), "as it is".to_string()];
         heading.extend(self.far.iter().map(|far| format!("{:?}", far.round_trip)));
         let mut rows = vec![heading];
@@ -257,7 +261,30 @@ impl Results {
 
     fn notes(&self, lines: &[Line]) -> String {
         let mut notes = String::new();
-        if lines.iter().any(|line| line.partial) {
+        if !self.left_out.is_empty() {
+            let _ = writeln!(
+                notes,
+                "left out of the copies, and so of all figures: {}",
+                self.left_out.join(", ")
+            );
+        }
+        let far = self.far.iter().flat_map(|far| &far.measured);
+        if self
+            .measured
+            .iter()
+            .chain(far)
+            .any(|measured| measured.rate().is_none())
+        {
+            let _ = writeln!(
+                notes,
+                "- no batch finished in {}: no figure; a longer --max-seconds or a smaller --batch-rows gives one",
+                Time(self.max_time)
+            );
+        }
+        if lines
+            .iter()
+            .any(|line| line.partial && line.rates.is_some())
+        {
             notes.push_str("* stopped at --max-seconds; its rate is that of the rows it did\n");
         }
         if lines.iter().any(|line| line.floor) {
@@ -329,9 +356,9 @@ impl Results {
                     "rows": line.rows,
                     "complete": !line.partial,
                     "seconds": measured.median_of(|run| run.seconds),
-                    "rows_per_second": line.rate,
-                    "rows_per_second_min": line.slowest,
-                    "rows_per_second_max": line.fastest,
+                    "rows_per_second": line.rates.map(|[rate, ..]| rate),
+                    "rows_per_second_min": line.rates.map(|[_, slowest, _]| slowest),
+                    "rows_per_second_max": line.rates.map(|[.., fastest]| fastest),
                     "ratio": line.ratio,
                     "commit_latency_ms": line.latency,
                     "wal_bytes": line.wal_bytes,
@@ -350,6 +377,7 @@ impl Results {
             "machine": { "cpu": client, "cores": cores },
             "server": { "version": server, "settings": settings },
             "input": self.what,
+            "left_out": self.left_out,
             "rows": self.rows,
             "rounds": self.rounds,
             "workers": self.workers,
@@ -360,12 +388,17 @@ impl Results {
                 "results": far.measured.iter().map(|measured| json!({
                     "strategy": measured.case.strategy.name(),
                     "commit": if measured.case.commit == Commit::Row { "row" } else { "batch" },
-                    "rows_per_second": median(&measured.rates()),
+                    "rows_per_second": measured.rate(),
                 })).collect::<Vec<Value>>(),
             })).collect::<Vec<Value>>(),
         });
         document
     }
+}
+
+/// Rows a second for people.
+fn told(rate: Option<f64>) -> String {
+    rate.map_or("-".to_string(), |rate| HumanCount(rate as u64).to_string())
 }
 
 /// Rows as lines with aligned columns: names to the left, figures to the right.
@@ -394,26 +427,34 @@ fn aligned(rows: &[Vec<String>]) -> String {
 /// Bars on a logarithmic scale: each tenth of the width is the same factor.
 fn ladder(lines: &[Line]) -> String {
     const WIDTH: f64 = 50.0;
-    let rates = lines.iter().map(|line| line.rate.max(1.0));
+    let figure = |line: &Line| line.rates.map(|[rate, ..]| rate.max(1.0));
+    let rates = lines.iter().filter_map(figure);
     let most = rates.clone().fold(1.0, f64::max).log10();
     // The scale starts at a power of ten below the slowest rung.
     let least = (rates.fold(f64::MAX, f64::min).log10() - 0.3)
         .floor()
         .max(0.0);
     let name_width = lines.iter().map(|line| line.name.len()).max().unwrap_or(0);
+    if lines.iter().all(|line| line.rates.is_none()) {
+        return String::new();
+    }
     let mut text = format!(
         "rows/s, logarithmic from {}\n",
         HumanCount(10f64.powf(least) as u64)
     );
     for line in lines {
-        let share = (line.rate.max(1.0).log10() - least) / (most - least).max(f64::EPSILON);
+        let Some(rate) = figure(line) else {
+            let _ = writeln!(text, "{:<name_width$}  -", line.name);
+            continue;
+        };
+        let share = (rate.log10() - least) / (most - least).max(f64::EPSILON);
         let bar =
             if line.floor { "░" } else { "█" }.repeat((share * WIDTH).round().max(1.0) as usize);
         let _ = writeln!(
             text,
             "{:<name_width$}  {bar} {}",
             line.name,
-            HumanCount(line.rate as u64)
+            HumanCount(rate as u64)
         );
     }
     text
@@ -453,6 +494,8 @@ mod tests {
             },
             what: "TPC-H lineitem".to_string(),
             rows: 10_000,
+            left_out: vec!["trigger \"audit\"".to_string()],
+            max_time: Duration::from_secs(10),
             rounds: 3,
             workers: 1,
             durability: None,
@@ -462,6 +505,7 @@ mod tests {
             }],
             measured: vec![
                 measured(StrategyKind::Insert, Commit::Row, &[1.0, 2.0, 4.0], 2_000),
+                measured(StrategyKind::Unnest, Commit::Batch, &[10.0; 3], 0),
                 measured(StrategyKind::Copy, Commit::Batch, &[0.05, 0.1, 0.2], 10_000),
                 measured(
                     StrategyKind::Discard,

@@ -10,7 +10,6 @@ use crate::cli::LoadArgs;
 use crate::error::Error;
 use crate::exit_code::Exit;
 use crate::load::{Control, LoadEnd, load};
-use crate::outcome::Outcome;
 use crate::report::{Console, ProgressMode, Summary};
 use crate::stop::Stop;
 
@@ -73,12 +72,15 @@ fn unbalanced(summary: &Summary) -> Option<Error> {
 /// What is in the table after a load that did not end well, and how to go on.
 fn stopped(summary: &Summary) -> String {
     let tally = summary.rows.tally;
-    let mut text = match tally[Outcome::Discarded] {
-        0 => format!(
+    let mut text = match summary.sends_nothing {
+        true => format!(
+            "{} rows were read and encoded, none was sent",
+            tally.passed()
+        ),
+        false => format!(
             "{} rows of this run are committed and stay in the table",
             tally.loaded()
         ),
-        rows => format!("{rows} rows were read and encoded, none was sent"),
     };
     if let Some(import_id) = &summary.import_id {
         let arguments = std::env::args_os().map(|word| word.to_string_lossy().into_owned());

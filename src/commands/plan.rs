@@ -7,21 +7,22 @@ use crate::cli::PlanArgs;
 use crate::connect;
 use crate::error::Error;
 use crate::job::{LoadSettings, Number, SettingsError, Size, Time};
-use crate::plan::{Costs, Request, ServerTimes, plan};
+use crate::plan::{Basis, Costs, Figure, Origin, Request, ServerTimes, plan};
 use crate::report::Console;
 
 pub async fn run(args: &PlanArgs, console: &Console) -> Result<Done, Error> {
     let given = args.round_trip.is_some() && args.commit_time.is_some();
     let named = args.connection.embedded.is_some() || args.connection.names_a_server();
-    let measured = if named && !given {
+    let times = if named && !given {
         let (settings, _private) = args.connection.server(console).await?;
         let client = connect::connect(&settings).await?;
         let measured = ServerTimes::on(&client).await;
-        measured.map_err(Error::server("measuring round trip and commit"))?
+        let measured = measured.map_err(Error::server("measuring round trip and commit"))?;
+        (measured, Origin::Measured)
     } else {
-        ServerTimes::default()
+        (ServerTimes::default(), Origin::Assumed)
     };
-    let plan = plan(&request(args, measured)).map_err(|error| SettingsError(error.to_string()))?;
+    let plan = plan(&request(args, times)).map_err(|error| SettingsError(error.to_string()))?;
     let fields = json!(plan);
     let text = if args.json {
         format!("{fields:#}\n")
@@ -31,8 +32,8 @@ pub async fn run(args: &PlanArgs, console: &Console) -> Result<Done, Error> {
     Ok(Done::new(text, fields))
 }
 
-/// The request, with times that are given or were `measured`.
-fn request(args: &PlanArgs, measured: ServerTimes) -> Request {
+/// The request, with times that are given, or these.
+fn request(args: &PlanArgs, (times, from): (ServerTimes, Origin)) -> Request {
     let default = LoadSettings::default();
     let number = |Number(number): Number| number;
     let load = LoadSettings {
@@ -46,20 +47,27 @@ fn request(args: &PlanArgs, measured: ServerTimes) -> Request {
         queue: args.queue.map_or(default.queue, number),
         ..default
     };
+    let figure = |given: Option<Time>, time| match given {
+        Some(Time(time)) => Figure {
+            time,
+            from: Origin::Given,
+        },
+        None => Figure { time, from },
+    };
     Request {
         rows_per_second: args.rows_per_second,
         row_bytes: args.row_bytes,
         latency: args.latency.map(|Time(time)| time),
-        round_trip: args
-            .round_trip
-            .map_or(measured.round_trip, |Time(time)| time),
-        commit: args.commit_time.map_or(measured.commit, |Time(time)| time),
+        basis: Basis::new(
+            figure(args.round_trip, times.round_trip),
+            figure(args.commit_time, times.commit),
+            figure(None, times.wal_writer_delay),
+        ),
         window: load.window(),
         strategy: load.strategy,
         workers: load.workers(),
         queue: load.queue,
         ledger: !args.no_ledger,
-        wal_writer_delay: measured.wal_writer_delay,
         costs: Costs::default(),
     }
 }

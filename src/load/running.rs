@@ -127,6 +127,7 @@ impl Running {
             import_id: self.ledger.as_ref().map(|ledger| ledger.import_id.clone()),
             table: self.target.table.clone(),
             strategy: settings.strategy_factory().name(),
+            sends_nothing: settings.strategy_factory().sends_nothing(),
             workers: settings.workers(),
             balanced: rows.balanced(),
             rows,

@@ -71,16 +71,16 @@ impl Costs {
 
 /// Seconds from BEGIN to the answer to COMMIT for a batch of `rows` rows.
 pub fn transaction(request: &Request, strategy: StrategyKind, rows: f64) -> f64 {
-    round_trips_around(request) * request.round_trip.as_secs_f64()
-        + request.commit.as_secs_f64()
+    round_trips_around(request) * request.round_trip().as_secs_f64()
+        + request.commit().as_secs_f64()
         + write(request, strategy, rows)
 }
 
 /// Seconds of `insert --commit row` for one row: one round trip that commits.
 pub fn autocommit(request: &Request) -> f64 {
     // Never 0, so that a ceiling stays a number.
-    (request.round_trip.as_secs_f64()
-        + request.commit.as_secs_f64()
+    (request.round_trip().as_secs_f64()
+        + request.commit().as_secs_f64()
         + request.costs.row(StrategyKind::Insert))
     .max(1e-9)
 }
@@ -92,7 +92,7 @@ pub fn round_trips_around(request: &Request) -> f64 {
 
 /// Seconds that the rows of one batch take.
 fn write(request: &Request, strategy: StrategyKind, rows: f64) -> f64 {
-    let round_trip = request.round_trip.as_secs_f64();
+    let round_trip = request.round_trip().as_secs_f64();
     let work = rows * request.costs.row(strategy);
     match strategy {
         StrategyKind::Insert => rows * round_trip + work,

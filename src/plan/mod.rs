@@ -17,6 +17,7 @@
 //! a server with fewer free cores than workers carries less.
 
 mod arrival;
+mod basis;
 mod cost;
 mod measure;
 mod recommend;
@@ -35,6 +36,7 @@ use crate::window::Window;
 use self::arrival::Arrival;
 use self::cost::PIECES_UNDER_WAY;
 
+pub use basis::{Basis, Figure, Origin};
 pub use cost::Costs;
 pub use measure::ServerTimes;
 pub use recommend::Recommendation;
@@ -64,11 +66,10 @@ pub struct Request {
     pub row_bytes: f64,
     /// Longest time from the arrival of a row to its commit, where there is one to keep.
     pub latency: Option<Duration>,
-    /// From sending a message to the server to its answer.
-    pub round_trip: Duration,
-    /// What the server needs for COMMIT, the round trip not counted. Where the latency is a
-    /// promise, give the 99th percentile, not the mean.
-    pub commit: Duration,
+    /// From sending a message to the server to its answer; what the server needs for COMMIT, the
+    /// round trip not counted (where the latency is a promise, give the 99th percentile, not the
+    /// mean); and wal_writer_delay of the server.
+    pub basis: Basis,
     /// When a batch closes.
     pub window: Window,
     /// How batches become statements; not `discard`.
@@ -79,8 +80,6 @@ pub struct Request {
     pub queue: usize,
     /// Whether the ledger is used: two more round trips a batch.
     pub ledger: bool,
-    /// wal_writer_delay of the server.
-    pub wal_writer_delay: Duration,
     /// What a row costs.
     pub costs: Costs,
 }
@@ -119,6 +118,8 @@ pub struct Plan {
     /// What a crash costs.
     pub loss: Losses,
     pub recommendation: Recommendation,
+    /// What all this rests on.
+    pub basis: Basis,
 }
 
 /// The batch that the window makes.
@@ -218,6 +219,14 @@ pub struct LoaderCrash {
 }
 
 impl Request {
+    fn round_trip(&self) -> Duration {
+        self.basis.round_trip.time
+    }
+
+    fn commit(&self) -> Duration {
+        self.basis.commit.time
+    }
+
     /// Rows of a batch that is full by rows or bytes.
     fn full_rows(&self) -> f64 {
         Arrival::of(self).full_rows()
@@ -280,6 +289,7 @@ pub fn plan(request: &Request) -> Result<Plan, PlanError> {
         memory: memory(request, rows.min(full_rows)),
         loss: losses(request, &batch, wait),
         recommendation: recommend::recommend(request, utilisation, wait),
+        basis: request.basis,
         batch,
     })
 }
@@ -365,7 +375,7 @@ fn memory(request: &Request, rows: f64) -> Memory {
 }
 
 fn losses(request: &Request, batch: &PlannedBatch, wait: Option<WaitMillis>) -> Losses {
-    let unsynced = (request.wal_writer_delay * WAL_WRITER_ROUNDS).as_secs_f64();
+    let unsynced = (request.basis.wal_writer_delay.time * WAL_WRITER_ROUNDS).as_secs_f64();
     // Commits are points in time: so many fit into any stretch of that length.
     let commits = (unsynced * batch.per_second).floor() + 1.0;
     let server_crash = Durability::ALL

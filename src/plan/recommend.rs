@@ -130,7 +130,7 @@ fn find(request: &Request, strategy: StrategyKind) -> Result<Settings, Obstacle>
     };
     if cost::transaction(request, strategy, 1.0) > latency {
         let trips = latency_of_trips(request, strategy);
-        return Err(if trips >= request.commit.as_secs_f64() {
+        return Err(if trips >= request.commit().as_secs_f64() {
             Obstacle::RoundTrip
         } else {
             Obstacle::Commit
@@ -158,7 +158,7 @@ fn find(request: &Request, strategy: StrategyKind) -> Result<Settings, Obstacle>
 /// Seconds that one row's transaction spends under way.
 fn latency_of_trips(request: &Request, strategy: StrategyKind) -> f64 {
     let mut far = request.clone();
-    far.commit = Duration::ZERO;
+    far.basis.commit.time = Duration::ZERO;
     cost::transaction(&far, strategy, 1.0)
 }
 
@@ -204,7 +204,7 @@ fn refusal(request: &Request, obstacle: Obstacle) -> String {
         ),
         Obstacle::Commit => format!(
             "the latency cannot be kept: one transaction takes {}, most of it the commit; give the server a faster disk, or take --durability off",
-            brief(trips + request.commit.as_secs_f64())
+            brief(trips + request.commit().as_secs_f64())
         ),
         Obstacle::Rows => format!(
             "{:.0} rows/s are too many: even {MOST_WORKERS} workers do not keep up; take larger batches or cheaper rows (fewer indexes, triggers, foreign keys), or divide the rows between servers",

@@ -8,9 +8,12 @@ use super::arrival::brief;
 use super::{Pace, Plan};
 use crate::job::Durability;
 
+fn ms(milliseconds: f64) -> String {
+    brief(milliseconds / 1e3)
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = |milliseconds: f64| brief(milliseconds / 1e3);
         let count = |number: f64| HumanCount(number as u64);
         let batch = &self.batch;
         writeln!(f, "window   closes by {}: {}", batch.trigger, batch.because)?;
@@ -51,7 +54,7 @@ impl fmt::Display for Plan {
         }
         writeln!(
             f,
-            "ceiling  rows/s of each strategy, {} worker{}, full batches:",
+            "ceiling  rows/s of each strategy, {} worker{}, full batches, rows as below:",
             self.workers,
             if self.workers == 1 { "" } else { "s" }
         )?;
@@ -74,6 +77,18 @@ impl fmt::Display for Plan {
             HumanBytes(memory.touched_bytes),
             HumanBytes(memory.encode_bytes),
         )?;
+        self.write_loss(f)?;
+        writeln!(f, "basis    {}", self.basis)?;
+        write!(
+            f,
+            "verdict  by these figures: {}",
+            self.recommendation.sentence
+        )
+    }
+}
+
+impl Plan {
+    fn write_loss(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "loss     when the server crashes, by --durability:")?;
         for crash in &self.loss.server_crash {
             match crash.rows {
@@ -102,7 +117,6 @@ impl fmt::Display for Plan {
             "at most {} ({} of the stream)",
             HumanCount(crash.most_rows),
             ms(crash.most_milliseconds)
-        )?;
-        write!(f, "verdict  {}", self.recommendation.sentence)
+        )
     }
 }

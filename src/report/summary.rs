@@ -23,6 +23,9 @@ pub struct Summary {
     pub table: String,
     /// The strategy.
     pub strategy: &'static str,
+    /// Whether the strategy sends nothing, so that no row is loaded.
+    #[serde(skip)]
+    pub sends_nothing: bool,
     /// Connections that wrote.
     pub workers: usize,
     /// Where every row read went.
@@ -58,9 +61,9 @@ impl fmt::Display for Summary {
             f,
             "{} rows {} in {:.2?}: {} rows/s ({}, {} worker{})",
             HumanCount(tally.passed()),
-            match tally[Outcome::Discarded] {
-                0 => format!("loaded into {}", one_line(&self.table)),
-                _ => "read and encoded, none sent,".to_string(),
+            match self.sends_nothing {
+                true => "read and encoded, none sent,".to_string(),
+                false => format!("loaded into {}", one_line(&self.table)),
             },
             Duration::from_secs_f64(self.elapsed_seconds),
             HumanCount(self.rows_per_second as u64),
@@ -100,8 +103,11 @@ impl Summary {
         write!(f, "  rows     {} read =", HumanCount(self.rows.read))?;
         let mut plus = "";
         for (outcome, rows) in self.rows.tally.iter() {
-            let first = outcome == Outcome::Inserted && self.rows.tally[Outcome::Discarded] == 0;
-            if rows > 0 || first {
+            let always = match self.sends_nothing {
+                true => Outcome::Discarded,
+                false => Outcome::Inserted,
+            };
+            if rows > 0 || outcome == always {
                 write!(f, "{plus} {} {}", HumanCount(rows), outcome.words())?;
                 plus = " +";
             }

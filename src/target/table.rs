@@ -1,12 +1,12 @@
 //! Looks up the target table in the catalog and picks the columns a load writes.
 
-use tokio_postgres::Client;
 use tokio_postgres::types::Oid;
+use tokio_postgres::{Client, Row};
 
 use super::near::nearest;
 use super::quote_name;
 use crate::encode::Encoder;
-use crate::server_error;
+use crate::server_error::{self, one_line};
 
 /// A table as the catalog describes it.
 #[derive(Debug, Clone)]
@@ -94,7 +94,7 @@ impl Column {
 
 fn meant(near: &Option<String>) -> String {
     let near = near.as_ref();
-    near.map_or(String::new(), |near| format!(": did you mean {near}?"))
+    near.map_or(String::new(), |near| format!("; did you mean {near}?"))
 }
 
 /// Why a table cannot be loaded.
@@ -102,7 +102,7 @@ fn meant(near: &Option<String>) -> String {
 pub enum TableError {
     /// No such table for this role.
     #[error(
-        "table {name} does not exist (or its schema may not be used){}; names are folded to lower case as in SQL, quote them as '\"Name\"' to keep their case",
+        "table {name} does not exist (or its schema may not be used); names are folded to lower case as in SQL, quote them as '\"Name\"' to keep their case{}",
         meant(.near)
     )]
     Unknown {
@@ -131,7 +131,7 @@ pub enum TableError {
     },
     /// A name of the input is no column.
     #[error(
-        "{table} has no column \"{column}\" that the input names{}; its columns are {columns}; --columns names the fields otherwise",
+        "{table} has no column \"{column}\" that the input names; its columns are {columns}; --columns names the fields otherwise{}",
         meant(.near)
     )]
     UnknownColumn {
@@ -209,6 +209,17 @@ JOIN pg_type t ON t.oid = base.typid AND t.typtype <> 'd'
 JOIN pg_type d ON d.oid = a.atttypid
 WHERE a.attrelid = $1
 ORDER BY a.attnum";
+
+const BEYOND_LIKE: &str = "
+SELECT 1 AS place, 'trigger' AS kind, tgname AS name FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal
+UNION ALL SELECT 2, 'foreign key', conname FROM pg_constraint WHERE conrelid = $1 AND contype = 'f'
+UNION ALL SELECT 3, 'rule', rulename FROM pg_rewrite WHERE ev_class = $1 AND ev_type <> '1'
+UNION ALL SELECT 4, 'row security', NULL FROM pg_class WHERE oid = $1 AND relrowsecurity
+UNION ALL SELECT 5, 'its partitions', NULL FROM pg_class WHERE oid = $1 AND relkind = 'p'
+UNION ALL SELECT 6, 'that it is foreign', NULL FROM pg_class WHERE oid = $1 AND relkind = 'f'
+UNION ALL SELECT 7, 'that it is unlogged', NULL FROM pg_class WHERE oid = $1 AND relpersistence = 'u'
+UNION ALL SELECT 8, 'its storage parameters', NULL FROM pg_class WHERE oid = $1 AND reloptions IS NOT NULL
+ORDER BY 1, 3";
 
 impl Table {
     /// Finds `name`, written as in SQL: `table` or `schema.table`, folded to lower case unless
@@ -303,6 +314,20 @@ impl Table {
         let sql = "SELECT count(*) AS indexes FROM pg_index WHERE indrelid = $1";
         let row = client.query_one(sql, &[&self.oid]).await;
         row.map_or(0, |row| row.get("indexes"))
+    }
+
+    /// What bears on a load and is not there in a table made `LIKE` this one `INCLUDING ALL`, in
+    /// words.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn beyond_like(&self, client: &Client) -> Result<Vec<String>, tokio_postgres::Error> {
+        let rows = client.query(BEYOND_LIKE, &[&self.oid]).await?;
+        let named = |row: &Row| match row.get::<_, Option<&str>>("name") {
+            Some(name) => format!("{} {}", row.get::<_, &str>("kind"), quote_name(name)),
+            None => row.get("kind"),
+        };
+        Ok(rows.iter().map(|row| one_line(&named(row))).collect())
     }
 
     /// Schema and name, quoted.

@@ -212,3 +212,67 @@ fn ctrl_c_ends_it_and_its_schema_is_gone() {
         assert_eq!(left_over(&database), Vec::<String>::new(), "{strategy}");
     }
 }
+
+#[test]
+fn a_rung_without_a_finished_batch_has_no_figure() {
+    let database = Database::new();
+    let flags = "--rows 2000 --rounds 2 --strategies insert,copy --max-seconds 1us --rtt 1ms";
+    let ran = on(&database).flags(flags).run();
+    ran.exits(0).tells("no batch finished in 1us");
+    ran.tells("--max-seconds");
+    let figure = |line: &&str| {
+        let rung = RUNGS.iter().any(|rung| line.starts_with(rung));
+        rung && line
+            .split("  ")
+            .any(|cell| cell.trim() == "0" || cell.contains("0..0"))
+    };
+    let zeros: Vec<&str> = ran.stdout.lines().filter(figure).collect();
+    assert!(zeros.is_empty(), "{zeros:?}: {ran}");
+    let told = on(&database).flags(flags).arg("--json").run();
+    let told = told.exits(0).json();
+    for result in told["results"].as_array().unwrap() {
+        for key in ["rows_per_second", "rows_per_second_min", "ratio"] {
+            assert!(result[key].is_null(), "{key}: {result}");
+        }
+        assert_eq!(result["complete"], false);
+    }
+    assert!(
+        told["round_trips"][0]["results"][0]["rows_per_second"].is_null(),
+        "{told}"
+    );
+    assert_eq!(left_over(&database), Vec::<String>::new());
+}
+
+#[test]
+fn what_the_copies_of_a_table_lack_is_said() {
+    let database = Database::with(
+        "CREATE TABLE parents (id int PRIMARY KEY); INSERT INTO parents VALUES (1);
+         CREATE TABLE mine (id int PRIMARY KEY, parent int CONSTRAINT to_parents REFERENCES parents);
+         CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER \"Audit\" BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION nothing();
+         CREATE UNLOGGED TABLE plain (id int PRIMARY KEY, parent int);
+         CREATE TABLE parted (id int, parent int) PARTITION BY LIST (id)",
+    );
+    let files = Files::new();
+    let file = files.write("mine.csv", "id,parent\n1,1\n2,1\n");
+    let bench = |table: &str, form: &str| {
+        let flags = format!("--rounds 1 --strategies copy {form} --table {table} --input");
+        on(&database).flags(&flags).arg(&file).run()
+    };
+    for form in ["", "--markdown"] {
+        let ran = bench("mine", form);
+        ran.exits(0)
+            .tells("trigger \"Audit\", foreign key \"to_parents\"");
+        ran.tells("left out");
+    }
+    let told = bench("mine", "--json").json();
+    assert_eq!(told["left_out"].as_array().unwrap().len(), 2, "{told}");
+    bench("plain", "").exits(0).tells("that it is unlogged");
+    bench("parted", "").exits(0).tells("its partitions");
+    let none = on(&database)
+        .flags(SMALL)
+        .arg("--strategies")
+        .arg("copy")
+        .run();
+    assert!(!none.exits(0).stdout.contains("left out"), "{none}");
+}

@@ -318,6 +318,10 @@ fn discard_says_read_and_never_loaded() {
     stopped
         .exits(1)
         .says(&["300 rows were read and encoded, none was sent"]);
+    let nothing = files.write("nothing.csv", "id,customer,placed\nx,y\n");
+    let nothing = database.loads("orders", &nothing, flags);
+    nothing.exits(1).tells("0 read = 0 read only");
+    assert!(!format!("{nothing}").contains("loaded"), "{nothing}");
     for ran in [&ran, &stopped] {
         let said = format!("{}{}", ran.stdout, ran.stderr);
         assert!(

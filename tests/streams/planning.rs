@@ -85,6 +85,58 @@ fn a_plan_measures_the_server_it_is_given() {
 }
 
 #[test]
+fn a_plan_says_where_each_of_its_figures_is_from() {
+    let database = Database::new();
+    let here = |plan: Cmd| plan.args(["--dsn", &database.dsn()]);
+    for (plan, round_trip, commit, delay) in [
+        (plan(SLOW), "assumed", "assumed", "assumed"),
+        (
+            plan(SLOW).flags("--commit-time 3ms"),
+            "assumed",
+            "given",
+            "assumed",
+        ),
+        (here(plan(SLOW)), "measured", "measured", "measured"),
+        (
+            here(plan(SLOW).flags("--round-trip 1ms")),
+            "given",
+            "measured",
+            "measured",
+        ),
+        (
+            here(plan(SLOW).flags("--round-trip 1ms --commit-time 3ms")),
+            "given",
+            "given",
+            "assumed",
+        ),
+    ] {
+        let basis = &json(&plan)["basis"];
+        for (figure, from) in [
+            ("round_trip", round_trip),
+            ("commit", commit),
+            ("wal_writer_delay", delay),
+        ] {
+            assert_eq!(basis[figure]["from"], from, "{figure}: {basis}");
+        }
+        let text = plan.run();
+        text.exits(0).tells(&format!("({round_trip}), commit "));
+        // Rows of another table are no promise for this one.
+        text.tells("TPC-H lineitem")
+            .tells("not those of your table")
+            .tells("pgrung bench --input");
+        text.tells("verdict  by these figures");
+    }
+    let given = json(&plan(SLOW).flags("--commit-time 3ms"));
+    assert_eq!(given["basis"]["commit"]["ms"], 3.0);
+    assert!(
+        given["basis"]["row_costs"]
+            .as_str()
+            .unwrap()
+            .contains("lineitem")
+    );
+}
+
+#[test]
 fn what_cannot_be_planned_is_wrong_usage() {
     for words in [
         "--rows-per-second 0 --row-bytes 100",
