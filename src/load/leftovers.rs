@@ -87,6 +87,7 @@ async fn take_up(
         pool,
         ledger: Some(resumed.ledger.clone()),
         reject_file: None,
+        fresh: false,
     };
     Ok((Running::unseen(target, resumed.ledger), destination))
 }

@@ -60,6 +60,13 @@ impl Reasons {
         }
     }
 
+    /// Forgets them all.
+    pub fn clear(&self) {
+        if let Ok(mut groups) = self.0.lock() {
+            groups.clear();
+        }
+    }
+
     fn group(
         &self,
         sqlstate: &str,
