@@ -1,7 +1,7 @@
 //! Writes rejects to a file in the source's own format, and the reasons beside it as NDJSON.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -93,6 +93,17 @@ impl RejectFile {
         }
         serde_json::to_writer(&mut self.reasons, reason)?;
         self.reasons.write_all(b"\n")
+    }
+
+    /// Forgets all records.
+    pub fn clear(&mut self) -> io::Result<()> {
+        self.flush()?;
+        for file in [&mut self.records, &mut self.reasons] {
+            file.get_mut().set_len(0)?;
+            file.rewind()?;
+        }
+        self.begun = false;
+        Ok(())
     }
 
     /// Hands everything to the operating system.

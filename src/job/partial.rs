@@ -177,7 +177,7 @@ pub struct PartialSettings {
     /// Export bad rows to this file, in the format of the source [default: in the ledger only]
     #[arg(long, value_name = "FILE", help_heading = "Rejects")]
     pub rejects: Option<PathBuf>,
-    /// Stop with exit code 4 when more rows than this are bad [default: no limit]
+    /// Stop (exit 4) past so many bad rows [default: any number, unless the first 100 are all refused with one SQLSTATE: exit 1, nothing loaded]
     #[arg(long, value_name = "N", help_heading = "Rejects")]
     pub reject_limit: Option<u64>,
     /// How progress is shown on stderr

@@ -63,6 +63,36 @@ impl Ledger {
         client.execute(&sql, &parameters).await
     }
 
+    /// Takes back the first records of the first source, which are all rejects: they are as if never
+    /// read. Nothing happens if a newer run has taken over, or if one of them is loaded.
+    pub async fn withdraw(
+        &self,
+        client: &Client,
+        records: u64,
+    ) -> Result<u64, tokio_postgres::Error> {
+        let sql = format!(
+            "WITH ours AS (
+                 SELECT import_id, source FROM pgrung.sources
+                 WHERE import_id = $1 AND source = $2 AND epoch = $3 FOR SHARE
+             ), spans AS (
+                 DELETE FROM {spans} p USING ours
+                 WHERE p.import_id = ours.import_id AND p.source = ours.source
+                   AND p.first_record <= $4 AND p.rejected = p.records
+             )
+             DELETE FROM {rejects} r USING ours
+             WHERE r.import_id = ours.import_id AND r.source = ours.source AND r.record <= $4",
+            spans = self.spans(),
+            rejects = rejects(self.unlogged),
+        );
+        let Some(first) = self.sources.first() else {
+            return Ok(0);
+        };
+        let records = signed(records);
+        let parameters: [&(dyn ToSql + Sync); 4] =
+            [&first.import_id, &first.number, &first.epoch, &records];
+        client.execute(&sql, &parameters).await
+    }
+
     /// The rejects of the sources of this run that are not replayed.
     pub fn open_rejects(&self) -> OpenRejects<'_> {
         let (imports, sources) = self.keys();

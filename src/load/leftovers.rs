@@ -88,6 +88,7 @@ async fn take_up(
         pool,
         ledger: Some(resumed.ledger.clone()),
         reject_file: None,
+        fresh: false,
     };
     let running = Running::unseen(target, resumed.ledger);
     Ok((running, destination, resumed.known))

@@ -112,6 +112,7 @@ pub async fn prepare(
     let reject_file = reject_file(settings, &ledger, &origin)?;
     let destination = Destination {
         pool: sessions::pool(connection.server(), settings).await?,
+        fresh: origin.known.iter().all(Known::is_empty),
         names: origin.inputs.iter().map(Input::name).collect(),
         table,
         target,

@@ -5,11 +5,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
+use async_channel::Sender;
+
 use super::engine::ReadTask;
+use crate::batch::Batch;
 use crate::queue::Entrance;
-use crate::source::{Format, Input, InputError, ReadOptions, Reader, Records};
-use crate::span::Known;
+use crate::source::{
+    Downstream, Format, HandOver, Input, InputError, ReadOptions, Reader, Records,
+};
+use crate::span::{Known, Span};
 use crate::window::Window;
+use crate::worker::HEAD_ROWS;
 
 /// The sources of a load, and what its readers share.
 pub struct Sources {
@@ -50,12 +56,23 @@ pub struct First {
 /// `count` readers; the first one begins with the source that is open, if that is to be read.
 pub fn readers(count: usize, first: Option<(Records, Known)>, sources: Sources) -> Vec<ReadTask> {
     let limit = sources.options.limit;
-    let mut first = first.map(|(first, known)| Reader::new(0, first, sources.window, limit, known));
+    // Rows of other sources come behind the head of the first: whoever reads them waits until this
+    // channel is closed.
+    let (head, begun) = async_channel::bounded(1);
+    let mut first = first.map(|(first, known)| {
+        let reader = Reader::new(0, first, sources.window, limit, known);
+        (reader, head)
+    });
     let sources = Arc::new(sources);
     let reading = |_| -> ReadTask {
-        let (sources, first) = (sources.clone(), first.take());
+        let (sources, first, begun) = (sources.clone(), first.take(), begun.clone());
         Box::new(move || {
-            let read = AssertUnwindSafe(|| read_all(first, &sources));
+            let read = AssertUnwindSafe(|| {
+                if first.is_none() {
+                    let _ = begun.recv_blocking();
+                }
+                read_all(first, &sources)
+            });
             let result = catch_unwind(read).unwrap_or(Err(InputError::Reader));
             if result.is_err() && sources.all_or_nothing {
                 sources.entrance.stops.halt();
@@ -67,10 +84,10 @@ pub fn readers(count: usize, first: Option<(Records, Known)>, sources: Sources) 
 }
 
 /// Reads one source after the other until none waits.
-fn read_all(first: Option<Reader>, sources: &Sources) -> Result<(), InputError> {
+fn read_all(first: Option<(Reader, Sender<()>)>, sources: &Sources) -> Result<(), InputError> {
     let mut limit = sources.options.limit;
-    if let Some(first) = first {
-        let read = first.run(&sources.entrance)?;
+    if let Some((first, head)) = first {
+        let read = first.run(&Head(&sources.entrance, head))?;
         limit = limit.map(|limit| limit.saturating_sub(read));
     }
     while limit != Some(0) && !sources.entrance.stops.halt.is_set() {
@@ -85,6 +102,40 @@ fn read_all(first: Option<Reader>, sources: &Sources) -> Result<(), InputError> 
         limit = limit.map(|limit| limit.saturating_sub(read));
     }
     Ok(())
+}
+
+/// What stands behind the first source: says when its first rows are on their way.
+struct Head<'a>(&'a Entrance, Sender<()>);
+
+impl Downstream for Head<'_> {
+    fn empty(&self) -> Option<Batch> {
+        self.0.empty()
+    }
+
+    fn hand_over(&self, batch: Batch) -> HandOver {
+        let over = batch.first_record + batch.len() as u64 > HEAD_ROWS;
+        let handed_over = self.0.hand_over(batch);
+        if over {
+            self.1.close();
+        }
+        handed_over
+    }
+
+    fn known(&self, span: &Span) {
+        self.0.known(span);
+    }
+
+    fn cut(&self, bytes: u64) {
+        self.0.cut(bytes);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.0.is_stopped()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.0.is_closing()
+    }
 }
 
 impl First {

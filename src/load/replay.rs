@@ -60,6 +60,7 @@ pub async fn replay(
         import,
         deferrable: table.deferrable,
         can_copy: !table.row_security,
+        rows_need_each_other: table.rows_need_each_other,
         session: session.map_err(failed)?,
         target,
         total: Replayed::default(),
@@ -79,6 +80,7 @@ struct Replay {
     target: Arc<Target>,
     deferrable: bool,
     can_copy: bool,
+    rows_need_each_other: bool,
     parser: RowParser,
     session: Session,
     total: Replayed,
@@ -129,7 +131,8 @@ impl Replay {
             can_copy: self.can_copy,
             in_vain: false,
             stop_at_first: false,
-            most_alike: None,
+            last_of_head: None,
+            rows_need_each_other: self.rows_need_each_other,
         };
         let written = isolation
             .write(&mut self.session, &mut self.parser, &mut refused)

@@ -11,7 +11,7 @@ use crate::ledger::Ledger;
 use crate::reject_file::RejectFile;
 use crate::stop::Stop;
 use crate::target::{Table, Target};
-use crate::worker::{Job, OnError};
+use crate::worker::{Head, Job, OnError};
 
 pub struct Destination {
     pub table: Table,
@@ -23,6 +23,8 @@ pub struct Destination {
     pub ledger: Option<Ledger>,
     /// Where bad rows go without a ledger.
     pub reject_file: Option<RejectFile>,
+    /// Whether nothing of the sources is committed yet.
+    pub fresh: bool,
     /// Names of the sources.
     pub names: Vec<Arc<str>>,
 }
@@ -39,7 +41,12 @@ impl Destination {
         Job {
             pool: self.pool,
             begin: settings.begin(),
-            alike: Mutex::default(),
+            rows_need_each_other: self.table.rows_need_each_other,
+            head: if self.fresh && settings.on_error == OnError::Reject(None) {
+                Head::default()
+            } else {
+                Head::passed()
+            },
             deferrable: self.table.deferrable,
             can_copy: !self.table.row_security,
             suppresses: self.table.suppresses,

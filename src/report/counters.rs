@@ -92,6 +92,15 @@ impl Counters {
         self.bytes.add(bytes);
     }
 
+    /// Rejects, all there were, are taken back: they are in no table.
+    pub fn withdraw_rejects(&self, rows: u64) {
+        self.outcomes[Outcome::Rejected as usize]
+            .0
+            .fetch_sub(rows, Relaxed);
+        self.abandoned.add(rows);
+        self.reasons.clear();
+    }
+
     /// Notes a stretch of a source that an earlier run has committed.
     pub fn known(&self, span: &Span) {
         self.read.add(span.records);

@@ -63,6 +63,13 @@ impl Reasons {
         reasons.iter().filter(is_new).collect()
     }
 
+    /// Forgets them all.
+    pub fn clear(&self) {
+        if let Ok(mut groups) = self.0.lock() {
+            groups.clear();
+        }
+    }
+
     /// Counts rows of one group; whether they are its first.
     fn group(
         &self,

@@ -22,6 +22,9 @@ pub struct Table {
     pub deferrable: bool,
     /// Whether a BEFORE trigger may quietly keep rows out of the table.
     pub suppresses: bool,
+    /// Whether a row may need others of its batch: it refers to its own table, or a trigger may
+    /// make what it refers to.
+    pub rows_need_each_other: bool,
     /// Whether policies restrict rows; COPY does not take such tables.
     pub row_security: bool,
     /// All columns in their order, generated ones included.
@@ -177,6 +180,13 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
         WHERE r.ev_class = c.oid AND r.ev_type = '3'
           AND (r.ev_enabled = 'A' OR (r.ev_enabled = 'R') = (current_setting('session_replication_role') = 'replica')
                AND r.ev_enabled <> 'D')) AS rule,
+       EXISTS (SELECT FROM pg_trigger t
+               WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
+                 AND t.tgrelid IN (SELECT c.oid UNION ALL SELECT relid FROM pg_partition_tree(c.oid)))
+         OR EXISTS (SELECT FROM pg_constraint f WHERE f.contype = 'f'
+                 AND f.conrelid IN (SELECT c.oid UNION ALL SELECT relid FROM pg_partition_tree(c.oid))
+                 AND f.confrelid IN (SELECT c.oid UNION ALL SELECT relid FROM pg_partition_tree(c.oid)))
+         AS rows_need_each_other,
        c.relrowsecurity AS row_security
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = $1";
@@ -258,6 +268,7 @@ impl Table {
             filenode: row.get("filenode"),
             deferrable: row.get("deferrable"),
             suppresses: row.get("suppresses"),
+            rows_need_each_other: row.get("rows_need_each_other"),
             row_security: row.get("row_security"),
             columns: Vec::new(),
         };
@@ -468,6 +479,7 @@ mod tests {
             filenode: None,
             deferrable: false,
             suppresses: false,
+            rows_need_each_other: false,
             row_security: false,
             columns: vec![
                 column("id", false),

@@ -97,7 +97,7 @@ impl Job {
                     )));
                 }
             }
-            if let Err(error) = self.check_refused(batch, refused, 0) {
+            if let Err(error) = self.check_refused(batch, index + 1, refused, 0) {
                 self.committed(total, in_flight);
                 return Err(Ended::Stopped(error));
             }

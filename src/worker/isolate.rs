@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::head::LastOfHead;
 use super::session::{Session, Written};
 use crate::batch::Batch;
 use crate::retry::Failure;
@@ -30,20 +31,10 @@ pub struct Isolation<'a> {
     pub in_vain: bool,
     /// Whether the first bad row ends it all.
     pub stop_at_first: bool,
-    /// At the beginning of a load: if so many rows at its head are refused alike, it ends.
-    pub most_alike: Option<usize>,
-}
-
-/// Whether the first `records` of a batch are all refused, with one SQLSTATE.
-pub fn starts_alike(refused: &Refused, records: usize) -> bool {
-    let mut head = refused.iter().take(records);
-    let Some((0, first)) = head.next() else {
-        return false;
-    };
-    refused.len() >= records
-        && head
-            .zip(1..)
-            .all(|((index, refusal), number)| index == number && refusal.sqlstate == first.sqlstate)
+    /// If the batch completes the head of the load: once all of that is refused alike, it ends.
+    pub last_of_head: Option<LastOfHead>,
+    /// Whether a row that a foreign key refuses may get in once others of the batch are in.
+    pub rows_need_each_other: bool,
 }
 
 /// Passes over rows that a foreign key refused, at most.
@@ -65,7 +56,12 @@ impl Isolation<'_> {
         refused: &mut Refused,
     ) -> Result<Written, Failure> {
         let mut total = Written::default();
-        let mut piece = self.piece.max(1);
+        // The head is judged first: the rest may be many times as long.
+        let first = self
+            .last_of_head
+            .as_ref()
+            .map_or(usize::MAX, |head| head.records);
+        let mut piece = self.piece.min(first).max(1);
         let mut waiting: Vec<Range<usize>> = std::iter::once(0..self.batch.len()).collect();
         while let Some(mut range) = waiting.pop() {
             if range.len() > piece {
@@ -99,15 +95,11 @@ impl Isolation<'_> {
                         .await?;
                 }
                 // A row that waits for another one of the batch may still get in.
-                let waits = refusal.sqlstate == FOREIGN_KEY;
-                let stop = self.stop_at_first && !waits;
+                let waits = self.rows_need_each_other && refusal.sqlstate == FOREIGN_KEY;
                 refused.insert(index, refusal);
-                if stop
-                    || (!waits
-                        && self
-                            .most_alike
-                            .is_some_and(|most| starts_alike(refused, most)))
-                {
+                let head = self.last_of_head.as_ref();
+                let stop = self.stop_at_first || head.is_some_and(|head| head.is_refused(refused));
+                if stop && !waits {
                     return Ok(total);
                 }
                 continue;
@@ -132,8 +124,10 @@ impl Isolation<'_> {
                 }
             }
         }
-        self.second_chance(session, parser, refused, &mut total)
-            .await?;
+        if self.rows_need_each_other {
+            self.second_chance(session, parser, refused, &mut total)
+                .await?;
+        }
         Ok(total)
     }
 

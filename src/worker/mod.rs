@@ -3,6 +3,7 @@
 mod attempts;
 mod autocommit;
 mod error;
+mod head;
 mod isolate;
 mod refusals;
 mod session;
@@ -30,6 +31,7 @@ use crate::window::{FlushReason, Window};
 
 pub use attempts::RetryLimits;
 pub use error::{DeliveryError, RowError};
+pub use head::{HEAD_ROWS, Head};
 pub use isolate::Isolation;
 pub use session::Session;
 
@@ -48,7 +50,8 @@ pub enum Commit {
 /// What happens to bad rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnError {
-    /// They are put aside, and the good ones go on; the load stops past this many, if limited.
+    /// They are put aside, and the good ones go on; the load stops past this many. Without a limit
+    /// it stops, with nothing loaded, if its first 100 rows are all refused with one SQLSTATE.
     Reject(Option<u64>),
     /// The first one stops the load.
     Stop,
@@ -73,8 +76,10 @@ pub struct Job {
     pub reject_file: Option<Mutex<RejectFile>>,
     /// Batches on disk; a committed batch goes from there.
     pub spilling: Option<SpillQueue>,
-    /// Bad rows so far, as long as there is no other and all have this SQLSTATE.
-    pub alike: Mutex<(String, usize)>,
+    /// Whether the first rows are bad.
+    pub head: Head,
+    /// Whether a row that a foreign key refuses may get in once others of the batch are in.
+    pub rows_need_each_other: bool,
     /// Whether constraints may wait for COMMIT.
     pub deferrable: bool,
     /// Whether COPY takes the table, whatever the strategy.
@@ -161,7 +166,9 @@ impl Worker {
         full: async_channel::Receiver<Batch>,
         give_back: async_channel::Sender<Batch>,
     ) -> Result<(), DeliveryError> {
-        while !self.job.stop.is_set() {
+        let job = self.job.clone();
+        while !job.stop.is_set() {
+            let _turn = job.head.turn().await;
             let waiting = Instant::now();
             let Ok(batch) = full.recv().await else { break };
             let idle = waiting.elapsed().as_micros() as u64;
@@ -207,7 +214,16 @@ impl Worker {
                     }
                     return Ok(());
                 }
-                Err(Ended::Stopped(error)) => return Err(error),
+                Err(Ended::Stopped(error)) => {
+                    if let (DeliveryError::NothingButRejects { .. }, Some(session)) =
+                        (&error, &self.session)
+                    {
+                        // Nobody is to take a batch when it is his turn.
+                        self.job.stop.set();
+                        self.job.withdraw_head(session, batch).await?;
+                    }
+                    return Err(error);
+                }
                 Err(Ended::Failed(failure)) => failure,
             };
             self.recover(&failure).await;

@@ -1,16 +1,12 @@
 //! What refused rows mean for the load: put aside, too many, or a fault that is not theirs.
 
-use super::isolate;
-use super::{DeliveryError, Job, OnError, RowError};
+use super::head::HEAD_ROWS;
+use super::{Commit, DeliveryError, Job, OnError, RowError, Session};
 use crate::batch::Batch;
 use crate::outcome::Outcome;
 use crate::reject_file::Reason;
 use crate::report::{Reasons, RejectReason};
 use crate::strategy::{Refusal, Refused};
-
-/// If the first so many records of a load are all refused alike, the fault lies with the table or
-/// the options, not with the rows.
-pub const MOST_ALIKE: usize = 100;
 
 impl Job {
     fn row_error(&self, batch: &Batch, index: usize, refusal: &Refusal) -> Box<RowError> {
@@ -18,14 +14,16 @@ impl Job {
         RowError::new(source, &self.target, batch, index, refusal)
     }
 
-    /// Whether so many bad rows are allowed.
+    /// Whether the load goes on after bad rows among the first `judged` records of a batch.
     /// `uncommitted`: bad rows of earlier batches of the same transaction.
     pub(super) fn check_refused(
         &self,
         batch: &Batch,
+        judged: usize,
         refused: &Refused,
         uncommitted: u64,
     ) -> Result<(), DeliveryError> {
+        let all_refused = self.head.is_all_refused(batch, judged, refused);
         let Some((index, refusal)) = refused.iter().next() else {
             return Ok(());
         };
@@ -33,11 +31,10 @@ impl Job {
             return Err(DeliveryError::Row(self.row_error(batch, index, refusal)));
         };
         let first = || self.row_error(batch, index, refusal);
-        let starts_alike = self.is_at_start(batch) && isolate::starts_alike(refused, MOST_ALIKE);
-        if starts_alike || self.are_all_alike(batch, refused, &refusal.sqlstate) {
+        if all_refused {
             return Err(DeliveryError::NothingButRejects {
-                rows: MOST_ALIKE,
-                first: first(),
+                rows: HEAD_ROWS,
+                last: self.row_error(batch, index, refusal),
             });
         }
         let before = self.counters.tally()[Outcome::Rejected];
@@ -52,34 +49,40 @@ impl Job {
         }
     }
 
-    /// Whether batches too small for [`MOST_ALIKE`] have brought as many bad rows alike, and no
-    /// other row.
-    fn are_all_alike(&self, batch: &Batch, refused: &Refused, sqlstate: &str) -> bool {
-        let Ok(mut alike) = self.alike.lock() else {
-            return false;
-        };
-        let all = refused.len() == batch.len()
-            && refused
-                .iter()
-                .all(|(_, refusal)| refusal.sqlstate == sqlstate);
-        let same = alike.0.is_empty() || alike.0 == sqlstate;
-        if self.has_loaded() || !all || !same {
-            *alike = (String::new(), 0);
-            return false;
+    /// Takes back the rejects of the batches before `batch`, which is the last of the head: they are
+    /// all that is committed. A load that its head stops leaves nothing, whatever its batches.
+    ///
+    /// # Errors
+    /// When they cannot be taken back.
+    pub(super) async fn withdraw_head(
+        &self,
+        session: &Session,
+        batch: &Batch,
+    ) -> Result<(), DeliveryError> {
+        let records = batch.first_record - 1;
+        // With a spill, the rejects are all that is left of what was on disk.
+        if records == 0 || self.spilling.is_some() {
+            return Ok(());
         }
-        *alike = (sqlstate.to_string(), alike.1 + refused.len());
-        alike.1 >= MOST_ALIKE
-    }
-
-    /// Whether rows are in the table, by this run or an earlier one.
-    fn has_loaded(&self) -> bool {
-        let tally = self.counters.tally();
-        tally[Outcome::Inserted] + tally[Outcome::AlreadyLoaded] > 0
-    }
-
-    /// Whether this batch begins the load and nothing is loaded yet.
-    pub(super) fn is_at_start(&self, batch: &Batch) -> bool {
-        batch.first_record == 1 && self.counters.tally().loaded() == 0
+        if let Some(file) = &self.reject_file
+            && let Ok(mut file) = file.lock()
+        {
+            let path = file.path().to_path_buf();
+            let cleared = file.clear();
+            cleared.map_err(|source| DeliveryError::RejectFile { path, source })?;
+        }
+        // One transaction for the whole load is rolled back, and nothing of it was counted.
+        if self.commit == Commit::Load {
+            return Ok(());
+        }
+        if let Some(ledger) = &self.ledger {
+            let withdrawn = ledger.withdraw(session.client(), records);
+            session.answered(withdrawn).await.map_err(|failure| {
+                DeliveryError::gave_up(failure, "taking back the rejects of the first rows")
+            })?;
+        }
+        self.counters.withdraw_rejects(records);
+        Ok(())
     }
 
     /// Why rows were refused, in groups.

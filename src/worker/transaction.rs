@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use super::attempts::Attempts;
 use super::isolate::Isolation;
-use super::refusals::MOST_ALIKE;
 use super::session::{Session, Written};
 use super::{Commit, DeliveryError, Ended, InFlight, Job, OnError, Receipt, Worker};
 use crate::batch::Batch;
@@ -39,7 +38,7 @@ impl Worker {
             let written = session
                 .write(batch, 0..batch.len(), false, parser, &mut refused)
                 .await?;
-            job.check_refused(batch, &refused, 0)?;
+            job.check_refused(batch, batch.len(), &refused, 0)?;
             tally(written, &refused)
         } else if job.commit == Commit::Row && job.ledger.is_none() {
             job.autocommit(session, batch, parser, &mut refused, in_flight)
@@ -124,7 +123,7 @@ impl Transaction<'_> {
         }
         let written = step("write", self.write(session, parser, refused)).await?;
         job.check_count(written)?;
-        if let Err(error) = job.check_refused(batch, refused, self.uncommitted) {
+        if let Err(error) = job.check_refused(batch, batch.len(), refused, self.uncommitted) {
             session.execute("ROLLBACK").await?;
             return Err(Ended::Stopped(error));
         }
@@ -195,7 +194,8 @@ impl Transaction<'_> {
                 can_copy: job.can_copy,
                 in_vain: attempts.in_vain,
                 stop_at_first: job.on_error == OnError::Stop,
-                most_alike: job.is_at_start(batch).then_some(MOST_ALIKE),
+                last_of_head: job.head.last_of(batch),
+                rows_need_each_other: job.rows_need_each_other,
             };
             return isolation.write(session, parser, refused).await;
         }

@@ -28,23 +28,6 @@ fn the_reject_limit_stops_the_load_and_a_higher_one_goes_on() {
 }
 
 #[test]
-fn a_hundred_rows_refused_alike_stop_the_load_with_nothing_loaded() {
-    let mut random = seeded("rail");
-    let database = Database::new();
-    for strategy in STRATEGIES {
-        let mut fates = vec![Fate::Bad(Kind::NoNumber); 100];
-        fates.extend([Fate::Good; 60]);
-        let case = Case::new(&database, Input::planned(1, &fates, &mut random));
-        let load = case.load_by(strategy);
-        let ran = load.run();
-        ran.exits(1).says(&["the first 100 rows are all refused"]);
-        case.between("rail", &ran);
-        assert_eq!(case.rows(), 0, "{ran}");
-        assert_eq!(database.number("SELECT count(*) FROM pgrung.rejects"), 0);
-    }
-}
-
-#[test]
 fn the_first_bad_row_stops_the_load_if_it_is_told_so() {
     let mut random = seeded("on-error stop");
     let database = Database::new();

@@ -14,6 +14,7 @@
 mod commits;
 mod cuts;
 mod ends;
+mod head;
 mod kills;
 mod merges;
 mod poison;

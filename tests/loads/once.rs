@@ -97,24 +97,6 @@ fn the_reject_limit_counts_all_batches_of_one_transaction() {
 }
 
 #[test]
-fn small_batches_of_nothing_but_bad_rows_stop_the_load_too() {
-    let database = Database::with("CREATE TABLE t (id int)");
-    let files = Files::new();
-    let file = files.write("f.csv", format!("id\n{}", "x\n".repeat(1000)));
-    database
-        .load_once("t")
-        .arg(&file)
-        .flags("-j 1 --batch-rows 30")
-        .run()
-        .exits(1)
-        .says(&["the first 100 rows are all refused"]);
-    assert_eq!(
-        database.one("SELECT count(*) < 200 FROM pgrung.rejects"),
-        "t"
-    );
-}
-
-#[test]
 fn a_long_chain_of_children_before_their_parents_loads_beside_a_bad_row() {
     let database = Database::with("CREATE TABLE t (id int PRIMARY KEY, parent int REFERENCES t)");
     let files = Files::new();
