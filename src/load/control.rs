@@ -2,12 +2,15 @@
 //! workers. (A take-over from a stopped run opens a second one for a moment.)
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use crate::connect::{self, ConnectError, ConnectSettings};
+use crate::connect::{self, ConnectError, ConnectSettings, skip_statement_names};
+use crate::error::Error;
 use crate::report::Console;
 use crate::stop::Stop;
+use crate::worker::{Attempts, RetryLimits};
 
 /// Where a load says what it does, and what stops it.
 #[derive(Debug, Clone, Default)]
@@ -19,36 +22,143 @@ pub struct Control {
     pub stop: Arc<Stop>,
 }
 
-/// A connection that is opened when it is needed, and again when it is lost.
+/// How long a server is looked for that has never answered: a name or a port may be wrong, and who
+/// waits for the message should have it soon; a server that is being restarted refuses for a moment
+/// only, and then says that it is starting.
+const LOOKING_FOR_A_SERVER: Duration = Duration::from_secs(5);
+
+/// A connection that is opened when it is needed, and again when it is lost. What is asked on it has
+/// a time limit, and is asked again while the fault is one that passes.
 pub struct ControlConnection {
     server: ConnectSettings,
+    limits: RetryLimits,
+    console: Console,
     client: Option<Client>,
+    /// Whether the server has ever answered.
+    reached: bool,
 }
 
 impl ControlConnection {
-    pub fn new(server: &ConnectSettings) -> Self {
+    pub fn new(server: &ConnectSettings, limits: RetryLimits, console: &Console) -> Self {
         ControlConnection {
             server: server.clone(),
+            limits,
+            console: console.clone(),
             client: None,
+            reached: false,
         }
+    }
+
+    /// Another one to the same server.
+    pub fn another(&self) -> Self {
+        Self::new(&self.server, self.limits, &self.console)
     }
 
     pub fn server(&self) -> &ConnectSettings {
         &self.server
     }
 
-    /// The connection.
+    /// The connection; one try.
     pub async fn client(&mut self) -> Result<&mut Client, ConnectError> {
         let open = self.client.take().filter(|client| !client.is_closed());
         let client = match open {
             Some(client) => client,
             None => connect::connect(&self.server).await?,
         };
+        self.reached = true;
         Ok(self.client.insert(client))
+    }
+
+    /// Does `work`, which asks the server something, within the answer timeout; again, on a new
+    /// connection, while a fault that passes stands in the way and the limits allow it.
+    ///
+    /// Statements with a name belong into a transaction: behind a pooler they are lost outside.
+    ///
+    /// # Errors
+    /// The last one of `work`.
+    pub async fn ask<T>(
+        &mut self,
+        doing: &'static str,
+        work: impl AsyncFnMut(&mut Client) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.ask_within(self.limits.answer_timeout, doing, work)
+            .await
+    }
+
+    /// As [`Self::ask`], where one answer is not all there is to wait for.
+    pub async fn ask_within<T>(
+        &mut self,
+        limit: Duration,
+        doing: &'static str,
+        mut work: impl AsyncFnMut(&mut Client) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut tries = self.tries(doing);
+        loop {
+            let asked = async {
+                let client = self.client().await?;
+                if tries.again {
+                    // Perhaps it was a name that another program has left behind a pooler.
+                    skip_statement_names(client).await;
+                }
+                work(client).await
+            };
+            let error = match tokio::time::timeout(limit, asked).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => error,
+                Err(_) => Error::NoAnswer { doing, limit },
+            };
+            // Something may be left on it.
+            self.forget();
+            tries.pause(error, self.reached).await?;
+        }
+    }
+
+    /// Tries of something else that needs the server.
+    pub fn tries(&self, doing: &'static str) -> Tries {
+        Tries {
+            doing,
+            attempts: Attempts::new(self.limits, 0),
+            began: Instant::now(),
+            again: false,
+            console: self.console.clone(),
+        }
     }
 
     /// Closes the connection: something may be left on it.
     pub fn forget(&mut self) {
         self.client = None;
+    }
+}
+
+/// Tries of one thing, with pauses between them.
+pub struct Tries {
+    doing: &'static str,
+    attempts: Attempts,
+    began: Instant,
+    again: bool,
+    console: Console,
+}
+
+impl Tries {
+    /// Waits until the next try after `error`. `reached`: the server is known to be there.
+    ///
+    /// # Errors
+    /// `error`, if there is to be no other try.
+    pub async fn pause(&mut self, error: Error, reached: bool) -> Result<(), Error> {
+        let Some(wait) = error.pace().and_then(|pace| self.attempts.wait(pace)) else {
+            return Err(error);
+        };
+        let nobody_there =
+            !reached && matches!(&error, Error::Connect(none) if none.sqlstate().is_none());
+        if nobody_there && self.began.elapsed() + wait > LOOKING_FOR_A_SERVER {
+            return Err(error);
+        }
+        let (doing, why) = (self.doing, error.chain());
+        let why = why.strip_prefix(&format!("{doing}: ")).unwrap_or(&why);
+        self.console
+            .notice(&format!("{doing}: {why}; trying again in {wait:.1?}"));
+        tokio::time::sleep(wait).await;
+        self.again = true;
+        Ok(())
     }
 }

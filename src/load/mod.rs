@@ -19,20 +19,19 @@ mod workers;
 use std::time::Instant;
 
 use self::close::{close, export};
-use self::control::ControlConnection;
 use self::prepare::{Prepared, prepare};
 use self::watch::Watch;
 use crate::connect::ConnectSettings;
 use crate::error::Error;
 use crate::job::LoadSettings;
 
-pub use control::Control;
+pub use control::{Control, ControlConnection};
 pub use replay::{Replayed, replay};
 pub use running::LoadEnd;
 
 /// Loads. Committed rows stay committed whatever happens later; the end says how many.
 pub async fn load(server: &ConnectSettings, settings: &LoadSettings, control: &Control) -> LoadEnd {
-    let mut connection = ControlConnection::new(server);
+    let mut connection = ControlConnection::new(server, settings.retries, &control.console);
     let prepared = tokio::select! {
         prepared = prepare(settings, &mut connection, control) => prepared,
         () = control.stop.wait() => Err(Error::interrupted(&control.stop)),

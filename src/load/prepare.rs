@@ -76,19 +76,27 @@ pub async fn prepare(
     let (mut first, named) = open_first(settings, taken.clone()).await?;
     let total = stored_bytes(&first, &settings.inputs)?;
 
-    let client = connection.client().await?;
-    let table = Table::find(client, &settings.table).await?;
+    let find = async |client: &mut Client| Ok(Table::find(client, &settings.table).await?);
+    let table = connection.ask("reading the catalog", find).await?;
     let target = Arc::new(Target {
         table: table.quoted(),
         columns: named.columns(&first, &table, settings)?,
     });
     check_copy_format(&target, settings.copy_format)?;
-    check_rights(client, &target, settings.strategy).await?;
-    let indexes = table.indexes(client).await;
-    let durable_at_end = match settings.durability {
-        Some(durability) => durability == Durability::End,
-        None => is_asynchronous(client).await?,
+    let check = async |client: &mut Client| check_rights(client, &target, settings.strategy).await;
+    connection
+        .ask("checking that the table can be written", check)
+        .await?;
+    let look = async |client: &mut Client| {
+        let durable_at_end = match settings.durability {
+            Some(durability) => durability == Durability::End,
+            None => is_asynchronous(client).await?,
+        };
+        Ok((table.indexes(client).await, durable_at_end))
     };
+    let (indexes, durable_at_end) = connection
+        .ask("reading the server's settings", look)
+        .await?;
     control.console.detail(&describe(&first, &target));
 
     first.expect_columns(target.columns.len());
@@ -132,7 +140,7 @@ pub async fn prepare(
 /// promises more.
 async fn is_asynchronous(client: &Client) -> Result<bool, Error> {
     let sql = "SELECT current_setting('synchronous_commit') = 'off' AS asynchronous";
-    let row = client.query_one(sql, &[]).await;
+    let row = client.query_typed_one(sql, &[]).await;
     let row = row.map_err(Error::server("reading the server's settings"))?;
     Ok(row.get("asynchronous"))
 }
@@ -172,8 +180,9 @@ impl Origin {
         let mut sources = blocking(move || identities(&inputs)).await?;
         drop_twins(&mut self.inputs, &mut sources, &control.console);
         let server = connection.server().clone();
-        let client = connection.client().await?;
-        ledger::require(client).await?;
+        let require = async |client: &mut Client| Ok(ledger::require(client).await?);
+        connection.ask("preparing the ledger", require).await?;
+        let patience = settings.retries.answer_timeout;
         let request = ledger::Request {
             import_id: import_id.clone(),
             restart: *restart,
@@ -183,8 +192,12 @@ impl Origin {
             sources: &sources,
             settings: &server,
             notify: &|text| control.console.notice(text),
+            patience,
         };
-        let opened = ledger::open(client, &request).await?;
+        let open = async |client: &mut Client| Ok(ledger::open(client, &request).await?);
+        // It waits so long for others, twice with --restart, and says then who they are.
+        let opened = connection.ask_within(3 * patience, "opening the import in the ledger", open);
+        let opened = opened.await?;
         self.known = opened.known;
         self.finished = opened.finished;
         announce(&opened.ledger, self, &control.console);
