@@ -109,7 +109,10 @@ pub async fn export(
         Ok(file)
     };
     let file = match control.stop.is_set() {
-        true => export(connection.client().await?).await?,
+        true => {
+            let connected = tokio::time::timeout(limit, connection.client()).await;
+            export(connected.map_err(|_| LedgerError::NoAnswer(limit))??).await?
+        }
         // The limit is for one answer, not for all the rejects.
         false => {
             let doing = "exporting the rejects";

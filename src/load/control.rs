@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::connect::{self, ConnectError, ConnectSettings, skip_statement_names};
 use crate::error::Error;
@@ -34,8 +34,19 @@ pub struct ControlConnection {
     limits: RetryLimits,
     console: Console,
     client: Option<Client>,
+    /// The server process of this connection, or of the one before it, which may still hold locks:
+    /// what is lost on the way is not lost to the server.
+    process: Option<Process>,
     /// Whether the server has ever answered.
     reached: bool,
+}
+
+/// A server process that serves one connection and no other.
+#[derive(Debug, Clone, Copy)]
+struct Process {
+    pid: i32,
+    /// Microseconds since 1970.
+    start: i64,
 }
 
 impl ControlConnection {
@@ -45,6 +56,7 @@ impl ControlConnection {
             limits,
             console: console.clone(),
             client: None,
+            process: None,
             reached: false,
         }
     }
@@ -63,9 +75,13 @@ impl ControlConnection {
         let open = self.client.take().filter(|client| !client.is_closed());
         let client = match open {
             Some(client) => client,
-            None => connect::connect(&self.server).await?,
+            None => {
+                let client = connect::connect(&self.server).await?;
+                self.reached = true;
+                self.process = Process::follow(&client, self.process).await;
+                client
+            }
         };
-        self.reached = true;
         Ok(self.client.insert(client))
     }
 
@@ -127,6 +143,31 @@ impl ControlConnection {
     /// Closes the connection: something may be left on it.
     pub fn forget(&mut self) {
         self.client = None;
+    }
+}
+
+impl Process {
+    /// Ends `before`, whose connection is given up, and tells the process of `client`; `None` behind
+    /// a pooler, where it serves others too.
+    async fn follow(client: &Client, before: Option<Process>) -> Option<Process> {
+        let (pid, start) = before.map_or((0, 0), |process| (process.pid, process.start));
+        let sql = format!(
+            "SELECT pid, start FROM (
+                 SELECT pid, (extract(epoch FROM backend_start) * 1000000)::bigint AS start
+                 FROM pg_stat_activity WHERE pid IN ({pid}, pg_backend_pid())) AS known
+             WHERE pid = pg_backend_pid() OR start = {start} AND pg_terminate_backend(pid)
+             ORDER BY pid = pg_backend_pid() DESC LIMIT 1"
+        );
+        // Whatever becomes of this is no fault of what is to be asked.
+        let answer = client.simple_query(&sql).await.ok()?;
+        let process = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(Process {
+                pid: row.get(0)?.parse().ok()?,
+                start: row.get(1)?.parse().ok()?,
+            }),
+            _ => None,
+        });
+        process.filter(|process| connect::process_of_login(client) == Some(process.pid))
     }
 }
 
