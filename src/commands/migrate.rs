@@ -13,7 +13,10 @@ use crate::report::Console;
 
 pub async fn run(args: &MigrateArgs, console: &Console) -> Result<Done, Error> {
     let (settings, _private) = args.connection.server(console).await?;
-    let migrate = async |client: &mut Client| Ok(ledger::migrate(client).await?);
+    let migrate = |mut client: Client| async {
+        let applied = ledger::migrate(&mut client).await?;
+        Ok((client, applied))
+    };
     let mut connection = connection(&settings, console);
     let applied = connection.ask("preparing the ledger", migrate).await?;
     let text = match applied.as_slice() {

@@ -17,9 +17,9 @@ pub async fn run(args: &PlanArgs, console: &Console) -> Result<Done, Error> {
     let measured = if named && !given {
         let (settings, _private) = args.connection.server(console).await?;
         let doing = "measuring round trip and commit";
-        let measure = async |client: &mut Client| {
-            let measured = ServerTimes::on(client).await;
-            measured.map_err(Error::server(doing))
+        let measure = |client: Client| async {
+            let measured = ServerTimes::on(&client).await;
+            Ok((client, measured.map_err(Error::server(doing))?))
         };
         connection(&settings, console).ask(doing, measure).await?
     } else {

@@ -16,10 +16,15 @@ use crate::report::Console;
 pub async fn run(args: &StatusArgs, console: &Console) -> Result<Done, Error> {
     let (settings, _private) = args.connection.server(console).await?;
     let mut connection = connection(&settings, console);
-    let require = async |client: &mut Client| Ok(ledger::require(client).await?);
+    let require = |mut client: Client| async {
+        ledger::require(&mut client).await?;
+        Ok((client, ()))
+    };
     connection.ask("preparing the ledger", require).await?;
-    let read =
-        async |client: &mut Client| Ok(ledger::status(client, args.import_id.as_deref()).await?);
+    let read = |client: Client| async {
+        let imports = ledger::status(&client, args.import_id.as_deref()).await?;
+        Ok((client, imports))
+    };
     let imports = connection.ask("reading the ledger", read).await?;
     if let (Some(import_id), true) = (&args.import_id, imports.is_empty()) {
         return Err(LedgerError::UnknownImport(import_id.clone()).into());

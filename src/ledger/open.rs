@@ -259,7 +259,8 @@ async fn forget(client: &mut Client, request: &Request<'_>) -> Result<(), Ledger
         .clone()
         .unwrap_or_else(|| derived_id(request));
     let transaction = client.transaction().await?;
-    let rows = transaction
+    // Rows keep their statement, which is to be gone before the transaction is.
+    let old = transaction
         .query(
             "SELECT import_id FROM pgrung.imports WHERE import_id = $1
              UNION
@@ -273,7 +274,7 @@ async fn forget(client: &mut Client, request: &Request<'_>) -> Result<(), Ledger
             ],
         )
         .await?;
-    let old: Vec<String> = rows.iter().map(|row| row.get("import_id")).collect();
+    let old: Vec<String> = old.into_iter().map(|row| row.get("import_id")).collect();
     let pid = process(&transaction).await?;
     let forget = async {
         for table in [

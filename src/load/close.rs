@@ -39,17 +39,18 @@ pub async fn close(
     // With --limit, or after drops, there is more to read: the import stays open.
     let stays_open = settings.read.limit.is_some() || dropped > 0;
     let doing = "closing the import";
-    let close = async |client: &mut Client| {
+    let close = |mut client: Client| async {
         let refused = Error::server(doing);
         if stays_open {
-            let found = ledger.records(client).await.map_err(&refused)?;
+            let found = ledger.records(&client).await.map_err(&refused)?;
             check_lost(found, read)?;
-            return ledger.merge(client).await.map_err(&refused);
+            ledger.merge(&mut client).await.map_err(&refused)?;
+            return Ok((client, ()));
         }
-        match ledger.finish(client, read).await.map_err(&refused)? {
-            Finish::Done => Ok(()),
+        match ledger.finish(&mut client, read).await.map_err(&refused)? {
+            Finish::Done => Ok((client, ())),
             Finish::TakenOver => Err(LedgerError::TakenOver(ledger.import_id.clone()).into()),
-            Finish::Lost(found) => Ok(check_lost(found, read)?),
+            Finish::Lost(found) => Ok((client, check_lost(found, read)?)),
         }
     };
     connection.ask(doing, close).await
@@ -70,9 +71,10 @@ pub async fn flush(connection: &mut ControlConnection) -> Result<(), Error> {
     let sql = "BEGIN; SET LOCAL synchronous_commit = on; \
                SELECT pg_logical_emit_message(true, 'pgrung', ''); COMMIT";
     let doing = "making the last commits durable";
-    let flush = async |client: &mut Client| {
+    let flush = |client: Client| async {
         let flushed = client.batch_execute(sql).await;
-        flushed.map_err(Error::server(doing))
+        flushed.map_err(Error::server(doing))?;
+        Ok((client, ()))
     };
     connection.ask(doing, flush).await
 }
@@ -99,25 +101,21 @@ pub async fn export(
         true => settings.grace.max(LEAST_EXPORT),
         false => settings.retries.answer_timeout,
     };
-    let export = async |client: &mut Client| {
+    let export = |client: Client| async {
         let header = running.reject_header.clone();
         let mut file = RejectFile::create(path, header).map_err(failed)?;
         let push =
             |original: &[u8], reason: &Reason<'_>| file.push(original, reason).map_err(failed);
-        ledger.each_open_reject(client, limit, push).await?;
+        ledger.each_open_reject(&client, limit, push).await?;
         file.flush().map_err(failed)?;
-        Ok(file)
+        Ok((client, file))
     };
+    let doing = "exporting the rejects";
+    // After a signal once, before it as often as it takes; the limit is for one answer, not for all
+    // the rejects.
     let file = match control.stop.is_set() {
-        true => {
-            let connected = tokio::time::timeout(limit, connection.client()).await;
-            export(connected.map_err(|_| LedgerError::NoAnswer(limit))??).await?
-        }
-        // The limit is for one answer, not for all the rejects.
-        false => {
-            let doing = "exporting the rejects";
-            connection.ask_within(Duration::MAX, doing, export).await?
-        }
+        true => connection.once(limit, export).await?,
+        false => connection.ask_within(Duration::MAX, doing, export).await?,
     };
     let records = file.count();
     if records > 0 {

@@ -1,6 +1,7 @@
 //! What controls a load from outside, and the one connection that it has besides those of its
 //! workers. (A take-over from a stopped run opens a second one for a moment.)
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -72,61 +73,92 @@ impl ControlConnection {
 
     /// The connection; one try.
     pub async fn client(&mut self) -> Result<&mut Client, ConnectError> {
-        let open = self.client.take().filter(|client| !client.is_closed());
-        let client = match open {
-            Some(client) => client,
-            None => {
-                let client = connect::connect(&self.server).await?;
-                self.reached = true;
-                self.process = Process::follow(&client, self.process).await;
-                client
-            }
-        };
+        let client = self.take().await?;
         Ok(self.client.insert(client))
     }
 
-    /// Does `work`, which asks the server something, within the answer timeout; again, on a new
-    /// connection, while a fault that passes stands in the way and the limits allow it.
+    async fn take(&mut self) -> Result<Client, ConnectError> {
+        let open = self.client.take().filter(|client| !client.is_closed());
+        if let Some(client) = open {
+            return Ok(client);
+        }
+        let client = connect::connect(&self.server).await?;
+        self.reached = true;
+        self.process = Process::follow(&client, self.process).await;
+        Ok(client)
+    }
+
+    /// Does `work`, which asks the server something and gives the connection back, within the answer
+    /// timeout; again, on a new connection, while a fault that passes stands in the way and the
+    /// limits allow it.
     ///
     /// Statements with a name belong into a transaction: behind a pooler they are lost outside.
     ///
     /// # Errors
     /// The last one of `work`.
-    pub async fn ask<T>(
+    pub async fn ask<T, F>(
         &mut self,
         doing: &'static str,
-        work: impl AsyncFnMut(&mut Client) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+        work: impl FnMut(Client) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<(Client, T), Error>>,
+    {
         self.ask_within(self.limits.answer_timeout, doing, work)
             .await
     }
 
     /// As [`Self::ask`], where one answer is not all there is to wait for.
-    pub async fn ask_within<T>(
+    pub async fn ask_within<T, F>(
         &mut self,
         limit: Duration,
         doing: &'static str,
-        mut work: impl AsyncFnMut(&mut Client) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+        mut work: impl FnMut(Client) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<(Client, T), Error>>,
+    {
         let mut tries = self.tries(doing);
         loop {
             let asked = async {
-                let client = self.client().await?;
+                let client = self.take().await?;
                 if tries.again {
                     // Perhaps it was a name that another program has left behind a pooler.
-                    skip_statement_names(client).await;
+                    skip_statement_names(&client).await;
                 }
                 work(client).await
             };
             let error = match tokio::time::timeout(limit, asked).await {
-                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Ok((client, answer))) => {
+                    self.client = Some(client);
+                    return Ok(answer);
+                }
+                // Something may be left on the connection, which is gone with the work.
                 Ok(Err(error)) => error,
                 Err(_) => Error::NoAnswer { doing, limit },
             };
-            // Something may be left on it.
-            self.forget();
+            // Also a refusal is an answer.
+            self.reached |=
+                matches!(&error, Error::Connect(refusal) if refusal.sqlstate().is_some());
             tries.pause(error, self.reached).await?;
         }
+    }
+
+    /// As [`Self::ask`], with one try, and `limit` to connect; what `work` waits for is its own.
+    pub async fn once<T, F>(
+        &mut self,
+        limit: Duration,
+        work: impl FnOnce(Client) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<(Client, T), Error>>,
+    {
+        let taken = tokio::time::timeout(limit, self.take()).await;
+        let doing = "connecting";
+        let client = taken.map_err(|_| Error::NoAnswer { doing, limit })??;
+        let (client, answer) = work(client).await?;
+        self.client = Some(client);
+        Ok(answer)
     }
 
     /// Tries of something else that needs the server.

@@ -83,3 +83,17 @@ async fn run(
         leftover_rejects,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_send(_: impl Send) {}
+
+    #[test]
+    fn a_load_can_be_spawned() {
+        let server = ConnectSettings::from_config(tokio_postgres::Config::new());
+        let (settings, control) = (LoadSettings::default(), Control::default());
+        is_send(load(&server, &settings, &control));
+    }
+}

@@ -76,23 +76,30 @@ pub async fn prepare(
     let (mut first, named) = open_first(settings, taken.clone()).await?;
     let total = stored_bytes(&first, &settings.inputs)?;
 
-    let find = async |client: &mut Client| Ok(Table::find(client, &settings.table).await?);
+    let find = |client: Client| async {
+        let table = Table::find(&client, &settings.table).await?;
+        Ok((client, table))
+    };
     let table = connection.ask("reading the catalog", find).await?;
     let target = Arc::new(Target {
         table: table.quoted(),
         columns: named.columns(&first, &table, settings)?,
     });
     check_copy_format(&target, settings.copy_format)?;
-    let check = async |client: &mut Client| check_rights(client, &target, settings.strategy).await;
+    let check = |client: Client| async {
+        check_rights(&client, &target, settings.strategy).await?;
+        Ok((client, ()))
+    };
     connection
         .ask("checking that the table can be written", check)
         .await?;
-    let look = async |client: &mut Client| {
+    let look = |client: Client| async {
         let durable_at_end = match settings.durability {
             Some(durability) => durability == Durability::End,
-            None => is_asynchronous(client).await?,
+            None => is_asynchronous(&client).await?,
         };
-        Ok((table.indexes(client).await, durable_at_end))
+        let indexes = table.indexes(&client).await;
+        Ok((client, (indexes, durable_at_end)))
     };
     let (indexes, durable_at_end) = connection
         .ask("reading the server's settings", look)
@@ -180,7 +187,10 @@ impl Origin {
         let mut sources = blocking(move || identities(&inputs)).await?;
         drop_twins(&mut self.inputs, &mut sources, &control.console);
         let server = connection.server().clone();
-        let require = async |client: &mut Client| Ok(ledger::require(client).await?);
+        let require = |mut client: Client| async {
+            ledger::require(&mut client).await?;
+            Ok((client, ()))
+        };
         connection.ask("preparing the ledger", require).await?;
         let patience = settings.retries.answer_timeout;
         let request = ledger::Request {
@@ -194,7 +204,10 @@ impl Origin {
             notify: &|text| control.console.notice(text),
             patience,
         };
-        let open = async |client: &mut Client| Ok(ledger::open(client, &request).await?);
+        let open = |mut client: Client| async {
+            let opened = ledger::open(&mut client, &request).await?;
+            Ok((client, opened))
+        };
         // It waits so long for others, twice with --restart, and says then who they are.
         let opened = connection.ask_within(3 * patience, "opening the import in the ledger", open);
         let opened = opened.await?;

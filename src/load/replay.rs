@@ -46,12 +46,15 @@ pub async fn replay(
 ) -> Result<Replayed, Error> {
     let started = Instant::now();
     let mut connection = ControlConnection::new(server, settings.retries, console);
-    let require = async |client: &mut Client| Ok(ledger::require(client).await?);
+    let require = |mut client: Client| async {
+        ledger::require(&mut client).await?;
+        Ok((client, ()))
+    };
     connection.ask("preparing the ledger", require).await?;
-    let find = async |client: &mut Client| {
-        let import = ReplayImport::find(client, import_id).await?;
-        let table = Table::find(client, &import.target).await?;
-        Ok((import, table))
+    let find = |client: Client| async {
+        let import = ReplayImport::find(&client, import_id).await?;
+        let table = Table::find(&client, &import.target).await?;
+        Ok((client, (import, table)))
     };
     let (import, table) = connection.ask("reading the import", find).await?;
     let target = Arc::new(Target {

@@ -12,9 +12,15 @@ const TABLE: &str = "CREATE TYPE mood AS ENUM ('sad', 'glad');
 
 /// Rows `1..=rows`; of every `bad` one has no number.
 fn csv(rows: usize, bad: usize) -> String {
+    wide_csv(rows, bad, 0)
+}
+
+/// As [`csv`], each row with a note of so many bytes.
+fn wide_csv(rows: usize, bad: usize, width: usize) -> String {
+    let note = "n".repeat(width);
     let line = |id: usize| match bad > 0 && id.is_multiple_of(bad) {
-        true => format!("no number {id},sad,{{}},x\n"),
-        false => format!("{id},glad,\"{{sad,glad}}\",\n"),
+        true => format!("no number {id},sad,{{}},{note}\n"),
+        false => format!("{id},glad,\"{{sad,glad}}\",{note}\n"),
     };
     std::iter::once("id,m,ms,note\n".to_owned())
         .chain((1..=rows).map(line))
@@ -106,10 +112,10 @@ fn a_thousand_rejects_leave_a_pool_of_two_whole() {
     let database = Database::with(TABLE);
     let pooler = Pooler::start(&database.server, 2, "");
     let files = Files::new();
-    let file = files.write("rows.csv", csv(5000, 5));
+    // Half a MiB a batch: most of it is still on its way when the server refuses the fifth row.
+    let file = files.write("rows.csv", wide_csv(5000, 5, 1000));
     for rung in RUNGS {
         database.run("TRUNCATE t");
-        // Pieces on the way when the server refuses the first one: rows that fill several.
         let load =
             pgrung("load -t t --restart -j 2 --batch-rows 500").dsn(&pooler.dsn(&database.name));
         let ran = load.flags(rung).arg(&file).run();
