@@ -6,6 +6,7 @@ use indicatif::HumanCount;
 use serde_json::json;
 
 use super::done::Done;
+use super::server::connection;
 use crate::cli::RejectsArgs;
 use crate::error::Error;
 use crate::job::{LoadSettings, Time, check_output};
@@ -23,7 +24,8 @@ pub async fn run(args: &RejectsArgs, console: &Console) -> Result<Done, Error> {
     let default = LoadSettings::default().retries.answer_timeout;
     let limit = args.answer_timeout.map_or(default, |Time(limit)| limit);
     let (server, _private) = args.connection.server(console).await?;
-    let found = rejects(&server, import_id, export.as_deref(), limit).await?;
+    let mut connection = connection(&server, console);
+    let found = rejects(&mut connection, import_id, export.as_deref(), limit).await?;
     let fields = json!({
         "import_id": import_id,
         "table": found.table,

@@ -1,5 +1,6 @@
 //! Closes an import that has no gap left, and merges its spans so that the ledger stays small.
 
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, GenericClient, Transaction};
 
 use super::{Ledger, unsigned};
@@ -26,7 +27,9 @@ impl Ledger {
             self.spans()
         );
         let (imports, numbers) = self.keys();
-        let row = client.query_one(&sql, &[&imports, &numbers]).await?;
+        let keys: [(&(dyn ToSql + Sync), Type); 2] =
+            [(&imports, Type::TEXT_ARRAY), (&numbers, Type::INT4_ARRAY)];
+        let row = client.query_typed_one(&sql, &keys).await?;
         Ok(unsigned(row.get("records")))
     }
 

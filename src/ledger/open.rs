@@ -11,12 +11,9 @@ use super::choice::{Choice, choose};
 use super::error::LedgerError;
 use super::known::{KnownSource, Proof, known_sources, prove, signed_head, spans_of};
 use super::request::Request;
+use super::take_over::past_other_runs;
 use super::{Ledger, LedgerSource};
-use crate::connect;
 use crate::span::Known;
-
-/// How long to wait for another run's batch before its transaction is ended.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Openings that found something else than the one before.
 const OPENINGS: u32 = 20;
@@ -35,16 +32,21 @@ pub struct Opened {
 /// When the inputs, the table or the options differ from what the ledger knows, and what the
 /// server says.
 pub async fn open(client: &mut Client, request: &Request<'_>) -> Result<Opened, LedgerError> {
-    let pid: i32 = client
-        .query_one("SELECT pg_backend_pid() AS pid", &[])
-        .await?
-        .get("pid");
     let mut proofs: Vec<Proof> = Vec::new();
     for _ in 0..OPENINGS {
-        let transaction = client.transaction().await?;
-        let entered = past_other_runs(enter(&transaction, request, &proofs), pid, request).await?;
+        let limit = request.patience;
+        let transaction = answered(limit, client.transaction()).await?;
+        let pid = answered(limit, process(&transaction)).await?;
+        let ids: Vec<String> = proofs
+            .iter()
+            .map(|proof| proof.known.key.import_id.clone())
+            .chain(request.import_id.clone())
+            .collect();
+        let enter = enter(&transaction, request, &proofs);
+        let (settings, notify) = (request.settings, request.notify);
+        let entered = past_other_runs(enter, pid, &ids, settings, notify, limit).await?;
         // Whatever it found: who was fenced off stays so.
-        transaction.commit().await?;
+        answered(limit, transaction.commit()).await?;
         match entered {
             Entered::Opened(opened) => return Ok(opened),
             // Files are read outside of the transaction: it may take long.
@@ -316,30 +318,19 @@ async fn take_over(
     Ok(epochs)
 }
 
-/// Awaits `work`, a transaction of the session `pid`, and ends transactions of other sessions that
-/// hold it up for long.
-async fn past_other_runs<T>(
-    work: impl Future<Output = Result<T, LedgerError>>,
-    pid: i32,
-    request: &Request<'_>,
+/// The server process of a transaction.
+async fn process(transaction: &Transaction<'_>) -> Result<i32, tokio_postgres::Error> {
+    let sql = "SELECT pg_backend_pid() AS pid";
+    Ok(transaction.query_one(sql, &[]).await?.get("pid"))
+}
+
+async fn answered<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
 ) -> Result<T, LedgerError> {
-    tokio::pin!(work);
-    loop {
-        match tokio::time::timeout(PATIENCE, &mut work).await {
-            Ok(result) => return result,
-            Err(_) => {
-                (request.notify)("another run holds a transaction open; taking over");
-                let second = connect::connect(request.settings)
-                    .await
-                    .map_err(LedgerError::Connect)?;
-                second
-                    .execute(
-                        "SELECT pg_terminate_backend(pid) FROM unnest(pg_blocking_pids($1)) AS pid",
-                        &[&pid],
-                    )
-                    .await?;
-            }
-        }
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(LedgerError::NoAnswer(limit)),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use tokio::time::timeout;
 use tokio_postgres::Client;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::error::{LedgerError, refused};
 use super::{Ledger, rejects, signed, unsigned};
@@ -134,9 +134,12 @@ impl OpenRejects<'_> {
              ORDER BY mine.place, r.source, r.start_byte",
             rejects(self.unlogged)
         );
-        let keys: [&(dyn ToSql + Sync); 2] = [&self.imports, &self.sources];
+        let keys: [(&(dyn ToSql + Sync), Type); 2] = [
+            (&self.imports, Type::TEXT_ARRAY),
+            (&self.sources, Type::INT4_ARRAY),
+        ];
         let silent = |_| E::from(LedgerError::NoAnswer(limit));
-        let asked = timeout(limit, client.query_raw(&sql, keys)).await;
+        let asked = timeout(limit, client.query_typed_raw(&sql, keys)).await;
         let mut rows = pin!(asked.map_err(silent)?.map_err(failed)?);
         while let Some(row) = timeout(limit, rows.try_next())
             .await

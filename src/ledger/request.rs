@@ -1,5 +1,7 @@
 //! What a run asks of the ledger.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tokio_postgres::Row;
 
@@ -19,6 +21,8 @@ pub struct Request<'a> {
     pub sources: &'a [SourceIdentity],
     /// For a second connection that looks at who holds a lock.
     pub settings: &'a ConnectSettings,
+    /// Longest wait for locks that others hold.
+    pub patience: Duration,
     /// Takes what the user should know.
     pub notify: &'a (dyn Fn(&str) + Sync),
 }

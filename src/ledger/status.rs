@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use super::error::{LedgerError, refused};
@@ -90,7 +91,7 @@ pub async fn status(
 ) -> Result<Vec<ImportStatus>, LedgerError> {
     let refused = refused("reading the ledger");
     let rows = client
-        .query(
+        .query_typed(
             "WITH all_spans AS (SELECT * FROM pgrung.spans UNION ALL SELECT * FROM pgrung.unlogged_spans),
                   all_rejects AS (SELECT * FROM pgrung.rejects UNION ALL SELECT * FROM pgrung.unlogged_rejects)
              SELECT i.import_id, i.target, i.epoch AS runs, to_char(i.started_at AT TIME ZONE 'UTC', $2) AS started_at,
@@ -109,7 +110,7 @@ pub async fn status(
              ) f ON true
              WHERE $1::text IS NULL OR i.import_id = $1
              ORDER BY i.finished_at IS NOT NULL, i.run_at DESC",
-            &[&import_id, &RFC_3339],
+            &[(&import_id, Type::TEXT), (&RFC_3339, Type::TEXT)],
         )
         .await
         .map_err(refused)?;
@@ -159,13 +160,13 @@ async fn sources(
     import_id: &str,
 ) -> Result<Vec<SourceStatus>, tokio_postgres::Error> {
     let rows = client
-        .query(
+        .query_typed(
             "SELECT s.source, s.name, s.finished_at IS NOT NULL AS finished, p.start_byte, p.end_byte
              FROM pgrung.sources s
              LEFT JOIN (SELECT * FROM pgrung.spans UNION ALL SELECT * FROM pgrung.unlogged_spans) p
                     ON p.import_id = s.import_id AND p.source = s.source
              WHERE s.import_id = $1 ORDER BY s.source, p.start_byte",
-            &[&import_id],
+            &[(&import_id, Type::TEXT)],
         )
         .await?;
     let mut sources: Vec<SourceStatus> = Vec::new();

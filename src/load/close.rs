@@ -1,6 +1,8 @@
 //! Closes the import after its last batch, makes its commits durable, and exports its rejects.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio_postgres::Client;
 
 use super::control::{Control, ControlConnection};
 use super::rejects::go_through;
@@ -9,8 +11,6 @@ use crate::error::Error;
 use crate::job::LoadSettings;
 use crate::ledger::{Finish, LedgerError};
 use crate::outcome::Outcome;
-use crate::retry::{Failure, Pace, pause};
-use crate::worker::DeliveryError;
 
 /// Least time for an answer when rejects are exported after a signal.
 const LEAST_EXPORT: Duration = Duration::from_secs(1);
@@ -24,36 +24,6 @@ pub async fn close(
     running: &Running,
     settings: &LoadSettings,
 ) -> Result<(), Error> {
-    let (limits, began) = (settings.retries, Instant::now());
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let closing = close_once(connection, running, settings);
-        let (may_pass, error) = match tokio::time::timeout(limits.answer_timeout, closing).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => (error.may_pass(), error),
-            Err(_) => {
-                let failure = Failure::Timeout(limits.answer_timeout);
-                (
-                    true,
-                    DeliveryError::gave_up(failure, "closing the import").into(),
-                )
-            }
-        };
-        connection.forget();
-        let in_time = began.elapsed() < limits.delivery_timeout;
-        if tries > limits.max_retries || !may_pass || !in_time {
-            return Err(error);
-        }
-        tokio::time::sleep(pause(Pace::Backoff, tries)).await;
-    }
-}
-
-async fn close_once(
-    connection: &mut ControlConnection,
-    running: &Running,
-    settings: &LoadSettings,
-) -> Result<(), Error> {
     if running.durable_at_end {
         flush(connection).await?;
     }
@@ -63,20 +33,24 @@ async fn close_once(
     // Dropped rows were never to be in the ledger.
     let dropped = running.counters.tally()[Outcome::Dropped];
     let read = running.counters.read.get() - dropped;
-    let client = connection.client().await?;
-    let refused = Error::server("closing the import");
     // With --limit, or after drops, there is more to read: the import stays open.
-    if settings.read.limit.is_some() || dropped > 0 {
-        let found = ledger.records(client).await.map_err(&refused)?;
-        check_lost(found, read)?;
-        ledger.merge(client).await.map_err(&refused)?;
-        return Ok(());
-    }
-    match ledger.finish(client, read).await.map_err(&refused)? {
-        Finish::Done => Ok(()),
-        Finish::TakenOver => Err(LedgerError::TakenOver(ledger.import_id.clone()).into()),
-        Finish::Lost(found) => Ok(check_lost(found, read)?),
-    }
+    let stays_open = settings.read.limit.is_some() || dropped > 0;
+    let doing = "closing the import";
+    let close = |mut client: Client| async {
+        let refused = Error::server(doing);
+        if stays_open {
+            let found = ledger.records(&client).await.map_err(&refused)?;
+            check_lost(found, read)?;
+            ledger.merge(&mut client).await.map_err(&refused)?;
+            return Ok((client, ()));
+        }
+        match ledger.finish(&mut client, read).await.map_err(&refused)? {
+            Finish::Done => Ok((client, ())),
+            Finish::TakenOver => Err(LedgerError::TakenOver(ledger.import_id.clone()).into()),
+            Finish::Lost(found) => Ok((client, check_lost(found, read)?)),
+        }
+    };
+    connection.ask(doing, close).await
 }
 
 /// Whether the ledger has `found` as many records as were committed.
@@ -93,9 +67,13 @@ pub async fn flush(connection: &mut ControlConnection) -> Result<(), Error> {
     // smallest.
     let sql = "BEGIN; SET LOCAL synchronous_commit = on; \
                SELECT pg_logical_emit_message(true, 'pgrung', ''); COMMIT";
-    let client = connection.client().await?;
-    let flushed = client.batch_execute(sql).await;
-    flushed.map_err(Error::server("making the last commits durable"))
+    let doing = "making the last commits durable";
+    let flush = |client: Client| async {
+        let flushed = client.batch_execute(sql).await;
+        flushed.map_err(Error::server(doing))?;
+        Ok((client, ()))
+    };
+    connection.ask(doing, flush).await
 }
 
 /// Exports the rejects of the import to the file that was asked for.
@@ -116,9 +94,19 @@ pub async fn export(
         true => settings.grace.max(LEAST_EXPORT),
         false => settings.retries.answer_timeout,
     };
-    let client = connection.client().await?;
-    let export = Some((path.as_path(), &running.reject_layout));
-    let found = go_through(client, &ledger.open_rejects(), export, limit).await?;
+    let layout = &running.reject_layout;
+    let export = |client: Client| async {
+        let export = Some((path.as_path(), layout));
+        let found = go_through(&client, &ledger.open_rejects(), export, limit).await?;
+        Ok((client, found))
+    };
+    let doing = "exporting the rejects";
+    // After a signal once, before it as often as it takes; the limit is for one answer, not for all
+    // the rejects.
+    let found = match control.stop.is_set() {
+        true => connection.once(limit, export).await?,
+        false => connection.ask_within(Duration::MAX, doing, export).await?,
+    };
     if found.count > 0 {
         let notice = format!("{} rejects are in {}", found.count, path.display());
         control.console.notice(&notice);

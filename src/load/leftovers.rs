@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio_postgres::Client;
+
 use super::close::{check_lost, flush};
 use super::control::{Control, ControlConnection};
 use super::running::Running;
@@ -72,10 +74,17 @@ async fn take_up(
     connection: &mut ControlConnection,
 ) -> Result<(Running, Destination, Vec<Known>), Error> {
     let pool = connect::pool(connection.server(), 1)?;
-    let client = connection.client().await?;
-    ledger::require(client).await?;
-    let resumed = ledger::resume(client, identity).await?;
-    let table = Table::find(client, &identity.table).await?;
+    let require = |mut client: Client| async {
+        ledger::require(&mut client).await?;
+        Ok((client, ()))
+    };
+    connection.ask("preparing the ledger", require).await?;
+    let take_up = |mut client: Client| async {
+        let resumed = ledger::resume(&mut client, identity).await?;
+        let table = Table::find(&client, &identity.table).await?;
+        Ok((client, (resumed, table)))
+    };
+    let (resumed, table) = connection.ask("taking up the import", take_up).await?;
     let target = Arc::new(Target {
         table: table.quoted(),
         columns: table.pick(&resumed.columns)?,
@@ -186,12 +195,12 @@ async fn settle(
     flush(connection).await?;
     let rows = running.counters.rows();
     if let Some(ledger) = &running.ledger {
-        let client = connection.client().await?;
-        let committed = ledger.records(client).await;
-        check_lost(
-            committed.map_err(Error::server("checking the ledger"))?,
-            rows.read,
-        )?;
+        let doing = "checking the ledger";
+        let count = |client: Client| async {
+            let committed = ledger.records(&client).await;
+            Ok((client, committed.map_err(Error::server(doing))?))
+        };
+        check_lost(connection.ask(doing, count).await?, rows.read)?;
     }
     leftover.remove()?;
     let rejected = rows.tally[Outcome::Rejected];

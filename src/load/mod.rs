@@ -21,21 +21,20 @@ mod workers;
 use std::time::Instant;
 
 use self::close::{close, export};
-use self::control::ControlConnection;
 use self::prepare::{Prepared, prepare};
 use self::watch::Watch;
 use crate::connect::ConnectSettings;
 use crate::error::Error;
 use crate::job::LoadSettings;
 
-pub use control::Control;
+pub use control::{Control, ControlConnection};
 pub use rejects::{Rejects, rejects};
 pub use replay::{Replayed, replay};
 pub use running::LoadEnd;
 
 /// Loads. Committed rows stay committed whatever happens later; the end says how many.
 pub async fn load(server: &ConnectSettings, settings: &LoadSettings, control: &Control) -> LoadEnd {
-    let mut connection = ControlConnection::new(server);
+    let mut connection = ControlConnection::new(server, settings.retries, &control.console);
     let prepared = tokio::select! {
         prepared = prepare(settings, &mut connection, control) => prepared,
         () = control.stop.wait() => Err(Error::interrupted(&control.stop)),
@@ -85,5 +84,19 @@ async fn run(
         target: Some(running.target),
         counters: running.counters,
         leftover_rejects,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_send(_: impl Send) {}
+
+    #[test]
+    fn a_load_can_be_spawned() {
+        let server = ConnectSettings::from_config(tokio_postgres::Config::new());
+        let (settings, control) = (LoadSettings::default(), Control::default());
+        is_send(load(&server, &settings, &control));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use tokio_postgres::Client;
 
@@ -77,8 +78,11 @@ pub async fn prepare(
     let all = vec![false; settings.inputs.len()];
     stored_bytes(&first, &settings.inputs, &all)?;
 
-    let client = connection.client().await?;
-    let table = Table::find(client, &settings.table).await?;
+    let find = |client: Client| async {
+        let table = Table::find(&client, &settings.table).await?;
+        Ok((client, table))
+    };
+    let table = connection.ask("reading the catalog", find).await?;
     let target = Arc::new(Target {
         table: table.quoted(),
         columns: named.columns(&first, &table, settings)?,
@@ -87,12 +91,24 @@ pub async fn prepare(
         control.console.notice(&doubt);
     }
     check_copy_format(&target, settings.copy_format)?;
-    check_rights(client, &target, settings.strategy).await?;
-    let indexes = table.indexes(client).await;
-    let durable_at_end = match settings.durability {
-        Some(durability) => durability == Durability::End,
-        None => is_asynchronous(client).await?,
+    let check = |client: Client| async {
+        check_rights(&client, &target, settings.strategy).await?;
+        Ok((client, ()))
     };
+    connection
+        .ask("checking that the table can be written", check)
+        .await?;
+    let look = |client: Client| async {
+        let durable_at_end = match settings.durability {
+            Some(durability) => durability == Durability::End,
+            None => is_asynchronous(&client).await?,
+        };
+        let indexes = table.indexes(&client).await;
+        Ok((client, (indexes, durable_at_end)))
+    };
+    let (indexes, durable_at_end) = connection
+        .ask("reading the server's settings", look)
+        .await?;
     control.console.detail(&describe(&first, &target));
 
     first.expect_columns(target.columns.len());
@@ -138,7 +154,7 @@ pub async fn prepare(
 /// promises more.
 async fn is_asynchronous(client: &Client) -> Result<bool, Error> {
     let sql = "SELECT current_setting('synchronous_commit') = 'off' AS asynchronous";
-    let row = client.query_one(sql, &[]).await;
+    let row = client.query_typed_one(sql, &[]).await;
     let row = row.map_err(Error::server("reading the server's settings"))?;
     Ok(row.get("asynchronous"))
 }
@@ -184,8 +200,12 @@ impl Origin {
         let sources = blocking(move || identities(&inputs, &options, &console)).await?;
         self.inputs = sources.iter().map(|source| source.input.clone()).collect();
         let server = connection.server().clone();
-        let client = connection.client().await?;
-        ledger::require(client).await?;
+        let require = |mut client: Client| async {
+            ledger::require(&mut client).await?;
+            Ok((client, ()))
+        };
+        connection.ask("preparing the ledger", require).await?;
+        let patience = settings.retries.answer_timeout;
         let request = ledger::Request {
             import_id: import_id.clone(),
             restart: *restart,
@@ -196,8 +216,15 @@ impl Origin {
             sources: &sources,
             settings: &server,
             notify: &|text| control.console.notice(text),
+            patience,
         };
-        let opened = ledger::open(client, &request).await?;
+        let open = |mut client: Client| async {
+            let opened = ledger::open(&mut client, &request).await?;
+            Ok((client, opened))
+        };
+        // Files may take long to compare; what it waits for the server for has its own limit.
+        let doing = "opening the import in the ledger";
+        let opened = connection.ask_within(Duration::MAX, doing, open).await?;
         self.known = opened.known;
         // The limit counts what is passed over.
         self.whole = match settings.read.limit {

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::control::ControlConnection;
-use crate::connect::ConnectSettings;
 use crate::error::Error;
 use crate::ledger::{self, KnownImport, OpenRejects};
 use crate::reject_file::{Reason, RejectFile, RejectLayout};
@@ -31,18 +30,30 @@ pub struct Rejects {
 /// # Errors
 /// When there is no such import, or what the server or the operating system says.
 pub async fn rejects(
-    server: &ConnectSettings,
+    connection: &mut ControlConnection,
     import_id: &str,
     path: Option<&Path>,
     limit: Duration,
 ) -> Result<Rejects, Error> {
-    let mut connection = ControlConnection::new(server);
-    let client = connection.client().await?;
-    ledger::require(client).await?;
-    let import = KnownImport::find(client, import_id).await?;
+    let require = |mut client: Client| async {
+        ledger::require(&mut client).await?;
+        Ok((client, ()))
+    };
+    connection.ask("preparing the ledger", require).await?;
+    let find = |client: Client| async {
+        let import = KnownImport::find(&client, import_id).await?;
+        Ok((client, import))
+    };
+    let import = connection.ask("reading the import", find).await?;
     let layout = import.reject_layout();
     let export = path.map(|path| (path, &layout));
-    let found = go_through(client, &import.open_rejects(), export, limit).await?;
+    let go = |client: Client| async {
+        let found = go_through(&client, &import.open_rejects(), export, limit).await?;
+        Ok((client, found))
+    };
+    // The limit is for one answer, not for all the rejects.
+    let doing = "reading the rejects";
+    let found = connection.ask_within(Duration::MAX, doing, go).await?;
     Ok(Rejects {
         table: import.target,
         ..found
