@@ -189,11 +189,11 @@ fn ledger(error: &LedgerError) -> Exit {
     match error {
         LedgerError::Changed(_) => Exit::Input,
         LedgerError::UnknownImport(_) => Exit::Usage,
+        LedgerError::TakenOver(_) => Exit::Overtaken,
         LedgerError::Connect(error) => connecting(error),
         LedgerError::Server { .. }
         | LedgerError::NoAnswer(_)
         | LedgerError::Unusable(_)
-        | LedgerError::TakenOver(_)
         | LedgerError::Held { .. }
         | LedgerError::Lost { .. } => Exit::Failed,
     }

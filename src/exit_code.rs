@@ -20,13 +20,15 @@ pub enum Exit {
     Connect,
     /// Input unreadable, truncated, or changed since the ledger knew it.
     Input,
+    /// Another run has taken over.
+    Overtaken,
     /// Stopped by this signal.
     Signal(i32),
 }
 
 impl Exit {
     /// Every way to end, as its code and what it means.
-    pub const TABLE: [(Exit, &'static str); 9] = [
+    pub const TABLE: [(Exit, &'static str); 10] = [
         (
             Exit::Loaded,
             "every row read is loaded, now or by an earlier run",
@@ -43,6 +45,7 @@ impl Exit {
             Exit::Input,
             "input unreadable, truncated, or changed since the ledger knew it",
         ),
+        (Exit::Overtaken, "another run is at it"),
         (Exit::Signal(2), "interrupted; the printed command goes on"),
         (Exit::Signal(15), "terminated; the printed command goes on"),
     ];
@@ -57,6 +60,7 @@ impl Exit {
             Exit::Guard => 4,
             Exit::Connect => 5,
             Exit::Input => 6,
+            Exit::Overtaken => 7,
             Exit::Signal(signal) => u8::try_from(128 + signal).unwrap_or(1),
         }
     }

@@ -6,12 +6,12 @@ use super::known::{KnownSource, Proof};
 use crate::source::LOAD_ANEW;
 
 /// What an input is.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Choice<'a> {
     /// A source that the ledger knows: all its committed stretches are there. `whole`: and nothing
     /// else is.
     Known { known: &'a KnownSource, whole: bool },
-    /// A new source, once these are forgotten, of which no row is in the table or is to count.
+    /// A new source, once these are forgotten.
     New { forgotten: Vec<&'a KnownSource> },
 }
 
@@ -26,27 +26,51 @@ pub(super) fn choose<'a>(
     restart: bool,
     alone: bool,
 ) -> Result<Choice<'a>, LedgerError> {
-    let same = proofs.iter().find_map(|proof| match &proof.found {
+    let same = proofs.iter().filter_map(|proof| match &proof.found {
         Ok(compared) if is_same(proof, compared.whole) => Some((&proof.known, compared.whole)),
         _ => None,
     });
-    let named = proofs.iter().filter(|proof| proof.known.same_name);
-    let forgotten = |same: Option<&'a KnownSource>| Choice::New {
-        forgotten: named
-            .clone()
-            .map(|proof| &proof.known)
-            .chain(same.filter(|known| !known.same_name))
-            .collect(),
-    };
+    // The one of which most is loaded; of equal ones the latest, which comes first.
+    let same = same.rev().max_by_key(|(known, whole)| (*whole, known.bytes()));
+    let named = || proofs.iter().filter(|proof| proof.known.same_name);
     match same {
-        Some((known, _)) if restart && alone => Ok(forgotten(Some(known))),
-        Some((known, whole)) => Ok(Choice::Known { known, whole }),
-        None if restart => Ok(forgotten(None)),
+        Some((known, whole)) if !(restart && alone) => Ok(Choice::Known { known, whole }),
+        _ if restart => {
+            let others = same.map(|(known, _)| known).filter(|it| !it.same_name);
+            let forgotten = named().map(|proof| &proof.known).chain(others).collect();
+            Ok(Choice::New { forgotten })
+        }
         // What left no row in the table may be mended freely.
-        None => match named.clone().find(|proof| proof.known.loaded() > 0) {
+        _ => match named().find(|proof| proof.known.loaded() > 0) {
             Some(proof) => Err(refuse(name, proof)),
-            None => Ok(forgotten(None)),
+            None => Ok(Choice::New {
+                forgotten: Vec::new(),
+            }),
         },
+    }
+}
+
+/// Two inputs that go on with one source are not both the same: the one that has its name is.
+pub(super) fn separate(choices: &mut [Choice<'_>]) {
+    for index in 0..choices.len() {
+        let goes_on = |choice: &Choice<'_>| match choice {
+            Choice::Known { known, whole } => (!whole).then(|| (known.key.clone(), known.same_name)),
+            Choice::New { .. } => None,
+        };
+        let Some((key, same_name)) = goes_on(&choices[index]) else {
+            continue;
+        };
+        let mut others = choices.iter().enumerate();
+        let yields = others.any(|(other, choice)| {
+            let better = |its_name: bool| its_name && !same_name;
+            let first = |its_name: bool| its_name == same_name && other < index;
+            goes_on(choice).is_some_and(|(its, name)| its == key && (better(name) || first(name)))
+        });
+        if yields {
+            choices[index] = Choice::New {
+                forgotten: Vec::new(),
+            };
+        }
     }
 }
 
@@ -69,4 +93,106 @@ fn refuse(name: &str, proof: &Proof) -> LedgerError {
                 .unwrap_or("it was loaded as something else"),
         ),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::LedgerSource;
+    use crate::outcome::{Outcome, Tally};
+    use crate::source::{Change, Compared, InputError};
+    use crate::span::Span;
+
+    /// A source of number `number` with `loaded` rows, under the input's name or not.
+    fn known(number: i32, same_name: bool, loaded: u64) -> KnownSource {
+        let span = Span {
+            end: loaded,
+            tally: Tally::of(Outcome::Inserted, loaded),
+            ..Span::default()
+        };
+        KnownSource {
+            input: 0,
+            key: LedgerSource {
+                import_id: "x".to_string(),
+                number,
+                epoch: 1,
+            },
+            name: "f".to_string(),
+            same_name,
+            finished: true,
+            spans: vec![span],
+            misfit: None,
+        }
+    }
+
+    fn is(whole: bool) -> Result<Compared, InputError> {
+        Ok(Compared { whole })
+    }
+
+    fn differs() -> Result<Compared, InputError> {
+        Err(InputError::Changed {
+            name: "f".into(),
+            place: Span::default().place(),
+            change: Change::Bytes,
+        })
+    }
+
+    fn proofs(all: Vec<(KnownSource, Result<Compared, InputError>)>) -> Vec<Proof> {
+        let proof = |(known, found)| Proof { known, found };
+        all.into_iter().map(proof).collect()
+    }
+
+    /// The number of the known source, and whether it is whole; else how many are forgotten.
+    fn choice(proofs: &[Proof], restart: bool, alone: bool) -> Option<Result<(i32, bool), usize>> {
+        Some(match choose("f", proofs, restart, alone).ok()? {
+            Choice::Known { known, whole } => Ok((known.key.number, whole)),
+            Choice::New { forgotten } => Err(forgotten.len()),
+        })
+    }
+
+    #[test]
+    fn what_is_proven_to_be_the_same_is_known_and_the_most_of_it_counts() {
+        let none = proofs(vec![]);
+        assert_eq!(choice(&none, false, true), Some(Err(0)));
+        let two = proofs(vec![(known(1, true, 5), is(false)), (known(2, false, 9), is(true))]);
+        assert_eq!(choice(&two, false, true), Some(Ok((2, true))));
+        let grown = proofs(vec![(known(1, true, 5), is(false)), (known(2, true, 9), is(false))]);
+        assert_eq!(choice(&grown, false, true), Some(Ok((2, false))));
+        let copy_goes_on = proofs(vec![(known(1, false, 5), is(false))]);
+        assert_eq!(choice(&copy_goes_on, false, true), Some(Err(0)), "another file");
+    }
+
+    #[test]
+    fn rows_of_another_content_are_refused_and_a_source_without_rows_is_not() {
+        let changed = proofs(vec![(known(1, true, 5), differs())]);
+        assert_eq!(choice(&changed, false, true), None);
+        let no_rows = proofs(vec![(known(1, true, 0), differs())]);
+        assert_eq!(choice(&no_rows, false, true), Some(Err(0)));
+        let elsewhere = proofs(vec![(known(1, false, 5), differs())]);
+        assert_eq!(choice(&elsewhere, false, true), Some(Err(0)));
+        let mut misfit = known(1, true, 5);
+        misfit.misfit = Some("it loads another table".to_string());
+        assert_eq!(choice(&proofs(vec![(misfit, is(true))]), false, true), None);
+    }
+
+    #[test]
+    fn restart_forgets_what_has_changed_and_all_of_an_input_that_is_alone() {
+        let same = proofs(vec![(known(1, true, 5), is(true)), (known(2, true, 3), differs())]);
+        assert_eq!(choice(&same, true, false), Some(Ok((1, true))));
+        assert_eq!(choice(&same, true, true), Some(Err(2)));
+        let changed = proofs(vec![(known(1, true, 5), differs())]);
+        assert_eq!(choice(&changed, true, false), Some(Err(1)));
+        let copy = proofs(vec![(known(1, false, 5), is(true))]);
+        assert_eq!(choice(&copy, true, true), Some(Err(1)));
+    }
+
+    #[test]
+    fn of_two_inputs_that_go_on_with_one_source_one_is_new() {
+        let (named, copy) = (known(1, true, 5), known(1, false, 5));
+        let goes_on = |known| Choice::Known { known, whole: false };
+        let mut choices = [goes_on(&copy), goes_on(&named), goes_on(&copy)];
+        separate(&mut choices);
+        let is_new = choices.map(|choice| matches!(choice, Choice::New { .. }));
+        assert_eq!(is_new, [true, false, true]);
+    }
 }

@@ -32,6 +32,11 @@ pub(super) struct KnownSource {
 }
 
 impl KnownSource {
+    /// Bytes that are committed.
+    pub fn bytes(&self) -> u64 {
+        self.spans.iter().map(|span| span.end - span.start).sum()
+    }
+
     /// Rows in the table.
     pub fn loaded(&self) -> u64 {
         self.spans.iter().map(|span| span.tally.loaded()).sum()
@@ -140,7 +145,7 @@ pub(super) async fn prove(
             let found = Ok(Compared { whole: false });
             return Ok(Proof { known, found });
         }
-        let bytes: u64 = known.spans.iter().map(|span| span.end - span.start).sum();
+        let bytes = known.bytes();
         if bytes >= LONG {
             (request.notify)(&format!(
                 "{}: comparing {bytes} bytes with what was loaded by import {}",

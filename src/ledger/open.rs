@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Transaction};
 
-use super::choice::{Choice, choose};
+use super::choice::{Choice, choose, separate};
 use super::error::LedgerError;
 use super::known::{KnownSource, Proof, known_sources, prove, signed_head, spans_of};
 use super::request::Request;
@@ -74,6 +74,10 @@ async fn enter(
     request: &Request<'_>,
     proofs: &[Proof],
 ) -> Result<Entered, LedgerError> {
+    // Should the connection be lost without the server hearing of it.
+    let limit = request.patience.as_millis();
+    let limits = format!("SET LOCAL idle_in_transaction_session_timeout = {limit}");
+    transaction.batch_execute(&limits).await?;
     // Of two openings the second finds what the first has made.
     transaction
         .execute(
@@ -93,6 +97,7 @@ async fn enter(
         let mine = &proofs[first..first + count];
         choices.push(choose(&source.name, mine, request.restart, alone)?);
     }
+    separate(&mut choices);
     for choice in &choices {
         forget(transaction, request, choice).await?;
     }
@@ -181,9 +186,10 @@ async fn forget(
             .await?;
         transaction
             .execute(
-                "DELETE FROM pgrung.imports i WHERE import_id = $1
+                // An id that this run goes on with keeps its count of runs: older ones stay fenced off.
+                "DELETE FROM pgrung.imports i WHERE import_id = $1 AND import_id IS DISTINCT FROM $2
                    AND NOT EXISTS (SELECT FROM pgrung.sources s WHERE s.import_id = i.import_id)",
-                &[import_id],
+                &[import_id, &request.import_id],
             )
             .await?;
         (request.notify)(&format!(
@@ -218,10 +224,14 @@ impl Home {
             (None, Some(first)) if !choices.iter().any(is_new) => first,
             (None, _) => format!("{:016x}", fastrand::u64(..)),
         };
+        // One without sources is as good as new, but for the count of its runs.
         let made = transaction
             .execute(
-                "INSERT INTO pgrung.imports (import_id, target, target_oid, target_filenode, target_unlogged, columns, reading, epoch)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, 1) ON CONFLICT DO NOTHING",
+                "INSERT INTO pgrung.imports AS i (import_id, target, target_oid, target_filenode, target_unlogged, columns, reading, epoch)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, 1)
+                 ON CONFLICT (import_id) DO UPDATE
+                 SET target = $2, target_oid = $3, target_filenode = $4, target_unlogged = $5, columns = $6, reading = $7
+                 WHERE NOT EXISTS (SELECT FROM pgrung.sources s WHERE s.import_id = i.import_id)",
                 &[
                     &import_id,
                     &request.target.table,
@@ -243,7 +253,7 @@ impl Home {
         match request.misfit(&row) {
             Some(misfit) if made == 0 && choices.iter().any(is_new) => {
                 Err(LedgerError::Changed(format!(
-                    "import {import_id} is there already, but {misfit}: name another --import-id"
+                    "import {import_id} is there already, but {misfit}: name another --import-id, or --restart with what was loaded under it"
                 )))
             }
             _ => Ok(Home {

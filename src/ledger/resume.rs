@@ -36,7 +36,9 @@ pub async fn resume(client: &mut Client, identity: &Identity) -> Result<Resumed,
         )
         .await?
         .ok_or_else(unknown)?;
-    let unlogged = row.get("target_unlogged");
+    let (unlogged, columns) = (row.get("target_unlogged"), row.get("columns"));
+    // It keeps its statement, which is to be gone before the transaction is.
+    drop(row);
     let mut imports: Vec<&str> = identity
         .sources
         .iter()
@@ -80,6 +82,6 @@ pub async fn resume(client: &mut Client, identity: &Identity) -> Result<Resumed,
             unlogged,
         },
         known,
-        columns: row.get("columns"),
+        columns,
     })
 }

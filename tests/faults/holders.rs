@@ -96,7 +96,7 @@ fn a_stopped_run_is_taken_over_from_also_by_a_restart_and_while_others_wait_for_
         stopped.signal(Signal::SIGCONT);
         let old = stopped.wait();
         if !restart {
-            old.exits(1).says(&["has taken over"]);
+            old.exits(7).says(&["has taken over"]);
             is_whole(&case, &case.load().run());
         }
     }
