@@ -1,6 +1,7 @@
 //! Sources: opening an input, finding the boundaries of its records, and cutting a record into
 //! fields.
 
+mod clash;
 mod compression;
 mod csv;
 mod feed;
