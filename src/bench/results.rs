@@ -305,8 +305,11 @@ impl Results {
             rate: line.rates.map(|[rate, ..]| rate),
             floor: line.floor,
         };
-        text.push_str(&ladder(&lines.iter().map(bar).collect::<Vec<_>>()));
-        text.push('\n');
+        let drawn = ladder(&lines.iter().map(bar).collect::<Vec<_>>());
+        if !drawn.is_empty() {
+            text.push_str(&drawn);
+            text.push('\n');
+        }
         let far = self.by_round_trip();
         if !far.is_empty() {
             text.push_str(&aligned(&far));
