@@ -3,6 +3,7 @@
 mod case;
 mod data;
 mod delay;
+mod layout;
 mod results;
 
 use std::path::PathBuf;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use super::case::{Case, Run};
+use super::layout::{Bar, aligned, ladder, told};
 use crate::job::{Durability, Time};
 use crate::report::{Latency, LatencyMillis};
 use crate::worker::Commit;
@@ -305,8 +306,16 @@ impl Results {
         text.push('\n');
         text.push_str(&aligned(&table));
         text.push('\n');
-        text.push_str(&ladder(&lines));
-        text.push('\n');
+        let bar = |line: &Line| Bar {
+            name: line.name,
+            rate: line.rates.map(|[rate, ..]| rate),
+            floor: line.floor,
+        };
+        let drawn = ladder(&lines.iter().map(bar).collect::<Vec<_>>());
+        if !drawn.is_empty() {
+            text.push_str(&drawn);
+            text.push('\n');
+        }
         let far = self.by_round_trip();
         if !far.is_empty() {
             text.push_str(&aligned(&far));
@@ -394,70 +403,6 @@ impl Results {
         });
         document
     }
-}
-
-/// Rows a second for people.
-fn told(rate: Option<f64>) -> String {
-    rate.map_or("-".to_string(), |rate| HumanCount(rate as u64).to_string())
-}
-
-/// Rows as lines with aligned columns: names to the left, figures to the right.
-fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        for (column, cell) in row.iter().enumerate() {
-            let width = widths[column];
-            let _ = match column {
-                0 => write!(text, "{cell:<width$}"),
-                _ => write!(text, "  {cell:>width$}"),
-            };
-        }
-        text.truncate(text.trim_end_matches(' ').len());
-        text.push('\n');
-    }
-    text
-}
-
-/// Bars on a logarithmic scale: each tenth of the width is the same factor.
-fn ladder(lines: &[Line]) -> String {
-    const WIDTH: f64 = 50.0;
-    let figure = |line: &Line| line.rates.map(|[rate, ..]| rate.max(1.0));
-    let rates = lines.iter().filter_map(figure);
-    let most = rates.clone().fold(1.0, f64::max).log10();
-    // The scale starts at a power of ten below the slowest rung.
-    let least = (rates.fold(f64::MAX, f64::min).log10() - 0.3)
-        .floor()
-        .max(0.0);
-    let name_width = lines.iter().map(|line| line.name.len()).max().unwrap_or(0);
-    if lines.iter().all(|line| line.rates.is_none()) {
-        return String::new();
-    }
-    let mut text = format!(
-        "rows/s, logarithmic from {}\n",
-        HumanCount(10f64.powf(least) as u64)
-    );
-    for line in lines {
-        let Some(rate) = figure(line) else {
-            let _ = writeln!(text, "{:<name_width$}  -", line.name);
-            continue;
-        };
-        let share = (rate.log10() - least) / (most - least).max(f64::EPSILON);
-        let bar =
-            if line.floor { "░" } else { "█" }.repeat((share * WIDTH).round().max(1.0) as usize);
-        let _ = writeln!(
-            text,
-            "{:<name_width$}  {bar} {}",
-            line.name,
-            HumanCount(rate as u64)
-        );
-    }
-    text
 }
 
 #[cfg(test)]

@@ -31,7 +31,9 @@ pub(super) fn choose<'a>(
         _ => None,
     });
     // The one of which most is loaded; of equal ones the latest, which comes first.
-    let same = same.rev().max_by_key(|(known, whole)| (*whole, known.bytes()));
+    let same = same
+        .rev()
+        .max_by_key(|(known, whole)| (*whole, known.bytes()));
     let named = || proofs.iter().filter(|proof| proof.known.same_name);
     match same {
         Some((known, whole)) if !(restart && alone) => Ok(Choice::Known { known, whole }),
@@ -54,7 +56,9 @@ pub(super) fn choose<'a>(
 pub(super) fn separate(choices: &mut [Choice<'_>]) {
     for index in 0..choices.len() {
         let goes_on = |choice: &Choice<'_>| match choice {
-            Choice::Known { known, whole } => (!whole).then(|| (known.key.clone(), known.same_name)),
+            Choice::Known { known, whole } => {
+                (!whole).then(|| (known.key.clone(), known.same_name))
+            }
             Choice::New { .. } => None,
         };
         let Some((key, same_name)) = goes_on(&choices[index]) else {
@@ -154,12 +158,22 @@ mod tests {
     fn what_is_proven_to_be_the_same_is_known_and_the_most_of_it_counts() {
         let none = proofs(vec![]);
         assert_eq!(choice(&none, false, true), Some(Err(0)));
-        let two = proofs(vec![(known(1, true, 5), is(false)), (known(2, false, 9), is(true))]);
+        let two = proofs(vec![
+            (known(1, true, 5), is(false)),
+            (known(2, false, 9), is(true)),
+        ]);
         assert_eq!(choice(&two, false, true), Some(Ok((2, true))));
-        let grown = proofs(vec![(known(1, true, 5), is(false)), (known(2, true, 9), is(false))]);
+        let grown = proofs(vec![
+            (known(1, true, 5), is(false)),
+            (known(2, true, 9), is(false)),
+        ]);
         assert_eq!(choice(&grown, false, true), Some(Ok((2, false))));
         let copy_goes_on = proofs(vec![(known(1, false, 5), is(false))]);
-        assert_eq!(choice(&copy_goes_on, false, true), Some(Err(0)), "another file");
+        assert_eq!(
+            choice(&copy_goes_on, false, true),
+            Some(Err(0)),
+            "another file"
+        );
     }
 
     #[test]
@@ -177,7 +191,10 @@ mod tests {
 
     #[test]
     fn restart_forgets_what_has_changed_and_all_of_an_input_that_is_alone() {
-        let same = proofs(vec![(known(1, true, 5), is(true)), (known(2, true, 3), differs())]);
+        let same = proofs(vec![
+            (known(1, true, 5), is(true)),
+            (known(2, true, 3), differs()),
+        ]);
         assert_eq!(choice(&same, true, false), Some(Ok((1, true))));
         assert_eq!(choice(&same, true, true), Some(Err(2)));
         let changed = proofs(vec![(known(1, true, 5), differs())]);
@@ -189,7 +206,10 @@ mod tests {
     #[test]
     fn of_two_inputs_that_go_on_with_one_source_one_is_new() {
         let (named, copy) = (known(1, true, 5), known(1, false, 5));
-        let goes_on = |known| Choice::Known { known, whole: false };
+        let goes_on = |known| Choice::Known {
+            known,
+            whole: false,
+        };
         let mut choices = [goes_on(&copy), goes_on(&named), goes_on(&copy)];
         separate(&mut choices);
         let is_new = choices.map(|choice| matches!(choice, Choice::New { .. }));

@@ -50,35 +50,6 @@ impl Default for Dialect {
     }
 }
 
-impl Dialect {
-    /// What of it contradicts itself. `escape_given`: the escape was asked for, it is not just the
-    /// quote.
-    pub fn clash(&self, escape_given: bool) -> Option<&'static str> {
-        let in_null = |byte: u8| self.null.contains(&byte);
-        let quote_in_null = self.quote.is_some_and(in_null);
-        let clashes = [
-            (
-                self.quote == Some(self.delimiter),
-                "--delimiter and --quote are the same byte",
-            ),
-            (
-                escape_given && self.escape == self.delimiter,
-                "--delimiter and --escape are the same byte",
-            ),
-            (
-                escape_given && self.quote.is_none(),
-                "--escape stands before a quote within quotes: it means nothing with --quote none",
-            ),
-            (
-                in_null(self.delimiter) || in_null(b'\n') || in_null(b'\r') || quote_in_null,
-                "--null holds the delimiter, the quote or a line break: no unquoted field is ever that",
-            ),
-        ];
-        let found = clashes.into_iter().find(|(clashes, _)| *clashes);
-        found.map(|(_, clash)| clash)
-    }
-}
-
 /// How lines end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -2,6 +2,7 @@
 //! fields.
 
 mod checksum;
+mod clash;
 mod compare;
 mod compression;
 mod csv;

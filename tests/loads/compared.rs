@@ -312,7 +312,10 @@ fn a_file_of_which_no_row_was_loaded_may_be_mended() {
     // Nothing that was put aside is lost.
     assert_eq!(database.number("SELECT count(*) FROM pgrung.rejects"), 20);
     assert_eq!(stored(&database), "20 20");
-    let again = database.load_once("t").args([&path, "--delimiter", ";"]).run();
+    let again = database
+        .load_once("t")
+        .args([&path, "--delimiter", ";"])
+        .run();
     again.exits(0).tells("0 loaded + 20 already loaded");
 }
 
