@@ -76,7 +76,8 @@ pub async fn flush(connection: &mut ControlConnection) -> Result<(), Error> {
     connection.ask(doing, flush).await
 }
 
-/// Exports the rejects of the import to the file that was asked for.
+/// Exports the rejects of the import to the file that was asked for. `again`: a fault that passes is
+/// waited out.
 ///
 /// # Errors
 /// What the server or the operating system says.
@@ -85,6 +86,7 @@ pub async fn export(
     running: &Running,
     settings: &LoadSettings,
     control: &Control,
+    again: bool,
 ) -> Result<(), Error> {
     let (Some(path), Some(ledger)) = (&settings.rejects, &running.ledger) else {
         return Ok(());
@@ -101,11 +103,10 @@ pub async fn export(
         Ok((client, found))
     };
     let doing = "exporting the rejects";
-    // After a signal once, before it as often as it takes; the limit is for one answer, not for all
-    // the rejects.
-    let found = match control.stop.is_set() {
-        true => connection.once(limit, export).await?,
-        false => connection.ask_within(Duration::MAX, doing, export).await?,
+    // The limit is for one answer, not for all the rejects.
+    let found = match again {
+        true => connection.ask_within(Duration::MAX, doing, export).await?,
+        false => connection.once(limit, export).await?,
     };
     if found.count > 0 {
         let notice = format!("{} rejects are in {}", found.count, path.display());

@@ -187,7 +187,7 @@ impl Process {
             "SELECT pid, start FROM (
                  SELECT pid, (extract(epoch FROM backend_start) * 1000000)::bigint AS start
                  FROM pg_stat_activity WHERE pid IN ({pid}, pg_backend_pid())) AS known
-             WHERE pid = pg_backend_pid() OR start = {start} AND pg_terminate_backend(pid)
+             WHERE pid = pg_backend_pid() OR CASE WHEN start = {start} THEN pg_terminate_backend(pid) ELSE false END
              ORDER BY pid = pg_backend_pid() DESC LIMIT 1"
         );
         // Whatever becomes of this is no fault of what is to be asked.

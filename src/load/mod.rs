@@ -70,7 +70,9 @@ async fn run(
         Ok(()) => close(&mut connection, &running, settings).await,
         Err(error) => Err(error),
     };
-    let exported = export(&mut connection, &running, settings, control).await;
+    // A load that has given up on the server, or is to end, does not begin to wait for it here.
+    let again = result.is_ok() && !control.stop.is_set();
+    let exported = export(&mut connection, &running, settings, control, again).await;
     displays.end().await;
 
     let interrupted = control.stop.signal().map(Error::Interrupted);

@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Case, Database, Input, Ran};
+use crate::support::{Case, Database, Input, Ran, wait_until};
 
 /// A case of which the first rows are committed.
 fn begun(database: &std::sync::Arc<Database>) -> Case {
@@ -59,7 +59,9 @@ fn a_session_that_holds_on_is_named_in_the_error_and_nothing_waits_on_behind_it(
         let load = if restart { load.arg("--restart") } else { load };
         let ran = load.run();
         ran.exits(1).says(&["application \"\"", "--answer-timeout"]);
-        assert_eq!(database.loaders("state <> 'idle'"), 0, "{ran}");
+        wait_until("nothing of it waits on", || {
+            database.loaders("state <> 'idle'") == 0
+        });
         admin.run("COMMIT");
     }
     is_whole(&case, &case.load().run());
