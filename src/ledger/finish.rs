@@ -1,5 +1,6 @@
 //! Closes an import that has no gap left, and merges its spans so that the ledger stays small.
 
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, GenericClient};
 
 use super::{Ledger, unsigned};
@@ -25,7 +26,13 @@ impl Ledger {
             self.spans()
         );
         let row = client
-            .query_one(&sql, &[&self.import_id, &self.sources])
+            .query_typed_one(
+                &sql,
+                &[
+                    (&self.import_id, Type::TEXT),
+                    (&self.sources, Type::INT4_ARRAY),
+                ],
+            )
             .await?;
         Ok(unsigned(row.get("records")))
     }

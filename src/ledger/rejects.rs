@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use tokio::time::timeout;
 use tokio_postgres::Client;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::error::{LedgerError, refused};
 use super::{Ledger, rejects, signed, unsigned};
@@ -83,7 +83,11 @@ impl Ledger {
         );
         let import_id: &(dyn ToSql + Sync) = &self.import_id;
         let silent = |_| E::from(LedgerError::NoAnswer(limit));
-        let asked = timeout(limit, client.query_raw(&sql, [import_id])).await;
+        let asked = timeout(
+            limit,
+            client.query_typed_raw(&sql, [(import_id, Type::TEXT)]),
+        )
+        .await;
         let mut rows = pin!(asked.map_err(silent)?.map_err(failed)?);
         while let Some(row) = timeout(limit, rows.try_next())
             .await

@@ -2,6 +2,7 @@
 //! of them.
 
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 use super::error::{LedgerError, refused};
 use super::rejects::storable;
@@ -37,9 +38,9 @@ impl ReplayImport {
     /// When there is none of that name, or another version of pgrung wrote it.
     pub async fn find(client: &Client, import_id: &str) -> Result<Self, LedgerError> {
         let row = client
-            .query_opt(
+            .query_typed_opt(
                 "SELECT target, columns, reading, target_unlogged FROM pgrung.imports WHERE import_id = $1",
-                &[&import_id],
+                &[(&import_id, Type::TEXT)],
             )
             .await
             .map_err(refused("reading the import"))?

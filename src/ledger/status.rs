@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 use super::error::{LedgerError, refused};
 use super::unsigned;
@@ -52,7 +53,7 @@ pub async fn status(
 ) -> Result<Vec<ImportStatus>, LedgerError> {
     let refused = refused("reading the ledger");
     let rows = client
-        .query(
+        .query_typed(
             "WITH all_spans AS (SELECT * FROM pgrung.spans UNION ALL SELECT * FROM pgrung.unlogged_spans),
                   all_rejects AS (SELECT * FROM pgrung.rejects UNION ALL SELECT * FROM pgrung.unlogged_rejects)
              SELECT i.import_id, i.target, i.epoch AS runs, i.started_at::timestamptz(0)::text AS started_at,
@@ -63,7 +64,7 @@ pub async fn status(
                     extract(epoch FROM i.finished_at - i.started_at)::float8 AS seconds
              FROM pgrung.imports i WHERE $1::text IS NULL OR i.import_id = $1
              ORDER BY i.run_at DESC",
-            &[&import_id],
+            &[(&import_id, Type::TEXT)],
         )
         .await
         .map_err(refused)?;
@@ -101,13 +102,13 @@ async fn sources(
     import_id: &str,
 ) -> Result<Vec<SourceStatus>, tokio_postgres::Error> {
     let rows = client
-        .query(
+        .query_typed(
             "SELECT s.name, s.finished_at IS NOT NULL AS finished, p.start_byte, p.end_byte
              FROM pgrung.sources s
              LEFT JOIN (SELECT * FROM pgrung.spans UNION ALL SELECT * FROM pgrung.unlogged_spans) p
                     ON p.import_id = s.import_id AND p.source = s.source
              WHERE s.import_id = $1 ORDER BY s.source, p.start_byte",
-            &[&import_id],
+            &[(&import_id, Type::TEXT)],
         )
         .await?;
     let mut sources: Vec<SourceStatus> = Vec::new();

@@ -48,7 +48,7 @@ impl ServerTimes {
         }
         let delay =
             "SELECT setting::bigint AS delay FROM pg_settings WHERE name = 'wal_writer_delay'";
-        let delay: i64 = client.query_one(delay, &[]).await?.get("delay");
+        let delay: i64 = client.query_typed_one(delay, &[]).await?.get("delay");
         let round_trip = median(round_trips);
         Ok(ServerTimes {
             round_trip,

@@ -1,7 +1,7 @@
 //! Looks up the target table in the catalog and picks the columns a load writes.
 
 use tokio_postgres::Client;
-use tokio_postgres::types::Oid;
+use tokio_postgres::types::{Oid, Type};
 
 use super::quote_name;
 use crate::encode::Encoder;
@@ -167,7 +167,10 @@ impl Table {
     }
 
     async fn by_oid(client: &Client, oid: Oid) -> Result<Option<Self>, TableError> {
-        let Some(row) = client.query_opt(RELATION, &[&oid]).await? else {
+        let Some(row) = client
+            .query_typed_opt(RELATION, &[(&oid, Type::OID)])
+            .await?
+        else {
             return Ok(None);
         };
         let mut table = Table {
@@ -197,7 +200,7 @@ impl Table {
             });
         }
         table.columns = client
-            .query(COLUMNS, &[&oid])
+            .query_typed(COLUMNS, &[(&oid, Type::OID)])
             .await?
             .iter()
             .map(|row| Column {
@@ -218,7 +221,7 @@ impl Table {
     /// Number of its indexes; 0 if it cannot be told.
     pub async fn indexes(&self, client: &Client) -> i64 {
         let sql = "SELECT count(*) AS indexes FROM pg_index WHERE indrelid = $1";
-        let row = client.query_one(sql, &[&self.oid]).await;
+        let row = client.query_typed_one(sql, &[(&self.oid, Type::OID)]).await;
         row.map_or(0, |row| row.get("indexes"))
     }
 
@@ -278,7 +281,7 @@ impl Table {
 
 async fn by_sql_name(client: &Client, name: &str) -> Result<Option<Oid>, TableError> {
     match client
-        .query_one("SELECT to_regclass($1)::oid AS oid", &[&name])
+        .query_typed_one("SELECT to_regclass($1)::oid AS oid", &[(&name, Type::TEXT)])
         .await
     {
         Ok(row) => Ok(row.get("oid")),
