@@ -55,3 +55,9 @@ server-programs:
 	  { $$sudo apt-get update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y postgresql postgresql-client; } \
 	    >$(SETUP_LOG) 2>&1 || { tail -5 $(SETUP_LOG); exit 1; }; \
 	fi
+	@[ -x /usr/sbin/pgbouncer ] || [ -x /usr/local/bin/pgbouncer ] || { \
+	  echo "installing pgbouncer for the tests (log: $(SETUP_LOG))"; \
+	  sudo=$$(command -v sudo || true); [ "$$(id -u)" = 0 ] && sudo=; \
+	  { $$sudo apt-get update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y pgbouncer; } \
+	    >>$(SETUP_LOG) 2>&1 || { tail -5 $(SETUP_LOG); exit 1; }; \
+	}

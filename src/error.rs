@@ -1,6 +1,7 @@
 //! Everything that can end a load, with its exit code.
 
 use std::io;
+use std::time::Duration;
 
 use crate::connect::ConnectError;
 use crate::embedded::EmbeddedError;
@@ -9,7 +10,7 @@ use crate::job::SettingsError;
 use crate::ledger::LedgerError;
 use crate::metrics::MetricsError;
 use crate::queue::SpillError;
-use crate::retry::{self, Failure};
+use crate::retry::{self, Failure, Pace};
 use crate::server_error;
 use crate::source::InputError;
 use crate::stop::Stop;
@@ -47,12 +48,20 @@ pub enum Error {
     #[error(transparent)]
     Metrics(#[from] MetricsError),
     /// The server refused something that is not about a row.
-    #[error("{doing}: {}", server_error::describe(.error))]
+    #[error("{doing}: {}{}", server_error::describe(.error), advice(.error))]
     Server {
         /// What was being done.
         doing: &'static str,
         /// The server's words.
         error: tokio_postgres::Error,
+    },
+    /// The server did not answer in time.
+    #[error("{doing}: no answer from the server within {limit:?} (--answer-timeout)")]
+    NoAnswer {
+        /// What was being done.
+        doing: &'static str,
+        /// How long was waited.
+        limit: Duration,
     },
     /// A private server.
     #[error(transparent)]
@@ -124,6 +133,7 @@ impl Error {
             | Error::Leftover(_)
             | Error::Metrics(_)
             | Error::Server { .. }
+            | Error::NoAnswer { .. }
             | Error::Embedded(_)
             | Error::BenchMismatch(_)
             | Error::Unbalanced(_)
@@ -132,20 +142,37 @@ impl Error {
         }
     }
 
+    /// How soon and how often the same thing is worth another try: the connection or the server was
+    /// lost, or is busy. `None`: never.
+    pub(crate) fn pace(&self) -> Option<Pace> {
+        match self {
+            Error::Server { error, .. } | Error::Table(TableError::Server(error)) => {
+                retry::pace(error)
+            }
+            Error::NoAnswer { .. } => Some(Pace::Backoff),
+            Error::Connect(error) => retry::connecting_pace(error),
+            Error::Ledger(error) => error.pace(),
+            Error::Delivery(DeliveryError::GaveUp { failure, .. }) => failure.action().pace(),
+            _ => None,
+        }
+    }
+
     /// Whether the same thing may succeed a little later: the connection or the server was lost.
     pub fn may_pass(&self) -> bool {
-        match self {
-            Error::Server { error, .. } => retry::may_pass(error),
-            Error::Connect(error) => retry::connecting_may_pass(error),
-            Error::Ledger(error) => error.may_pass(),
-            _ => false,
-        }
+        self.pace().is_some()
     }
 
     /// The message with all its causes, in one line.
     pub fn chain(&self) -> String {
         server_error::chain(self)
     }
+}
+
+fn advice(error: &tokio_postgres::Error) -> String {
+    let advice = error
+        .code()
+        .and_then(|code| retry::pooler_advice(code.code()));
+    advice.map_or_else(String::new, |advice| format!("; {advice}"))
 }
 
 fn connecting(error: &ConnectError) -> Exit {
@@ -165,6 +192,7 @@ fn ledger(error: &LedgerError) -> Exit {
         | LedgerError::NoAnswer(_)
         | LedgerError::Unusable(_)
         | LedgerError::TakenOver(_)
+        | LedgerError::Held { .. }
         | LedgerError::Lost { .. } => Exit::Failed,
     }
 }

@@ -64,6 +64,16 @@ pub enum Action {
     Stop,
 }
 
+impl Action {
+    /// How soon and how often to repeat what failed.
+    pub(crate) fn pace(self) -> Option<Pace> {
+        match self {
+            Action::Retry(pace) => Some(pace),
+            Action::RetrySmaller(_) | Action::FindRow | Action::Stop => None,
+        }
+    }
+}
+
 /// How soon and how often to repeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
@@ -168,8 +178,9 @@ pub fn action(sqlstate: &str) -> Action {
         "XX000" => Retry(Few(2)),
         // Our own encoder wrote something that is not COPY's format.
         "22P04" => Stop,
-        // Statements that are gone: a pooler, or a bug of ours.
-        "26000" | "42P05" => Stop,
+        // Behind a pooler: somebody has left a statement of that name, or the client library looks
+        // for one of its own that is gone. On a new connection the names are others.
+        "26000" | "42P05" => Retry(Few(5)),
         "53400" | "55P02" | "55P04" | "57P04" | "XX001" | "XX002" => Stop,
         _ => match class {
             "58" => Retry(Few(3)),
@@ -179,16 +190,17 @@ pub fn action(sqlstate: &str) -> Action {
     }
 }
 
-/// Whether what the server refused may succeed a little later.
-pub fn may_pass(error: &tokio_postgres::Error) -> bool {
-    error
-        .as_db_error()
-        .is_none_or(|server| matches!(action(server.code().code()), Action::Retry(_)))
+/// How soon and how often to ask again what the server refused; `None`: never.
+pub fn pace(error: &tokio_postgres::Error) -> Option<Pace> {
+    match error.as_db_error() {
+        None => Some(Pace::Backoff),
+        Some(server) => action(server.code().code()).pace(),
+    }
 }
 
-/// Whether a connection may be made a little later.
-pub fn connecting_may_pass(error: &ConnectError) -> bool {
-    matches!(connecting(error), Action::Retry(_))
+/// How soon and how often to try again to connect; `None`: never.
+pub fn connecting_pace(error: &ConnectError) -> Option<Pace> {
+    connecting(error).pace()
 }
 
 fn connecting(error: &ConnectError) -> Action {
@@ -208,13 +220,17 @@ fn connecting(error: &ConnectError) -> Action {
 /// What else to say about a code that stops the load.
 pub fn advice(sqlstate: &str) -> Option<&'static str> {
     match sqlstate {
-        "26000" | "42P05" => Some(
-            "prepared statements are lost between transactions: a pooler; pgbouncer needs 1.21 or newer with max_prepared_statements above 0",
-        ),
         "42501" => Some("grant INSERT on the table to this role"),
         "25006" => Some("the server is read-only: a standby? connect to the primary"),
-        _ => None,
+        code => pooler_advice(code),
     }
+}
+
+/// What to say about a code that PostgreSQL itself does not answer to what is sent to it.
+pub fn pooler_advice(sqlstate: &str) -> Option<&'static str> {
+    matches!(sqlstate, "08P01" | "26000" | "42P05").then_some(
+        "is a pooler in statement mode between? connect to the server itself, or to a pooler in transaction or session mode",
+    )
 }
 
 /// Pause before try number `attempt` (1-based): grows from 50 ms to 5 s, half of it by chance so
@@ -262,8 +278,8 @@ mod tests {
             ("24000", Stop),
             ("2D000", Stop),
             ("3B001", Stop),
-            ("26000", Stop),
-            ("42P05", Stop),
+            ("26000", Retry(Few(5))),
+            ("42P05", Retry(Few(5))),
             ("40001", Retry(AtOnce)),
             ("40P01", Retry(AtOnce)),
             ("40000", Retry(AtOnce)),

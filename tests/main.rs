@@ -14,4 +14,5 @@ mod encode;
 mod faults;
 mod house;
 mod loads;
+mod poolers;
 mod streams;

@@ -1,10 +1,11 @@
 //! `pgrung plan`.
 
 use serde_json::json;
+use tokio_postgres::Client;
 
 use super::done::Done;
+use super::server::connection;
 use crate::cli::PlanArgs;
-use crate::connect;
 use crate::error::Error;
 use crate::job::{LoadSettings, Number, SettingsError, Size, Time};
 use crate::plan::{Costs, Request, ServerTimes, plan};
@@ -15,9 +16,12 @@ pub async fn run(args: &PlanArgs, console: &Console) -> Result<Done, Error> {
     let named = args.connection.embedded.is_some() || args.connection.names_a_server();
     let measured = if named && !given {
         let (settings, _private) = args.connection.server(console).await?;
-        let client = connect::connect(&settings).await?;
-        let measured = ServerTimes::on(&client).await;
-        measured.map_err(Error::server("measuring round trip and commit"))?
+        let doing = "measuring round trip and commit";
+        let measure = |client: Client| async {
+            let measured = ServerTimes::on(&client).await;
+            Ok((client, measured.map_err(Error::server(doing))?))
+        };
+        connection(&settings, console).ask(doing, measure).await?
     } else {
         ServerTimes::default()
     };

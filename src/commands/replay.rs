@@ -28,7 +28,7 @@ pub async fn run(args: &ReplayArgs, console: &Console) -> Result<Done, Error> {
         loaded,
         still_bad,
         elapsed,
-    } = replay(&server, &args.import_id, &settings).await?;
+    } = replay(&server, &args.import_id, &settings, console).await?;
     let mut done = Done::new(
         format!("{loaded} rejects loaded, {still_bad} still bad, in {elapsed:.2?}\n"),
         json!({ "import_id": args.import_id, "loaded": loaded, "still_bad": still_bad }),

@@ -6,6 +6,8 @@ use crate::cli::ConnectionArgs;
 use crate::connect::ConnectSettings;
 use crate::embedded::{Embedded, EmbeddedOptions};
 use crate::error::Error;
+use crate::job::LoadSettings;
+use crate::load::ControlConnection;
 use crate::report::Console;
 
 fn environment(name: &str) -> Option<String> {
@@ -45,6 +47,11 @@ impl ConnectionArgs {
             }
         }
     }
+}
+
+/// A connection for what is asked besides a load, with the limits that a load has by default.
+pub fn connection(server: &ConnectSettings, console: &Console) -> ControlConnection {
+    ControlConnection::new(server, LoadSettings::default().retries, console)
 }
 
 /// Starts a private server; its data is kept in `dir`, if one is named.

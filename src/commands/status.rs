@@ -4,19 +4,28 @@ use std::fmt::Write;
 
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::json;
+use tokio_postgres::Client;
 
 use super::done::Done;
+use super::server::connection;
 use crate::cli::StatusArgs;
-use crate::connect;
 use crate::error::Error;
 use crate::ledger::{self, ImportStatus, LedgerError};
 use crate::report::Console;
 
 pub async fn run(args: &StatusArgs, console: &Console) -> Result<Done, Error> {
     let (settings, _private) = args.connection.server(console).await?;
-    let mut client = connect::connect(&settings).await?;
-    ledger::require(&mut client).await?;
-    let imports = ledger::status(&client, args.import_id.as_deref()).await?;
+    let mut connection = connection(&settings, console);
+    let require = |mut client: Client| async {
+        ledger::require(&mut client).await?;
+        Ok((client, ()))
+    };
+    connection.ask("preparing the ledger", require).await?;
+    let read = |client: Client| async {
+        let imports = ledger::status(&client, args.import_id.as_deref()).await?;
+        Ok((client, imports))
+    };
+    let imports = connection.ask("reading the ledger", read).await?;
     if let (Some(import_id), true) = (&args.import_id, imports.is_empty()) {
         return Err(LedgerError::UnknownImport(import_id.clone()).into());
     }

@@ -14,6 +14,7 @@ mod error;
 mod given;
 mod passfile;
 mod pool;
+mod pooled;
 mod settings;
 mod tls;
 mod verify;
@@ -32,6 +33,7 @@ use tls::Encryption;
 
 pub use error::ConnectError;
 pub use pool::{Lent, Opener, Pool, pool};
+pub use pooled::{process_of_login, skip_statement_names};
 pub use settings::ConnectSettings;
 
 /// A session and the task that drives it, which ends with the session.

@@ -162,7 +162,7 @@ pub struct PartialSettings {
     /// What the server waits for at a commit (its synchronous_commit) * [default: as the server is set]
     #[arg(long, value_enum, help_heading = "Safety")]
     pub durability: Option<Durability>,
-    /// Most repetitions of one transaction
+    /// Most repetitions of one transaction or question; a server that never answered is looked for 5 s
     #[arg(long, value_name = "N", help_heading = "Safety")]
     pub max_retries: Option<u32>,
     /// Longest wait for one answer of the server; then the connection is given up

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::connect::ConnectError;
-use crate::retry;
+use crate::retry::{self, Pace};
 use crate::server_error;
 
 /// Why the ledger cannot be used, or refuses.
@@ -37,6 +37,17 @@ pub enum LedgerError {
         "another run of import {0} has taken over; this one has stopped and commits nothing more"
     )]
     TakenOver(String),
+    /// Others hold locks that the import needs, for longer than it waits.
+    #[error(
+        "others hold locks that the import needs, for longer than {limit:?} (--answer-timeout): {holders}; \
+         let them end their transactions, then run the same command again"
+    )]
+    Held {
+        /// Who.
+        holders: String,
+        /// How long the import waits.
+        limit: Duration,
+    },
     /// Commits that the server had answered are gone.
     #[error(
         "the server has lost {lost} of {read} records after it had committed them: it crashed, and did not wait for the disk \
@@ -51,13 +62,13 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
-    /// Whether the same thing may succeed a little later: the connection or the server was lost.
-    pub fn may_pass(&self) -> bool {
+    /// How soon and how often the same thing is worth another try; `None`: never.
+    pub(crate) fn pace(&self) -> Option<Pace> {
         match self {
-            LedgerError::Server { error, .. } => retry::may_pass(error),
-            LedgerError::Connect(error) => retry::connecting_may_pass(error),
-            LedgerError::NoAnswer(_) => true,
-            _ => false,
+            LedgerError::Server { error, .. } => retry::pace(error),
+            LedgerError::Connect(error) => retry::connecting_pace(error),
+            LedgerError::NoAnswer(_) => Some(Pace::Backoff),
+            _ => None,
         }
     }
 }

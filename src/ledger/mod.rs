@@ -13,6 +13,7 @@ mod replay;
 mod request;
 mod resume;
 mod status;
+mod take_over;
 
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, SimpleQueryMessage, Statement};
@@ -220,6 +221,11 @@ impl Ledger {
 }
 
 impl Backend {
+    /// The server process.
+    pub fn pid(self) -> i32 {
+        self.pid
+    }
+
     /// Runs `begin`, which begins a transaction, and tells which it is: all in one answer, so that
     /// a transaction that holds anything is known. Without that answer it holds nothing yet.
     pub async fn begin(
@@ -246,15 +252,18 @@ impl Backend {
     /// Ends this transaction if it is still open: its connection broke and the server may not know
     /// it yet. Another transaction of the same process is left alone.
     pub async fn terminate(self, client: &Client) -> Result<(), Failure> {
+        // Behind a pooler too the process in this very transaction is ours; the next one in it is
+        // another's. A simple query, because a statement with a name is made in a transaction of
+        // its own.
+        let sql = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE pid = {} AND (extract(epoch FROM xact_start) * 1000000)::bigint = {}
+               AND pid <> pg_backend_pid()",
+            self.pid, self.transaction_start
+        );
         client
-            .execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                 WHERE pid = $1 AND (extract(epoch FROM xact_start) * 1000000)::bigint = $2
-                   AND pid <> pg_backend_pid()",
-                &[&self.pid, &self.transaction_start],
-            )
+            .batch_execute(&sql)
             .await
-            .map(|_| ())
             .map_err(|error| Failure::Server {
                 error,
                 record: None,

@@ -1,8 +1,6 @@
 //! Opens a run of an import: finds or makes it, refuses what does not fit, takes over from older
 //! runs, and reads what is already committed.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Transaction};
@@ -11,12 +9,9 @@ use super::enrol::enrol;
 use super::error::LedgerError;
 use super::identify::{Identity, derived_id, identify};
 use super::request::{Request, column_names};
+use super::take_over::past_other_runs;
 use super::{Ledger, span_columns, span_of};
-use crate::connect;
 use crate::span::Known;
-
-/// How long to wait for another run's batch before its transaction is ended.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 pub struct Opened {
     pub ledger: Ledger,
@@ -35,11 +30,8 @@ pub async fn open(client: &mut Client, request: &Request<'_>) -> Result<Opened, 
     if request.restart {
         forget(client, request).await?;
     }
-    let pid: i32 = client
-        .query_one("SELECT pg_backend_pid() AS pid", &[])
-        .await?
-        .get("pid");
     let transaction = client.transaction().await?;
+    let pid = process(&transaction).await?;
     let import_id = match identify(&transaction, request).await? {
         Identity::Known(import_id) => import_id,
         Identity::New(import_id) => {
@@ -213,26 +205,15 @@ async fn take_over(
             .await?;
         Ok::<_, LedgerError>((epoch, finished))
     };
-    tokio::pin!(raise);
-    loop {
-        match tokio::time::timeout(PATIENCE, &mut raise).await {
-            Ok(result) => return result,
-            Err(_) => {
-                (request.notify)(&format!(
-                    "another run of import {import_id} holds a transaction open; taking over"
-                ));
-                let second = connect::connect(request.settings)
-                    .await
-                    .map_err(LedgerError::Connect)?;
-                second
-                    .execute(
-                        "SELECT pg_terminate_backend(pid) FROM unnest(pg_blocking_pids($1)) AS pid",
-                        &[&pid],
-                    )
-                    .await?;
-            }
-        }
-    }
+    let ids = [import_id.to_string()];
+    let (settings, notify) = (request.settings, request.notify);
+    past_other_runs(raise, pid, &ids, settings, notify, request.patience).await
+}
+
+/// The server process of a transaction.
+async fn process(transaction: &Transaction<'_>) -> Result<i32, LedgerError> {
+    let sql = "SELECT pg_backend_pid() AS pid";
+    Ok(transaction.query_one(sql, &[]).await?.get("pid"))
 }
 
 async fn spans(
@@ -278,7 +259,8 @@ async fn forget(client: &mut Client, request: &Request<'_>) -> Result<(), Ledger
         .clone()
         .unwrap_or_else(|| derived_id(request));
     let transaction = client.transaction().await?;
-    let rows = transaction
+    // Rows keep their statement, which is to be gone before the transaction is.
+    let old = transaction
         .query(
             "SELECT import_id FROM pgrung.imports WHERE import_id = $1
              UNION
@@ -292,8 +274,9 @@ async fn forget(client: &mut Client, request: &Request<'_>) -> Result<(), Ledger
             ],
         )
         .await?;
-    for row in rows {
-        let old: String = row.get("import_id");
+    let old: Vec<String> = old.into_iter().map(|row| row.get("import_id")).collect();
+    let pid = process(&transaction).await?;
+    let forget = async {
         for table in [
             "spans",
             "rejects",
@@ -301,10 +284,15 @@ async fn forget(client: &mut Client, request: &Request<'_>) -> Result<(), Ledger
             "unlogged_rejects",
             "imports",
         ] {
-            let sql = format!("DELETE FROM pgrung.{table} WHERE import_id = $1");
+            let sql = format!("DELETE FROM pgrung.{table} WHERE import_id = ANY ($1)");
             transaction.execute(&sql, &[&old]).await?;
         }
-        (request.notify)(&format!("import {old} is forgotten"));
+        Ok(())
+    };
+    let (settings, notify) = (request.settings, request.notify);
+    past_other_runs(forget, pid, &old, settings, notify, request.patience).await?;
+    for import_id in &old {
+        notify(&format!("import {import_id} is forgotten"));
     }
     Ok(transaction.commit().await?)
 }

@@ -1,6 +1,7 @@
 //! What a run asks of the ledger.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::connect::ConnectSettings;
 use crate::source::{Fingerprint, Reading};
@@ -16,6 +17,8 @@ pub struct Request<'a> {
     pub sources: &'a [SourceIdentity],
     /// For a second connection that ends stuck transactions of an older run.
     pub settings: &'a ConnectSettings,
+    /// Longest wait for locks that others hold.
+    pub patience: Duration,
     /// Takes what the user should know.
     pub notify: &'a (dyn Fn(&str) + Sync),
 }

@@ -1,6 +1,8 @@
 //! Closes the import after its last batch, makes its commits durable, and exports its rejects.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio_postgres::Client;
 
 use super::control::{Control, ControlConnection};
 use super::running::Running;
@@ -8,9 +10,7 @@ use crate::error::Error;
 use crate::job::LoadSettings;
 use crate::ledger::{Finish, LedgerError};
 use crate::outcome::Outcome;
-use crate::reject_file::RejectFile;
-use crate::retry::{Failure, Pace, pause};
-use crate::worker::DeliveryError;
+use crate::reject_file::{Reason, RejectFile};
 
 /// Least time for an answer when rejects are exported after a signal.
 const LEAST_EXPORT: Duration = Duration::from_secs(1);
@@ -27,36 +27,6 @@ pub async fn close(
     if running.finished {
         return Ok(());
     }
-    let (limits, began) = (settings.retries, Instant::now());
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let closing = close_once(connection, running, settings);
-        let (may_pass, error) = match tokio::time::timeout(limits.answer_timeout, closing).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => (error.may_pass(), error),
-            Err(_) => {
-                let failure = Failure::Timeout(limits.answer_timeout);
-                (
-                    true,
-                    DeliveryError::gave_up(failure, "closing the import").into(),
-                )
-            }
-        };
-        connection.forget();
-        let in_time = began.elapsed() < limits.delivery_timeout;
-        if tries > limits.max_retries || !may_pass || !in_time {
-            return Err(error);
-        }
-        tokio::time::sleep(pause(Pace::Backoff, tries)).await;
-    }
-}
-
-async fn close_once(
-    connection: &mut ControlConnection,
-    running: &Running,
-    settings: &LoadSettings,
-) -> Result<(), Error> {
     if running.durable_at_end {
         flush(connection).await?;
     }
@@ -66,20 +36,24 @@ async fn close_once(
     // Dropped rows were never to be in the ledger.
     let dropped = running.counters.tally()[Outcome::Dropped];
     let read = running.counters.read.get() - dropped;
-    let client = connection.client().await?;
-    let refused = Error::server("closing the import");
     // With --limit, or after drops, there is more to read: the import stays open.
-    if settings.read.limit.is_some() || dropped > 0 {
-        let found = ledger.records(client).await.map_err(&refused)?;
-        check_lost(found, read)?;
-        ledger.merge(client).await.map_err(&refused)?;
-        return Ok(());
-    }
-    match ledger.finish(client, read).await.map_err(&refused)? {
-        Finish::Done => Ok(()),
-        Finish::TakenOver => Err(LedgerError::TakenOver(ledger.import_id.clone()).into()),
-        Finish::Lost(found) => Ok(check_lost(found, read)?),
-    }
+    let stays_open = settings.read.limit.is_some() || dropped > 0;
+    let doing = "closing the import";
+    let close = |mut client: Client| async {
+        let refused = Error::server(doing);
+        if stays_open {
+            let found = ledger.records(&client).await.map_err(&refused)?;
+            check_lost(found, read)?;
+            ledger.merge(&mut client).await.map_err(&refused)?;
+            return Ok((client, ()));
+        }
+        match ledger.finish(&mut client, read).await.map_err(&refused)? {
+            Finish::Done => Ok((client, ())),
+            Finish::TakenOver => Err(LedgerError::TakenOver(ledger.import_id.clone()).into()),
+            Finish::Lost(found) => Ok((client, check_lost(found, read)?)),
+        }
+    };
+    connection.ask(doing, close).await
 }
 
 /// Whether the ledger has `found` as many records as were committed.
@@ -96,12 +70,17 @@ pub async fn flush(connection: &mut ControlConnection) -> Result<(), Error> {
     // smallest.
     let sql = "BEGIN; SET LOCAL synchronous_commit = on; \
                SELECT pg_logical_emit_message(true, 'pgrung', ''); COMMIT";
-    let client = connection.client().await?;
-    let flushed = client.batch_execute(sql).await;
-    flushed.map_err(Error::server("making the last commits durable"))
+    let doing = "making the last commits durable";
+    let flush = |client: Client| async {
+        let flushed = client.batch_execute(sql).await;
+        flushed.map_err(Error::server(doing))?;
+        Ok((client, ()))
+    };
+    connection.ask(doing, flush).await
 }
 
-/// Exports the rejects of the import to the file that was asked for.
+/// Exports the rejects of the import to the file that was asked for. `again`: a fault that passes is
+/// waited out.
 ///
 /// # Errors
 /// What the server or the operating system says.
@@ -110,6 +89,7 @@ pub async fn export(
     running: &Running,
     settings: &LoadSettings,
     control: &Control,
+    again: bool,
 ) -> Result<(), Error> {
     let (Some(path), Some(ledger)) = (&settings.rejects, &running.ledger) else {
         return Ok(());
@@ -118,19 +98,26 @@ pub async fn export(
         name: path.display().to_string(),
         source,
     };
-    let mut file = RejectFile::create(path, running.reject_header.clone()).map_err(failed)?;
     // Who has asked for an end does not want to wait for a server that is away.
     let limit = match control.stop.is_set() {
         true => settings.grace.max(LEAST_EXPORT),
         false => settings.retries.answer_timeout,
     };
-    let client = connection.client().await?;
-    ledger
-        .each_open_reject(client, limit, |original, reason| {
-            file.push(original, reason).map_err(failed)
-        })
-        .await?;
-    file.flush().map_err(failed)?;
+    let export = |client: Client| async {
+        let header = running.reject_header.clone();
+        let mut file = RejectFile::create(path, header).map_err(failed)?;
+        let push =
+            |original: &[u8], reason: &Reason<'_>| file.push(original, reason).map_err(failed);
+        ledger.each_open_reject(&client, limit, push).await?;
+        file.flush().map_err(failed)?;
+        Ok((client, file))
+    };
+    let doing = "exporting the rejects";
+    // The limit is for one answer, not for all the rejects.
+    let file = match again {
+        true => connection.ask_within(Duration::MAX, doing, export).await?,
+        false => connection.once(limit, export).await?,
+    };
     let records = file.count();
     if records > 0 {
         let notice = format!("{records} rejects are in {}", path.display());

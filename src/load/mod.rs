@@ -19,20 +19,19 @@ mod workers;
 use std::time::Instant;
 
 use self::close::{close, export};
-use self::control::ControlConnection;
 use self::prepare::{Prepared, prepare};
 use self::watch::Watch;
 use crate::connect::ConnectSettings;
 use crate::error::Error;
 use crate::job::LoadSettings;
 
-pub use control::Control;
+pub use control::{Control, ControlConnection};
 pub use replay::{Replayed, replay};
 pub use running::LoadEnd;
 
 /// Loads. Committed rows stay committed whatever happens later; the end says how many.
 pub async fn load(server: &ConnectSettings, settings: &LoadSettings, control: &Control) -> LoadEnd {
-    let mut connection = ControlConnection::new(server);
+    let mut connection = ControlConnection::new(server, settings.retries, &control.console);
     let prepared = tokio::select! {
         prepared = prepare(settings, &mut connection, control) => prepared,
         () = control.stop.wait() => Err(Error::interrupted(&control.stop)),
@@ -68,7 +67,9 @@ async fn run(
         Ok(()) => close(&mut connection, &running, settings).await,
         Err(error) => Err(error),
     };
-    let exported = export(&mut connection, &running, settings, control).await;
+    // A load that has given up on the server, or is to end, does not begin to wait for it here.
+    let again = result.is_ok() && !control.stop.is_set();
+    let exported = export(&mut connection, &running, settings, control, again).await;
     displays.end().await;
 
     let interrupted = control.stop.signal().map(Error::Interrupted);
@@ -82,5 +83,19 @@ async fn run(
         target: Some(running.target),
         counters: running.counters,
         leftover_rejects,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_send(_: impl Send) {}
+
+    #[test]
+    fn a_load_can_be_spawned() {
+        let server = ConnectSettings::from_config(tokio_postgres::Config::new());
+        let (settings, control) = (LoadSettings::default(), Control::default());
+        is_send(load(&server, &settings, &control));
     }
 }

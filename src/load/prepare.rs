@@ -76,19 +76,34 @@ pub async fn prepare(
     let (mut first, named) = open_first(settings, taken.clone()).await?;
     let total = stored_bytes(&first, &settings.inputs)?;
 
-    let client = connection.client().await?;
-    let table = Table::find(client, &settings.table).await?;
+    let find = |client: Client| async {
+        let table = Table::find(&client, &settings.table).await?;
+        Ok((client, table))
+    };
+    let table = connection.ask("reading the catalog", find).await?;
     let target = Arc::new(Target {
         table: table.quoted(),
         columns: named.columns(&first, &table, settings)?,
     });
     check_copy_format(&target, settings.copy_format)?;
-    check_rights(client, &target, settings.strategy).await?;
-    let indexes = table.indexes(client).await;
-    let durable_at_end = match settings.durability {
-        Some(durability) => durability == Durability::End,
-        None => is_asynchronous(client).await?,
+    let check = |client: Client| async {
+        check_rights(&client, &target, settings.strategy).await?;
+        Ok((client, ()))
     };
+    connection
+        .ask("checking that the table can be written", check)
+        .await?;
+    let look = |client: Client| async {
+        let durable_at_end = match settings.durability {
+            Some(durability) => durability == Durability::End,
+            None => is_asynchronous(&client).await?,
+        };
+        let indexes = table.indexes(&client).await;
+        Ok((client, (indexes, durable_at_end)))
+    };
+    let (indexes, durable_at_end) = connection
+        .ask("reading the server's settings", look)
+        .await?;
     control.console.detail(&describe(&first, &target));
 
     first.expect_columns(target.columns.len());
@@ -132,7 +147,7 @@ pub async fn prepare(
 /// promises more.
 async fn is_asynchronous(client: &Client) -> Result<bool, Error> {
     let sql = "SELECT current_setting('synchronous_commit') = 'off' AS asynchronous";
-    let row = client.query_one(sql, &[]).await;
+    let row = client.query_typed_one(sql, &[]).await;
     let row = row.map_err(Error::server("reading the server's settings"))?;
     Ok(row.get("asynchronous"))
 }
@@ -172,8 +187,12 @@ impl Origin {
         let mut sources = blocking(move || identities(&inputs)).await?;
         drop_twins(&mut self.inputs, &mut sources, &control.console);
         let server = connection.server().clone();
-        let client = connection.client().await?;
-        ledger::require(client).await?;
+        let require = |mut client: Client| async {
+            ledger::require(&mut client).await?;
+            Ok((client, ()))
+        };
+        connection.ask("preparing the ledger", require).await?;
+        let patience = settings.retries.answer_timeout;
         let request = ledger::Request {
             import_id: import_id.clone(),
             restart: *restart,
@@ -183,8 +202,19 @@ impl Origin {
             sources: &sources,
             settings: &server,
             notify: &|text| control.console.notice(text),
+            patience,
         };
-        let opened = ledger::open(client, &request).await?;
+        let open = |mut client: Client| async {
+            let opened = ledger::open(&mut client, &request).await?;
+            Ok((client, opened))
+        };
+        // It waits so long for others, twice with --restart, and says then who they are.
+        let opened = connection.ask_within(
+            patience.saturating_mul(3),
+            "opening the import in the ledger",
+            open,
+        );
+        let opened = opened.await?;
         self.known = opened.known;
         self.finished = opened.finished;
         announce(&opened.ledger, self, &control.console);

@@ -4,12 +4,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio_postgres::Client;
+
 use super::control::ControlConnection;
 use crate::batch::Batch;
 use crate::connect::{self, ConnectSettings};
 use crate::error::Error;
 use crate::job::LoadSettings;
 use crate::ledger::{self, LedgerError, ReplayImport};
+use crate::report::Console;
 use crate::retry::Failure;
 use crate::source::RowParser;
 use crate::span::Position;
@@ -39,13 +42,21 @@ pub async fn replay(
     server: &ConnectSettings,
     import_id: &str,
     settings: &LoadSettings,
+    console: &Console,
 ) -> Result<Replayed, Error> {
     let started = Instant::now();
-    let mut connection = ControlConnection::new(server);
-    let client = connection.client().await?;
-    ledger::require(client).await?;
-    let import = ReplayImport::find(client, import_id).await?;
-    let table = Table::find(client, &import.target).await?;
+    let mut connection = ControlConnection::new(server, settings.retries, console);
+    let require = |mut client: Client| async {
+        ledger::require(&mut client).await?;
+        Ok((client, ()))
+    };
+    connection.ask("preparing the ledger", require).await?;
+    let find = |client: Client| async {
+        let import = ReplayImport::find(&client, import_id).await?;
+        let table = Table::find(&client, &import.target).await?;
+        Ok((client, (import, table)))
+    };
+    let (import, table) = connection.ask("reading the import", find).await?;
     let target = Arc::new(Target {
         table: table.quoted(),
         columns: table.pick(&import.columns)?,
@@ -53,14 +64,21 @@ pub async fn replay(
     connection.forget();
 
     let pool = connect::pool(server, 1)?;
-    let strategy = settings.strategy_factory().build(&target);
-    let session = Session::open(&pool, strategy, settings.retries.answer_timeout).await;
+    let mut tries = connection.tries("connecting");
+    let session = loop {
+        let make = settings.strategy_factory().maker(&target);
+        let opened = Session::open(&pool, make, settings.retries.answer_timeout).await;
+        match opened.map_err(failed) {
+            Ok(session) => break session,
+            Err(error) => tries.pause(error, true).await?,
+        }
+    };
     let mut replay = Replay {
         parser: RowParser::of(&import.reading, target.json_columns()),
         import,
         deferrable: table.deferrable,
         can_copy: !table.row_security,
-        session: session.map_err(failed)?,
+        session,
         target,
         total: Replayed::default(),
     };
@@ -87,11 +105,12 @@ struct Replay {
 impl Replay {
     /// Replays the next portion behind reject `last`; the last reject of it, `None` at the end.
     async fn portion(&mut self, last: i64) -> Result<Option<i64>, Error> {
-        self.execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+        let begun = self.session.begin("BEGIN ISOLATION LEVEL READ COMMITTED");
+        begun.await.map_err(failed)?;
         let next = self.import.next(self.session.client(), last, PORTION);
         let rejects = self.session.answered(next).await.map_err(failed)?;
         let Some(next) = rejects.last().map(|reject| reject.id) else {
-            self.execute("ROLLBACK").await?;
+            self.session.rollback().await.map_err(failed)?;
             return Ok(None);
         };
         let mut batch = Batch::with_capacity(0);
@@ -111,7 +130,7 @@ impl Replay {
             let noted = self.import.note_refused(client, &self.target, id, refusal);
             self.session.answered(noted).await.map_err(failed)?;
         }
-        self.execute("COMMIT").await?;
+        self.session.commit().await.map_err(failed)?;
         self.total.loaded += good.len() as u64;
         self.total.still_bad += refused.len() as u64;
         Ok(Some(next))
@@ -137,7 +156,7 @@ impl Replay {
             .map_err(failed)?;
         if written.stored != written.sent {
             // A reject must not vanish: what is not in the table stays one.
-            self.execute("ROLLBACK").await?;
+            self.session.rollback().await.map_err(failed)?;
             return Err(Error::Ledger(LedgerError::Unusable(format!(
                 "the server stored {} of {} rejects without an error: a trigger or rule of {} keeps the others out; these rejects stay as they are",
                 written.stored, written.sent, self.target.table,
@@ -157,10 +176,6 @@ impl Replay {
             "{marked} of {} replayed rejects could be marked; nothing of this portion is committed",
             ids.len()
         ))))
-    }
-
-    async fn execute(&self, sql: &str) -> Result<(), Error> {
-        self.session.execute(sql).await.map_err(failed)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
+use tokio_postgres::SimpleQueryMessage;
 
 use super::control::ControlConnection;
 use super::running::Running;
@@ -27,10 +28,19 @@ const FIRST_LOOK: Duration = Duration::from_millis(300);
 /// make another one worth the wait.
 const MERGE: (Duration, u64) = (Duration::from_secs(30), 500);
 
-/// What each process does: computes, or the kind and name of what it waits for.
-const LOOK: &str = "
-SELECT coalesce(wait_event_type, '') AS kind, coalesce(wait_event, '') AS event
-FROM pg_stat_activity WHERE pid = ANY ($1) AND state <> 'idle'";
+/// What each process does: computes, or the kind and name of what it waits for. A simple query: so
+/// often, and in one transaction, whatever stands between.
+fn look_at(processes: &[i32]) -> String {
+    format!(
+        "SELECT coalesce(wait_event_type, ''), coalesce(wait_event, '')
+         FROM pg_stat_activity WHERE pid IN ({}) AND state <> 'idle'",
+        processes
+            .iter()
+            .map(i32::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
+    )
+}
 
 /// The watch over one load.
 pub struct Watch {
@@ -47,7 +57,7 @@ impl Watch {
         settings: &LoadSettings,
     ) -> Self {
         let over = Arc::<Stop>::default();
-        let server = ControlConnection::new(connection.server());
+        let server = connection.another();
         let watcher = Watcher {
             connection,
             backends: running.backends.clone(),
@@ -114,10 +124,19 @@ impl Watcher {
 
     /// One look; `None` if the server does not answer.
     async fn look(&mut self, seen: &mut Looks) -> Option<()> {
-        let pids = self.backends.lock().ok()?.clone();
-        let client = self.connection.client().await.ok()?;
-        for row in client.query(LOOK, &[&pids]).await.ok()? {
-            seen.add(row.get("kind"), row.get("event"));
+        let processes = self.backends.lock().ok()?.clone();
+        if processes.is_empty() {
+            return Some(());
+        }
+        let look = async {
+            let client = self.connection.client().await.ok()?;
+            client.simple_query(&look_at(&processes)).await.ok()
+        };
+        let looked = tokio::time::timeout(self.answer_timeout, look).await;
+        for message in looked.ok()?? {
+            if let SimpleQueryMessage::Row(row) = message {
+                seen.add(row.get(0)?, row.get(1)?);
+            }
         }
         Some(())
     }

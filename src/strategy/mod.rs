@@ -145,7 +145,8 @@ pub struct OwnStrategy {
 }
 
 impl OwnStrategy {
-    /// `name` is for reports; `make` is called once for each connection.
+    /// `name` is for reports; `make` is called once for each connection; behind a pooler,
+    /// where no statement may outlive its transaction, at the bounds of each.
     pub fn new<S: Strategy + 'static>(
         name: &'static str,
         make: impl Fn(Arc<Target>) -> S + Send + Sync + 'static,
@@ -178,6 +179,12 @@ impl StrategyFactory {
             StrategyKind::Copy => Box::new(copy::Copy::new(target, format)),
             StrategyKind::Discard => Box::new(Discard::new(&target, format)),
         }
+    }
+
+    /// Makes strategies for one connection: behind a pooler, one a transaction.
+    pub fn maker(&self, target: &Arc<Target>) -> Box<dyn Fn() -> Box<dyn Strategy> + Send + Sync> {
+        let (factory, target) = (self.clone(), target.clone());
+        Box::new(move || factory.build(&target))
     }
 
     /// COPY in text, whose errors name the column at fault.

@@ -74,22 +74,30 @@ impl Attempts {
             }
             Action::Retry(pace) => pace,
         };
+        match self.wait(pace) {
+            Some(wait) => Next::Wait(wait),
+            None if self.began.elapsed() < self.limits.delivery_timeout => {
+                self.blame_a_row(failure)
+            }
+            None => Next::GiveUp,
+        }
+    }
+
+    /// How long to wait until a repetition at this pace; `None` if there is to be none.
+    pub fn wait(&mut self, pace: Pace) -> Option<Duration> {
         if let Pace::Few(most) = pace {
             self.few += 1;
             if self.few > most {
-                return self.blame_a_row(failure);
+                return None;
             }
         }
         let wait = pause(pace, self.retries + 1);
         let in_time = self.began.elapsed() + wait < self.limits.delivery_timeout;
-        if self.retries < self.limits.max_retries && in_time {
-            self.retries += 1;
-            Next::Wait(wait)
-        } else if in_time {
-            self.blame_a_row(failure)
-        } else {
-            Next::GiveUp
+        if self.retries == self.limits.max_retries || !in_time {
+            return None;
         }
+        self.retries += 1;
+        Some(wait)
     }
 
     /// After the last retry: one more try that takes any refusal for a row's, once.

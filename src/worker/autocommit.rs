@@ -26,12 +26,36 @@ async fn probe(
     index: usize,
     parser: &mut RowParser,
 ) -> Result<Option<String>, Failure> {
-    session.execute("BEGIN").await?;
+    session.begin("BEGIN").await?;
     let column = session
         .column_at_fault(&job.target, batch, index, parser)
         .await?;
-    session.execute("ROLLBACK").await?;
+    session.rollback().await?;
     Ok(column)
+}
+
+/// Writes one row and commits it. Behind a pooler a statement alone would be made on one server
+/// connection and used on another, so that there it gets a transaction around it.
+async fn write(
+    session: &mut Session,
+    job: &Job,
+    batch: &Batch,
+    index: usize,
+    parser: &mut RowParser,
+    refused: &mut Refused,
+) -> Result<Written, Failure> {
+    let row = index..index + 1;
+    if session.process().is_some() {
+        return session.write(batch, row, false, parser, refused).await;
+    }
+    session.begin(&job.begin).await?;
+    let written = session.write(batch, row, false, parser, refused).await;
+    match &written {
+        Ok(_) => session.commit().await?,
+        Err(failure) if failure.keeps_connection() => session.rollback().await?,
+        Err(_) => {}
+    }
+    written
 }
 
 impl Job {
@@ -47,10 +71,7 @@ impl Job {
         let mut total = Written::default();
         for index in 0..batch.len() {
             let begun = Instant::now();
-            match session
-                .write(batch, index..index + 1, false, parser, refused)
-                .await
-            {
+            match write(session, self, batch, index, parser, refused).await {
                 Ok(written) => {
                     if let Err(failure) = self.check_count(written) {
                         self.committed(total, in_flight);

@@ -14,7 +14,7 @@ use std::time::Instant;
 use crate::connect::Pool;
 use serde::{Deserialize, Serialize};
 
-use self::attempts::{Attempts, Next};
+use self::attempts::Next;
 use crate::batch::Batch;
 use crate::ledger::{Backend, Ledger};
 use crate::outcome::Tally;
@@ -28,7 +28,7 @@ use crate::strategy::StrategyFactory;
 use crate::target::Target;
 use crate::window::{FlushReason, Window};
 
-pub use attempts::RetryLimits;
+pub use attempts::{Attempts, RetryLimits};
 pub use error::{DeliveryError, RowError};
 pub use isolate::Isolation;
 pub use session::Session;
@@ -242,7 +242,7 @@ impl Worker {
     /// After a failed try: rolls back where the connection is good for it, else lets it go and
     /// remembers the transaction that the server may still hold open.
     async fn recover(&mut self, failure: &Failure) {
-        let Some(session) = self.session.take() else {
+        let Some(mut session) = self.session.take() else {
             return;
         };
         if crate::faults::sabotaged("discard") {
@@ -250,7 +250,7 @@ impl Worker {
             self.session = Some(session);
             return;
         }
-        if failure.keeps_connection() && session.execute("ROLLBACK").await.is_ok() {
+        if failure.keeps_connection() && session.rollback().await.is_ok() {
             self.session = Some(session);
         } else {
             self.orphan = session.discard().or(self.orphan);
@@ -261,13 +261,13 @@ impl Worker {
     async fn commit_load(&mut self) -> Result<(), DeliveryError> {
         let Some(session) = self
             .session
-            .as_ref()
+            .as_mut()
             .filter(|_| !self.uncommitted.is_empty())
         else {
             return Ok(());
         };
         let begun = Instant::now();
-        if let Err(failure) = session.execute("COMMIT").await {
+        if let Err(failure) = session.commit().await {
             let what = match &self.job.ledger {
                 Some(_) => "run the same command again: the ledger tells whether it was committed",
                 None => {

@@ -4,10 +4,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::connect::{Lent, Pool};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::batch::Batch;
+use crate::connect::{Lent, Pool, process_of_login, skip_statement_names};
 use crate::ledger::{self, Backend, Ledger, Statements};
 use crate::outcome::Tally;
 use crate::retry::Failure;
@@ -17,9 +17,18 @@ use crate::strategy::{Pulse, Refused, RowSlice, Strategy, StrategyFactory};
 use crate::target::Target;
 
 /// A connection taken from the pool and the strategy whose statements are prepared on it.
+///
+/// On a connection to the server itself they stay prepared. Behind a pooler the next transaction may
+/// be on another server connection, on which the name of a statement means nothing, or another
+/// program's: there all are made in the transaction that uses them, and removed before its end.
 pub struct Session {
     client: Lent,
+    make: Make,
     strategy: Box<dyn Strategy>,
+    /// The process that the login named.
+    process: Option<i32>,
+    /// Whether another process answers: a pooler's doing.
+    pooled: bool,
     answer_timeout: Duration,
     statements: Statements,
     /// A text COPY, whose errors name the column at fault; made when first needed.
@@ -30,33 +39,55 @@ pub struct Session {
 
 impl Session {
     /// Takes a connection.
-    pub async fn open(
-        pool: &Pool,
-        strategy: Box<dyn Strategy>,
-        answer_timeout: Duration,
-    ) -> Result<Self, Failure> {
+    pub async fn open(pool: &Pool, make: Make, answer_timeout: Duration) -> Result<Self, Failure> {
         let client = pool
             .get()
             .await
             .map_err(|error| Failure::Connect(Box::new(error.into())))?;
-        Ok(Session {
+        let mut session = Session {
+            process: process_of_login(&client),
             client,
-            strategy,
+            strategy: make(),
+            make,
+            pooled: false,
             answer_timeout,
             statements: Statements::default(),
             probe: None,
             open: None,
-        })
+        };
+        session.note(session.ask_process().await?);
+        if session.pooled {
+            skip_statement_names(&session.client).await;
+        }
+        Ok(session)
+    }
+
+    /// The server process, which is the same for the whole session; `None` behind a pooler.
+    pub fn process(&self) -> Option<i32> {
+        self.process.filter(|_| !self.pooled)
+    }
+
+    async fn ask_process(&self) -> Result<Option<i32>, Failure> {
+        // Not a statement with a name: it would be prepared in one transaction, used in another.
+        let asked = self.client.simple_query("SELECT pg_backend_pid()");
+        let answer = self.answered(asked).await?;
+        Ok(answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+            _ => None,
+        }))
+    }
+
+    /// Notes which process answers.
+    fn note(&mut self, process: Option<i32>) {
+        let pooled = process.is_none() || process != self.process;
+        if pooled && !self.pooled {
+            self.forget_statements();
+        }
+        self.pooled |= pooled;
     }
 
     pub fn client(&self) -> &Client {
         &self.client
-    }
-
-    /// The server process of this connection.
-    pub async fn pid(&self) -> Result<i32, Failure> {
-        let asked = self.client.query_one("SELECT pg_backend_pid() AS pid", &[]);
-        Ok(self.answered(asked).await?.get("pid"))
     }
 
     /// Runs SQL without parameters.
@@ -172,8 +203,46 @@ impl Session {
 
     /// Begins a transaction with the SQL `begin`.
     pub async fn begin(&mut self, begin: &str) -> Result<(), Failure> {
-        self.open = self.answered(Backend::begin(&self.client, begin)).await?;
+        let begin = match self.pooled {
+            true => format!("{begin}; SAVEPOINT pgrung_begin"),
+            false => begin.to_string(),
+        };
+        let begun = Backend::begin(&self.client, &begin);
+        self.open = self.answered(begun).await?;
+        self.note(self.open.map(Backend::pid));
         Ok(())
+    }
+
+    /// Commits the open transaction.
+    pub async fn commit(&mut self) -> Result<(), Failure> {
+        if self.pooled {
+            self.forget_statements();
+            self.execute(FORGET_STATEMENTS).await?;
+        }
+        self.execute("COMMIT").await?;
+        self.open = None;
+        Ok(())
+    }
+
+    /// Rolls the open transaction back.
+    pub async fn rollback(&mut self) -> Result<(), Failure> {
+        if self.pooled {
+            self.forget_statements();
+            // Statements outlive a transaction that is rolled back, and none is looked for in one
+            // that has failed.
+            self.execute("ROLLBACK TO pgrung_begin").await?;
+            self.execute(FORGET_STATEMENTS).await?;
+        }
+        self.execute("ROLLBACK").await?;
+        self.open = None;
+        Ok(())
+    }
+
+    /// Removes the statements made in the open transaction.
+    fn forget_statements(&mut self) {
+        self.strategy = (self.make)();
+        self.statements = Statements::default();
+        self.probe = None;
     }
 
     /// Claims the batch's span in the open transaction.
@@ -197,11 +266,6 @@ impl Session {
         answered(self.answer_timeout, settle).await
     }
 
-    /// The transaction has ended for certain.
-    pub fn settled(&mut self) {
-        self.open = None;
-    }
-
     /// Closes the connection instead of giving it back: something is left on it that a rollback
     /// does not clear. Returns the transaction that the server may still have open.
     pub fn discard(self) -> Option<Backend> {
@@ -209,6 +273,22 @@ impl Session {
         self.open
     }
 }
+
+/// Removes what the client library has prepared in this transaction and keeps to itself: the
+/// statements that look up types. The names are the library's, so none is a pooler's own.
+const FORGET_STATEMENTS: &str = "
+DO $$
+DECLARE statement text;
+BEGIN
+    FOR statement IN SELECT name FROM pg_prepared_statements
+                     WHERE NOT from_sql AND name ~ '^s[0-9]+$' AND prepare_time >= now()
+    LOOP
+        EXECUTE format('DEALLOCATE %I', statement);
+    END LOOP;
+END $$";
+
+/// Makes the strategy anew.
+pub type Make = Box<dyn Fn() -> Box<dyn Strategy> + Send + Sync>;
 
 /// Waits for an answer as long as is allowed.
 async fn answered<T>(

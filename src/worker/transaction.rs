@@ -78,11 +78,11 @@ impl Worker {
     async fn connect(&mut self) -> Result<(), Failure> {
         if self.session.is_none() {
             let job = &self.job;
-            let strategy = job.strategy.build(&job.target);
-            let session = Session::open(&job.pool, strategy, job.limits.answer_timeout).await?;
-            let pid = session.pid().await?;
-            if let Ok(mut backends) = job.backends.lock() {
-                backends.push(pid);
+            let make = job.strategy.maker(&job.target);
+            let session = Session::open(&job.pool, make, job.limits.answer_timeout).await?;
+            // Behind a pooler there is none to look at: it serves others in between.
+            if let (Some(process), Ok(mut backends)) = (session.process(), job.backends.lock()) {
+                backends.push(process);
             }
             if let Some(orphan) = self.orphan {
                 orphan.terminate(session.client()).await?;
@@ -125,7 +125,7 @@ impl Transaction<'_> {
         let written = step("write", self.write(session, parser, refused)).await?;
         job.check_count(written)?;
         if let Err(error) = job.check_refused(batch, refused, self.uncommitted) {
-            session.execute("ROLLBACK").await?;
+            session.rollback().await?;
             return Err(Ended::Stopped(error));
         }
         let tally = tally(written, refused);
@@ -159,7 +159,7 @@ impl Transaction<'_> {
             Claim::Loaded(_) if faults::sabotaged("claim") => return Ok(None),
             Claim::Loaded(tally) => {
                 if self.opened {
-                    session.execute("ROLLBACK").await?;
+                    session.rollback().await?;
                 }
                 return Ok(Some(tally));
             }
@@ -169,7 +169,7 @@ impl Transaction<'_> {
                 ledger.import_id, batch.start_byte, job.sources[batch.source],
             )),
         };
-        session.execute("ROLLBACK").await?;
+        session.rollback().await?;
         Err(Ended::Stopped(error.into()))
     }
 
@@ -213,11 +213,8 @@ impl Transaction<'_> {
 
     async fn commit(&self, session: &mut Session) -> Result<(), Ended> {
         let Transaction { job, batch, .. } = *self;
-        match step("commit", session.execute("COMMIT")).await {
-            Ok(()) => {
-                session.settled();
-                Ok(())
-            }
+        match step("commit", session.commit()).await {
+            Ok(()) => Ok(()),
             // With a ledger the same transaction tells, run again. Without one, only a refusal
             // that comes before the commit proves that nothing is stored.
             Err(failure) if job.ledger.is_none() && !refused_before_commit(&failure) => {

@@ -14,6 +14,7 @@
 mod commits;
 mod cuts;
 mod ends;
+mod holders;
 mod kills;
 mod merges;
 mod poison;
@@ -21,3 +22,4 @@ mod replay;
 mod resources;
 mod resume;
 mod sabotage;
+mod starts;
