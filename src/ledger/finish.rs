@@ -5,6 +5,12 @@ use tokio_postgres::{Client, GenericClient};
 use super::{Ledger, unsigned};
 use crate::faults;
 
+/// Makes a transaction wait for the disk at its commit, where the server is set not to wait at all.
+/// Where it is set to wait for less than `on` or for more, that is left alone: a standby that is away
+/// would be waited for without end.
+pub const WAIT_FOR_THE_DISK: &str = "SELECT set_config('synchronous_commit', 'on', true)
+    WHERE current_setting('synchronous_commit') = 'off'";
+
 /// How the closing of an import ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
@@ -40,9 +46,7 @@ impl Ledger {
         let transaction = client.transaction().await?;
         // Exit code 0 promises that the rows are durable, also after `--durability end`: this
         // commit is flushed, and the log before it with it.
-        transaction
-            .batch_execute("SET LOCAL synchronous_commit = on")
-            .await?;
+        transaction.batch_execute(WAIT_FOR_THE_DISK).await?;
         let ours = transaction
             .execute(
                 "UPDATE pgrung.imports SET finished_at = now() WHERE import_id = $1 AND epoch = $2",
