@@ -6,6 +6,12 @@ use tokio_postgres::{Client, GenericClient, Transaction};
 use super::{Ledger, unsigned};
 use crate::faults;
 
+/// Makes a transaction wait for the disk at its commit, where the server is set not to wait at all.
+/// Where it is set to wait for less than `on` or for more, that is left alone: a standby that is away
+/// would be waited for without end.
+pub const WAIT_FOR_THE_DISK: &str = "SELECT set_config('synchronous_commit', 'on', true)
+    WHERE current_setting('synchronous_commit') = 'off'";
+
 /// How the closing of an import ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
@@ -61,9 +67,7 @@ impl Ledger {
         let transaction = client.transaction().await?;
         // Exit code 0 promises that the rows are durable, also after `--durability end`: this
         // commit is flushed, and the log before it with it.
-        transaction
-            .batch_execute("SET LOCAL synchronous_commit = on")
-            .await?;
+        transaction.batch_execute(WAIT_FOR_THE_DISK).await?;
         for source in &self.sources {
             let ours = transaction
                 .execute(

@@ -25,7 +25,7 @@ use crate::source::checksum;
 use crate::span::Span;
 
 pub use error::LedgerError;
-pub use finish::Finish;
+pub use finish::{Finish, WAIT_FOR_THE_DISK};
 pub use migrate::{migrate, require};
 pub use open::open;
 pub use rejects::OpenRejects;

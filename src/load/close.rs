@@ -9,7 +9,7 @@ use super::rejects::go_through;
 use super::running::Running;
 use crate::error::Error;
 use crate::job::LoadSettings;
-use crate::ledger::{Finish, LedgerError};
+use crate::ledger::{Finish, LedgerError, WAIT_FOR_THE_DISK};
 use crate::outcome::Outcome;
 
 /// Least time for an answer when rejects are exported after a signal.
@@ -65,11 +65,12 @@ pub fn check_lost(found: u64, read: u64) -> Result<(), LedgerError> {
 pub async fn flush(connection: &mut ControlConnection) -> Result<(), Error> {
     // A commit waits for the log up to its own record only if it wrote one; this message is the
     // smallest.
-    let sql = "BEGIN; SET LOCAL synchronous_commit = on; \
-               SELECT pg_logical_emit_message(true, 'pgrung', ''); COMMIT";
+    let sql = format!(
+        "BEGIN; {WAIT_FOR_THE_DISK}; SELECT pg_logical_emit_message(true, 'pgrung', ''); COMMIT"
+    );
     let doing = "making the last commits durable";
     let flush = |client: Client| async {
-        let flushed = client.batch_execute(sql).await;
+        let flushed = client.batch_execute(&sql).await;
         flushed.map_err(Error::server(doing))?;
         Ok((client, ()))
     };

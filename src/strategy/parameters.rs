@@ -34,7 +34,7 @@ pub struct Parameters {
 #[derive(Debug, Clone, Copy)]
 struct Value {
     /// Behind its last byte; it begins where the one before ends.
-    end: u32,
+    end: usize,
     form: Form,
 }
 
@@ -107,7 +107,7 @@ impl Parameters {
                 }
             };
             self.values.push(Value {
-                end: self.bytes.len() as u32,
+                end: self.bytes.len(),
                 form,
             });
         }
@@ -138,7 +138,7 @@ impl Parameters {
                 _ => self.values[index - 1].end,
             };
             Parameter {
-                bytes: &self.bytes[start as usize..end as usize],
+                bytes: &self.bytes[start..end],
                 form,
             }
         })

@@ -6,6 +6,7 @@
 //! column's modifier, as an array of JSON objects (see `parameters`).
 
 use std::error::Error;
+use std::num::TryFromIntError;
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
@@ -205,7 +206,7 @@ fn push_text(text: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Appends the texts, each with its length in front, as JSON objects with theirs.
-fn push_objects(mut texts: &[u8], out: &mut BytesMut) {
+fn push_objects(mut texts: &[u8], out: &mut BytesMut) -> Result<(), TryFromIntError> {
     let mut object = Vec::new();
     while let Some((length, rest)) = texts.split_first_chunk() {
         let length = i32::from_be_bytes(*length);
@@ -217,10 +218,11 @@ fn push_objects(mut texts: &[u8], out: &mut BytesMut) {
         let (text, rest) = rest.split_at(size);
         object.clear();
         push_json(text, &mut object);
-        out.put_i32(object.len() as i32);
+        out.put_i32(i32::try_from(object.len())?);
         out.extend_from_slice(&object);
         texts = rest;
     }
+    Ok(())
 }
 
 impl ToSql for Array {
@@ -237,7 +239,7 @@ impl ToSql for Array {
         out.put_i32(1);
         match self.form() {
             Form::Own | Form::Text => out.extend_from_slice(&self.elements),
-            Form::Json => push_objects(&self.elements, out),
+            Form::Json => push_objects(&self.elements, out)?,
         }
         Ok(IsNull::No)
     }

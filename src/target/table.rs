@@ -203,7 +203,7 @@ SELECT a.attname AS name, t.oid AS base_type, format_type(t.oid, -1) AS base_typ
        format_type(t.oid, base.typmod) AS modified_type_name, base.typmod <> -1 AS is_modified,
        EXISTS (SELECT FROM pg_cast c
                -- Not by the input and output functions.
-               WHERE c.castsource = 'text'::regtype AND c.casttarget = t.oid AND c.castmethod <> 'i')
+               WHERE c.castsource = 'pg_catalog.text'::regtype AND c.casttarget = t.oid AND c.castmethod <> 'i')
          AS has_text_cast,
        t.typarray AS array_type, t.typcategory::text = 'A' AS is_array,
        t.typtype = 'e' OR base.typmod = -1 AND EXISTS

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
-use crate::support::{Database, Files, RUNGS, Ran, pgrung};
+use crate::support::{Database, Files, RUNGS, Ran, Server, pgrung};
 
 /// Loads whatever was loaded before.
 fn load(database: &Database, table: &str, file: &str, flags: &str) -> Ran {
@@ -175,4 +175,63 @@ fn durability_of_a_commit_a_row_is_refused_where_a_pooler_keeps_it_from_the_serv
     load.flags("--durability off").run().exits(0);
     row.run().exits(0);
     assert_eq!(database.rows("t"), ["1|off", "1|on"]);
+}
+
+#[test]
+fn a_server_that_waits_for_its_disk_only_is_not_made_to_wait_for_a_standby() {
+    // Nobody answers to that name: a commit that waits for standbys waits for ever.
+    let server = Server::start(&[
+        ("synchronous_commit", "local"),
+        ("synchronous_standby_names", "nobody"),
+    ]);
+    let database = Database::on(&server);
+    database.run(NOTED);
+    let files = Files::new();
+    let file = files.write("id.csv", "id\n1\n");
+    let mut rows = 0;
+    for flags in [
+        "",
+        "--durability end",
+        "--durability off",
+        "--no-ledger --durability end",
+    ] {
+        let ran = load(
+            &database,
+            "t",
+            &file,
+            &format!("{flags} --answer-timeout 5s"),
+        );
+        ran.exits(0);
+        rows += 1;
+        assert_eq!(database.count("t"), rows, "{flags}");
+    }
+}
+
+#[test]
+fn a_fault_that_passes_is_tried_again_and_one_that_stays_is_the_rows() {
+    // What a sequence gives is not taken back: the second try is told from the first.
+    let database = Database::with(
+        "CREATE SEQUENCE tries;
+         CREATE TABLE t (id int);
+         CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF NEW.id = 2 AND nextval('tries') = 1 THEN
+                 RAISE EXCEPTION 'once' USING ERRCODE = '40001';
+             ELSIF NEW.id = 4 THEN
+                 RAISE EXCEPTION 'always' USING ERRCODE = 'XX000';
+             END IF;
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER fail BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION fail()",
+    );
+    let files = Files::new();
+    let file = files.write("id.csv", "id\n1\n2\n3\n4\n5\n");
+    let bad = files.write("bad.csv", "");
+    for rung in RUNGS {
+        database.run("TRUNCATE t; ALTER SEQUENCE tries RESTART");
+        let flags = format!("{rung} --no-ledger --rejects {bad}");
+        load(&database, "t", &file, &flags).exits(3);
+        assert_eq!(database.rows("t"), ["1", "2", "3", "5"], "{rung}");
+        let rejects = std::fs::read_to_string(&bad).unwrap();
+        assert_eq!(rejects, "\"id\"\n4\n", "{rung}");
+    }
 }
