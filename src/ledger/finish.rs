@@ -4,6 +4,7 @@ use tokio_postgres::{Client, GenericClient};
 
 use super::{Ledger, unsigned};
 use crate::faults;
+use crate::target::Place;
 
 /// How the closing of an import ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,12 +32,14 @@ impl Ledger {
     }
 
     /// Marks the import as finished, after a look whether all `records` of its sources are still
-    /// committed, and merges the spans of each source into one.
+    /// committed, and merges the spans of each source into one. `place`: where its rows were found.
     pub async fn finish(
         &self,
         client: &mut Client,
         records: u64,
+        place: Option<&Place>,
     ) -> Result<Finish, tokio_postgres::Error> {
+        let place = place.unwrap_or(&self.table);
         let transaction = client.transaction().await?;
         // Exit code 0 promises that the rows are durable, also after `--durability end`: this
         // commit is flushed, and the log before it with it.
@@ -45,8 +48,9 @@ impl Ledger {
             .await?;
         let ours = transaction
             .execute(
-                "UPDATE pgrung.imports SET finished_at = now() WHERE import_id = $1 AND epoch = $2",
-                &[&self.import_id, &self.epoch],
+                "UPDATE pgrung.imports SET finished_at = now(), target_filenode = $3
+                 WHERE import_id = $1 AND epoch = $2",
+                &[&self.import_id, &self.epoch, &place.filenode],
             )
             .await?;
         if ours == 0 {
@@ -67,6 +71,12 @@ impl Ledger {
                 .await?;
         }
         self.merge_in(&transaction).await?;
+        // From now on spans are younger than every row: see `Remembered::age`.
+        let touch = format!(
+            "UPDATE {} SET records = records WHERE import_id = $1",
+            self.spans()
+        );
+        transaction.execute(&touch, &[&self.import_id]).await?;
         transaction.commit().await?;
         Ok(Finish::Done)
     }

@@ -12,9 +12,10 @@ mod rejects;
 mod replay;
 mod request;
 mod resume;
+mod standing;
 mod status;
 
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{Oid, ToSql};
 use tokio_postgres::{Client, Row, SimpleQueryMessage, Statement};
 
 use crate::batch::Batch;
@@ -22,6 +23,7 @@ use crate::outcome::{Outcome, Tally};
 use crate::retry::Failure;
 use crate::source::hash;
 use crate::span::Span;
+use crate::target::Place;
 
 pub use error::LedgerError;
 pub use finish::Finish;
@@ -30,6 +32,7 @@ pub use open::open;
 pub use replay::ReplayImport;
 pub use request::{Request, SourceIdentity};
 pub use resume::resume;
+pub use standing::{Remembered, Standing};
 pub use status::{ImportStatus, status};
 
 /// One run of one import: what its workers write into the ledger.
@@ -43,6 +46,8 @@ pub struct Ledger {
     /// Those of them whose spans may be merged. Not those of a pipe under a name of the user's:
     /// their checksums are all that tells whether it brings the same rows again.
     pub mergeable: Vec<i32>,
+    /// The table that the import was opened on.
+    pub table: Place,
     /// Whether the target, and with it spans and rejects, vanish in a server crash.
     pub unlogged: bool,
 }
@@ -58,6 +63,17 @@ pub enum Claim {
     TakenOver,
     /// The ledger has another span at this place.
     Conflict,
+}
+
+/// What the end of a batch's transaction proves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// The transaction is alive, and its rows are in the table of the import.
+    Here,
+    /// The transaction was aborted.
+    Vanished,
+    /// The name means another table by now, which has the rows of the batch.
+    Elsewhere,
 }
 
 /// One transaction of one server process, by which it can be found should the connection break.
@@ -193,19 +209,21 @@ impl Ledger {
         Ok(Claim::Loaded(tally))
     }
 
-    /// Last step before COMMIT: notes what became of the records. True proves that the transaction
-    /// is alive: in an aborted one nothing is updated.
+    /// Last step before COMMIT: notes what became of the records. That a row is updated proves that
+    /// the transaction is alive, and what the table's name means that the rows are where they belong:
+    /// the batch's locks keep both so until COMMIT.
     pub async fn settle(
         &self,
         client: &Client,
         statements: &mut Statements,
         batch: &Batch,
         tally: Tally,
-    ) -> Result<bool, tokio_postgres::Error> {
+    ) -> Result<Settled, tokio_postgres::Error> {
         let sql = format!(
-            "UPDATE {} SET {} WHERE import_id = $1 AND source = $2 AND start_byte = $3",
+            "UPDATE {} SET {} WHERE import_id = $1 AND source = $2 AND start_byte = $3
+             RETURNING to_regclass($4)::oid AS table",
             self.spans(),
-            outcome_columns(|number, column| format!("{column} = ${}", number + 4)),
+            outcome_columns(|number, column| format!("{column} = ${}", number + 5)),
         );
         let statement = prepared(&mut statements.settle, client, &sql).await?;
         let start = signed(batch.start_byte);
@@ -213,9 +231,17 @@ impl Ledger {
         let kept: Vec<i64> = Outcome::in_ledger()
             .map(|(outcome, _)| signed(tally[outcome]))
             .collect();
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&self.import_id, &source, &start];
+        let mut parameters: Vec<&(dyn ToSql + Sync)> =
+            vec![&self.import_id, &source, &start, &self.table.name];
         parameters.extend(kept.iter().map(|rows| rows as &(dyn ToSql + Sync)));
-        Ok(client.execute(&statement, &parameters).await? == 1)
+        let settled = client.query_opt(&statement, &parameters).await?;
+        Ok(
+            match settled.map(|row| row.get::<_, Option<Oid>>("table")) {
+                None => Settled::Vanished,
+                Some(table) if table == Some(self.table.oid) => Settled::Here,
+                Some(_) => Settled::Elsewhere,
+            },
+        )
     }
 }
 

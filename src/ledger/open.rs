@@ -4,16 +4,17 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Transaction};
 
 use super::enrol::enrol;
 use super::error::LedgerError;
 use super::identify::{Identity, derived_id, identify};
 use super::request::{Request, column_names};
+use super::standing::{Remembered, Standing};
 use super::{Ledger, span_columns, span_of};
 use crate::connect;
 use crate::span::Known;
+use crate::target::Place;
 
 /// How long to wait for another run's batch before its transaction is ended.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -61,17 +62,20 @@ pub async fn open(client: &mut Client, request: &Request<'_>) -> Result<Opened, 
             .collect(),
         sources: sources.iter().map(|(number, _)| *number).collect(),
         unlogged: request.table.unlogged,
+        table: Place::from(request.table),
     };
     let mut known = Vec::new();
     for source in &ledger.sources {
         known.push(spans(&transaction, &ledger, *source).await?);
     }
     let loaded: u64 = known.iter().flatten().map(|span| span.tally.loaded()).sum();
-    if loaded > 0 && is_empty(&transaction, &request.target.table).await? {
-        return Err(LedgerError::Changed(format!(
-            "import {}: the ledger knows of {loaded} rows in {}, but the table is empty: it was emptied since; --restart forgets the import and loads again",
-            ledger.import_id, request.target.table
-        )));
+    if recall(&transaction, request, &ledger.import_id).await? {
+        transaction.commit().await?;
+        return Ok(Opened {
+            known: vec![Known::new(); ledger.sources.len()],
+            ledger,
+            finished: false,
+        });
     }
     // After a server crash the spans of an unlogged target are gone, and its rows with them.
     let finished = finished
@@ -125,7 +129,7 @@ async fn check(
 ) -> Result<(), LedgerError> {
     let row = transaction
         .query_one(
-            "SELECT target, target_oid, target_filenode, target_unlogged, columns, reading
+            "SELECT target, target_oid, columns, reading
              FROM pgrung.imports WHERE import_id = $1",
             &[&import_id],
         )
@@ -142,21 +146,10 @@ async fn check(
             "import {import_id}: {what}; {restart}"
         )))
     };
+    // Another table may have other columns: then it is the table that is to be told.
     let known_table: &str = row.get("target");
-    if known_table != target.table {
+    if row.get::<_, u32>("target_oid") != table.oid && known_table != target.table {
         return refuse(format!("it loads {known_table}, not {}", target.table));
-    }
-    if row.get::<_, u32>("target_oid") != table.oid {
-        return refuse(format!(
-            "table {known_table} was dropped and made anew since"
-        ));
-    }
-    if row.get::<_, Option<u32>>("target_filenode") != table.filenode
-        || row.get::<_, bool>("target_unlogged") != table.unlogged
-    {
-        return refuse(format!(
-            "table {known_table} was truncated or rewritten since"
-        ));
     }
     let known_columns: Vec<&str> = row.get("columns");
     if known_columns != column_names(target) {
@@ -251,18 +244,76 @@ async fn spans(
     Ok(rows.iter().map(span_of).collect())
 }
 
-/// Whether the table holds no row at all; false where this role may not look.
-async fn is_empty(transaction: &Transaction<'_>, table: &str) -> Result<bool, LedgerError> {
-    transaction.batch_execute("SAVEPOINT look").await?;
-    let sql = format!("SELECT NOT EXISTS (SELECT FROM {table}) AS empty");
-    match transaction.query_one(&sql, &[]).await {
-        Ok(row) => Ok(row.get("empty")),
-        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-            transaction.batch_execute("ROLLBACK TO look").await?;
-            Ok(false)
+/// Looks whether the rows of the import are still in the table. True: somebody has emptied it since
+/// the import was finished, so that what the ledger knows is forgotten.
+async fn recall(
+    transaction: &Transaction<'_>,
+    request: &Request<'_>,
+    import_id: &str,
+) -> Result<bool, LedgerError> {
+    let Some(then) = Remembered::of(transaction, import_id).await? else {
+        return Ok(false);
+    };
+    let now = Place::from(request.table);
+    let name = &now.name;
+    let refuse = |what: String| {
+        Err(LedgerError::Changed(format!(
+            "import {import_id}: {what}; --restart forgets the import and loads again"
+        )))
+    };
+    let standing = then.standing(transaction, &now).await?;
+    match standing {
+        Standing::Same => return Ok(false),
+        Standing::Renamed | Standing::Moved => {}
+        Standing::Emptied if then.finished => {
+            (request.notify)(&format!(
+                "{name} was emptied since import {import_id} loaded {} rows into it: it is loaded again",
+                then.rows
+            ));
+            for table in ["spans", "rejects", "unlogged_spans", "unlogged_rejects"] {
+                let sql = format!("DELETE FROM pgrung.{table} WHERE import_id = $1");
+                transaction.execute(&sql, &[&import_id]).await?;
+            }
+            for table in ["sources", "imports"] {
+                let sql =
+                    format!("UPDATE pgrung.{table} SET finished_at = NULL WHERE import_id = $1");
+                transaction.execute(&sql, &[&import_id]).await?;
+            }
         }
-        Err(error) => Err(error.into()),
+        Standing::Emptied => {
+            return refuse(format!(
+                "it was interrupted when {} rows were in {name}, and now the table is empty",
+                then.rows
+            ));
+        }
+        Standing::Missing { found } => {
+            return refuse(format!(
+                "{name} was truncated or rewritten since, and holds {found} of {} rows",
+                then.rows
+            ));
+        }
+        Standing::Unseen => {
+            return refuse(format!(
+                "{name} was truncated or rewritten since, and this role may not read it to tell which: a role that may can go on with the import"
+            ));
+        }
+        Standing::Relogged => {
+            return refuse(format!("{name} was made logged or unlogged since"));
+        }
+        Standing::Another => {
+            return refuse(format!(
+                "it loads {}, which is not the table that is now called {name}: that was dropped and made anew, or renamed",
+                then.place.name
+            ));
+        }
     }
+    transaction
+        .execute(
+            "UPDATE pgrung.imports SET target = $2, target_filenode = $3 WHERE import_id = $1",
+            &[&import_id, &now.name, &now.filenode],
+        )
+        .await?;
+    Ok(standing == Standing::Emptied)
 }
 
 /// `--restart`: forgets this import, and imports into the table from files of the same names.

@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 use super::Ledger;
 use super::error::LedgerError;
 use crate::queue::Identity;
+use crate::target::Place;
 
 /// An import taken up again without its sources.
 pub struct Resumed {
@@ -22,7 +23,7 @@ pub async fn resume(client: &mut Client, identity: &Identity) -> Result<Resumed,
     let row = transaction
         .query_opt(
             "UPDATE pgrung.imports SET epoch = epoch + 1, run_at = now() WHERE import_id = $1
-             RETURNING epoch, columns, target_unlogged",
+             RETURNING epoch, columns, target_oid, target_filenode, target_unlogged",
             &[&identity.import_id],
         )
         .await?
@@ -52,6 +53,12 @@ pub async fn resume(client: &mut Client, identity: &Identity) -> Result<Resumed,
                 .collect(),
             mergeable: Vec::new(),
             unlogged: row.get("target_unlogged"),
+            table: Place {
+                name: identity.table.clone(),
+                oid: row.get("target_oid"),
+                filenode: row.get("target_filenode"),
+                unlogged: row.get("target_unlogged"),
+            },
         },
         columns: row.get("columns"),
     })

@@ -18,11 +18,12 @@ const LEAST_EXPORT: Duration = Duration::from_secs(1);
 /// After the last batch: closes the import and makes the last commits durable.
 ///
 /// # Errors
-/// What the server says, or that a newer run has taken over.
+/// What the server says, that the rows are not in the table, or that a newer run has taken over.
 pub async fn close(
     connection: &mut ControlConnection,
     running: &Running,
     settings: &LoadSettings,
+    control: &Control,
 ) -> Result<(), Error> {
     if running.finished {
         return Ok(());
@@ -31,7 +32,7 @@ pub async fn close(
     let mut tries = 0;
     loop {
         tries += 1;
-        let closing = close_once(connection, running, settings);
+        let closing = close_once(connection, running, settings, control);
         let (may_pass, error) = match tokio::time::timeout(limits.answer_timeout, closing).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => (error.may_pass(), error),
@@ -56,15 +57,25 @@ async fn close_once(
     connection: &mut ControlConnection,
     running: &Running,
     settings: &LoadSettings,
+    control: &Control,
 ) -> Result<(), Error> {
     if running.durable_at_end {
         flush(connection).await?;
     }
+    let tally = running.counters.tally();
+    let rows = tally[Outcome::Inserted] + tally[Outcome::AlreadyLoaded];
+    let place = match &running.before {
+        Some(before) => {
+            let client = connection.client().await?;
+            Some(before.prove(client, rows, &control.console).await?)
+        }
+        None => None,
+    };
     let Some(ledger) = &running.ledger else {
         return Ok(());
     };
     // Dropped rows were never to be in the ledger.
-    let dropped = running.counters.tally()[Outcome::Dropped];
+    let dropped = tally[Outcome::Dropped];
     let read = running.counters.read.get() - dropped;
     let client = connection.client().await?;
     let refused = Error::server("closing the import");
@@ -75,7 +86,11 @@ async fn close_once(
         ledger.merge(client).await.map_err(&refused)?;
         return Ok(());
     }
-    match ledger.finish(client, read).await.map_err(&refused)? {
+    match ledger
+        .finish(client, read, place.as_ref())
+        .await
+        .map_err(&refused)?
+    {
         Finish::Done => Ok(()),
         Finish::TakenOver => Err(LedgerError::TakenOver(ledger.import_id.clone()).into()),
         Finish::Lost(found) => Ok(check_lost(found, read)?),

@@ -7,6 +7,7 @@ mod engine;
 mod identities;
 mod leftovers;
 mod prepare;
+mod proof;
 mod publish;
 mod readers;
 mod replay;
@@ -65,7 +66,7 @@ async fn run(
     let result = match result {
         // A signal is no failure of the engine; nothing is closed after it.
         Ok(()) if control.stop.is_set() => Ok(()),
-        Ok(()) => close(&mut connection, &running, settings).await,
+        Ok(()) => close(&mut connection, &running, settings, control).await,
         Err(error) => Err(error),
     };
     let exported = export(&mut connection, &running, settings, control).await;

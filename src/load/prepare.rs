@@ -10,6 +10,7 @@ use super::columns::{Named, check_copy_format};
 use super::control::{Control, ControlConnection};
 use super::identities::{drop_twins, identities};
 use super::leftovers::load_leftovers;
+use super::proof::Before;
 use super::rights::check_rights;
 use super::workers::Destination;
 use crate::connect;
@@ -29,6 +30,8 @@ pub struct Prepared {
     /// Where rows come from.
     pub origin: Origin,
     pub destination: Destination,
+    /// The table as it is now; `None` where nothing is sent to it.
+    pub before: Option<Before>,
     /// Stored bytes of all sources, where known.
     pub total: Option<u64>,
     /// Indexes of the table.
@@ -85,6 +88,10 @@ pub async fn prepare(
     check_copy_format(&target, settings.copy_format)?;
     check_rights(client, &target, settings.strategy).await?;
     let indexes = table.indexes(client).await;
+    let before = match settings.strategy_factory().sends_nothing() {
+        true => None,
+        false => Some(Before::note(client, &table).await?),
+    };
     let durable_at_end = match settings.durability {
         Some(durability) => durability == Durability::End,
         None => is_asynchronous(client).await?,
@@ -122,6 +129,7 @@ pub async fn prepare(
         },
         origin,
         destination,
+        before,
         total,
         indexes,
         durable_at_end,

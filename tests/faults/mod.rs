@@ -22,3 +22,4 @@ mod replay;
 mod resources;
 mod resume;
 mod sabotage;
+mod standing;
