@@ -39,7 +39,9 @@ impl Ledger {
         records: u64,
         place: Option<&Place>,
     ) -> Result<Finish, tokio_postgres::Error> {
-        let place = place.unwrap_or(&self.table);
+        // Of partitions, which come and go between two runs, the ledger keeps nothing.
+        let known = self.table.filenode;
+        let filenode = known.and(place.map_or(known, |place| place.filenode));
         let transaction = client.transaction().await?;
         // Exit code 0 promises that the rows are durable, also after `--durability end`: this
         // commit is flushed, and the log before it with it.
@@ -50,7 +52,7 @@ impl Ledger {
             .execute(
                 "UPDATE pgrung.imports SET finished_at = now(), target_filenode = $3
                  WHERE import_id = $1 AND epoch = $2",
-                &[&self.import_id, &self.epoch, &place.filenode],
+                &[&self.import_id, &self.epoch, &filenode],
             )
             .await?;
         if ours == 0 {

@@ -21,7 +21,9 @@ impl Before {
     /// # Errors
     /// What the server says.
     pub async fn note(client: &Client, table: &Table) -> Result<Self, Error> {
-        let place = Place::from(table);
+        let now = Place::find(client, &table.quoted()).await;
+        let now = now.map_err(Error::server("looking where the table is"))?;
+        let place = now.unwrap_or_else(|| Place::from(table));
         let deleted = deleted(client, &place).await?;
         Ok(Before { place, deleted })
     }

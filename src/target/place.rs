@@ -12,14 +12,15 @@ pub struct Place {
     pub name: String,
     pub oid: Oid,
     /// Its storage, or that of all its partitions: TRUNCATE makes it another one, and so do rewrites
-    /// that keep the rows (VACUUM FULL, CLUSTER). `None` for a foreign table.
+    /// that keep the rows (VACUUM FULL, CLUSTER). `None` for a foreign table, and for partitions that
+    /// may have come and gone for good reasons, as between two runs.
     pub filenode: Option<Oid>,
     /// Whether a server crash empties it.
     pub unlogged: bool,
 }
 
 /// The storage of relation `c`. Of a partitioned table it is a number made from its partitions'.
-pub(super) const FILENODE: &str = "
+const FILENODE: &str = "
     CASE WHEN c.relkind <> 'p' THEN nullif(pg_relation_filenode(c.oid), 0)
          ELSE (SELECT ('x' || left(md5(string_agg(p.relid::oid || ' ' || pg_relation_filenode(p.relid), ',' ORDER BY p.relid)), 8))::bit(32)::bigint::oid
                FROM pg_partition_tree(c.oid) p WHERE p.isleaf)

@@ -3,7 +3,6 @@
 use tokio_postgres::Client;
 use tokio_postgres::types::Oid;
 
-use super::place::FILENODE;
 use super::quote_name;
 use crate::encode::Encoder;
 use crate::server_error;
@@ -16,7 +15,7 @@ pub struct Table {
     pub name: String,
     /// Whether a server crash empties it.
     pub unlogged: bool,
-    /// Storage of the table or its partitions; TRUNCATE and rewrites change it. `None` for a foreign
+    /// Storage of the table; TRUNCATE and rewrites change it. `None` for a partitioned or foreign
     /// table.
     pub filenode: Option<Oid>,
     /// Whether a constraint or trigger may put its check off until COMMIT.
@@ -125,10 +124,9 @@ pub enum TableError {
     Server(#[from] tokio_postgres::Error),
 }
 
-fn relation() -> String {
-    format!("
+const RELATION: &str = "
 SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
-       c.relpersistence::text = 'u' AS unlogged, {FILENODE} AS filenode,
+       c.relpersistence::text = 'u' AS unlogged, nullif(pg_relation_filenode(c.oid), 0) AS filenode,
        EXISTS (SELECT FROM pg_trigger t
                WHERE t.tgdeferrable
                  AND t.tgrelid IN (SELECT c.oid UNION ALL SELECT relid FROM pg_partition_tree(c.oid)))
@@ -148,8 +146,7 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
          AS rows_need_each_other,
        c.relrowsecurity AS row_security
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = $1")
-}
+WHERE c.oid = $1";
 
 const COLUMNS: &str = "
 WITH RECURSIVE base (attnum, typid) AS (
@@ -190,7 +187,7 @@ impl Table {
     }
 
     async fn by_oid(client: &Client, oid: Oid) -> Result<Option<Self>, TableError> {
-        let Some(row) = client.query_opt(&relation(), &[&oid]).await? else {
+        let Some(row) = client.query_opt(RELATION, &[&oid]).await? else {
             return Ok(None);
         };
         let mut table = Table {
