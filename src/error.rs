@@ -115,7 +115,7 @@ impl Error {
         match self {
             Error::Settings(_) => Exit::Usage,
             Error::Connect(error) => connecting(error),
-            Error::Table(TableError::Server(_)) => Exit::Failed,
+            Error::Table(TableError::Server(_) | TableError::Gone(_)) => Exit::Failed,
             Error::Table(_) => Exit::Usage,
             Error::Input(
                 InputError::OtherHeader { .. }
@@ -195,6 +195,7 @@ fn ledger(error: &LedgerError) -> Exit {
         | LedgerError::NoAnswer(_)
         | LedgerError::Unusable(_)
         | LedgerError::Held { .. }
+        | LedgerError::Elsewhere(_)
         | LedgerError::Lost { .. } => Exit::Failed,
     }
 }

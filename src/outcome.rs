@@ -95,6 +95,13 @@ impl Tally {
         self
     }
 
+    /// The same rows but those of `outcome`.
+    #[must_use]
+    pub fn without(mut self, outcome: Outcome) -> Self {
+        self.0[outcome as usize] = 0;
+        self
+    }
+
     /// Rows of all outcomes.
     pub fn total(&self) -> u64 {
         self.0.iter().sum()

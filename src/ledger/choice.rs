@@ -26,7 +26,14 @@ pub(super) fn choose<'a>(
     restart: bool,
     alone: bool,
 ) -> Result<Choice<'a>, LedgerError> {
-    let same = proofs.iter().filter_map(|proof| match &proof.found {
+    let (gone, there): (Vec<_>, Vec<_>) = proofs.iter().partition(|it| it.known.gone.is_some());
+    let gone = || {
+        let mine = gone
+            .iter()
+            .filter(|it| it.known.same_name || it.found.is_ok());
+        mine.map(|proof| &proof.known).collect::<Vec<_>>()
+    };
+    let same = there.iter().filter_map(|proof| match &proof.found {
         Ok(compared) if is_same(proof, compared.whole) => Some((&proof.known, compared.whole)),
         _ => None,
     });
@@ -34,20 +41,19 @@ pub(super) fn choose<'a>(
     let same = same
         .rev()
         .max_by_key(|(known, whole)| (*whole, known.bytes()));
-    let named = || proofs.iter().filter(|proof| proof.known.same_name);
+    let named = || there.iter().filter(|proof| proof.known.same_name);
     match same {
         Some((known, whole)) if !(restart && alone) => Ok(Choice::Known { known, whole }),
         _ if restart => {
             let others = same.map(|(known, _)| known).filter(|it| !it.same_name);
-            let forgotten = named().map(|proof| &proof.known).chain(others).collect();
+            let mut forgotten = gone();
+            forgotten.extend(named().map(|proof| &proof.known).chain(others));
             Ok(Choice::New { forgotten })
         }
         // What left no row in the table may be mended freely.
         _ => match named().find(|proof| proof.known.loaded() > 0) {
             Some(proof) => Err(refuse(name, proof)),
-            None => Ok(Choice::New {
-                forgotten: Vec::new(),
-            }),
+            None => Ok(Choice::New { forgotten: gone() }),
         },
     }
 }
@@ -126,6 +132,7 @@ mod tests {
             finished: true,
             spans: vec![span],
             misfit: None,
+            gone: None,
         }
     }
 

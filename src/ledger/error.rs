@@ -48,6 +48,11 @@ pub enum LedgerError {
         /// How long the import waits.
         limit: Duration,
     },
+    /// The table's name means another one in the middle of a load.
+    #[error(
+        "table {0} was dropped and made anew, or renamed, while it was loaded; the batch under way is rolled back, rows committed before are in no table of that name"
+    )]
+    Elsewhere(String),
     /// Commits that the server had answered are gone.
     #[error(
         "the server has lost {lost} of {read} records after it had committed them: it crashed, and did not wait for the disk \

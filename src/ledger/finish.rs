@@ -5,6 +5,7 @@ use tokio_postgres::{Client, GenericClient, Transaction};
 
 use super::{Ledger, unsigned};
 use crate::faults;
+use crate::target::Place;
 
 /// Makes a transaction wait for the disk at its commit, where the server is set not to wait at all.
 /// Where it is set to wait for less than `on` or for more, that is left alone: a standby that is away
@@ -58,12 +59,16 @@ impl Ledger {
     }
 
     /// Marks the import as finished, after a look whether all `records` of its sources are still
-    /// committed, and merges the spans of each source into one.
+    /// committed, and merges the spans of each source into one. `place`: where its rows were found.
     pub async fn finish(
         &self,
         client: &mut Client,
         records: u64,
+        place: Option<&Place>,
     ) -> Result<Finish, tokio_postgres::Error> {
+        // Of partitions, which come and go between two runs, the ledger keeps nothing.
+        let known = self.table.filenode;
+        let filenode = known.and(place.map_or(known, |place| place.filenode));
         let transaction = client.transaction().await?;
         // Exit code 0 promises that the rows are durable, also after `--durability end`: this
         // commit is flushed, and the log before it with it.
@@ -87,16 +92,24 @@ impl Ledger {
             return Ok(Finish::Lost(found));
         }
         // An import is finished when all its sources are.
+        let imports = self.keys().0;
         transaction
             .execute(
-                "UPDATE pgrung.imports i SET finished_at = now()
-                 WHERE import_id = ANY ($1) AND finished_at IS NULL
-                   AND NOT EXISTS (SELECT FROM pgrung.sources s
-                                   WHERE s.import_id = i.import_id AND s.finished_at IS NULL)",
-                &[&self.keys().0],
+                "UPDATE pgrung.imports i SET target_filenode = $2, finished_at = CASE
+                     WHEN EXISTS (SELECT 1 FROM pgrung.sources s
+                                  WHERE s.import_id = i.import_id AND s.finished_at IS NULL) THEN NULL
+                     ELSE coalesce(finished_at, now()) END
+                 WHERE import_id = ANY ($1)",
+                &[&imports, &filenode],
             )
             .await?;
         self.merge_in(&transaction).await?;
+        // From now on spans are younger than every row: see `Remembered::age`.
+        let touch = format!(
+            "UPDATE {} SET records = records WHERE import_id = ANY ($1)",
+            self.spans()
+        );
+        transaction.execute(&touch, &[&imports]).await?;
         transaction.commit().await?;
         Ok(Finish::Done)
     }

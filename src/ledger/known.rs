@@ -1,17 +1,19 @@
 //! What the ledger knows of the inputs of a run, and what of it the files prove.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_postgres::Transaction;
 
 use super::error::LedgerError;
-use super::open::is_empty;
 use super::request::{Request, SourceIdentity};
+use super::standing::{Remembered, Standing};
 use super::{LedgerSource, span_columns, span_of, spans};
 use crate::machine;
 use crate::source::{Compared, InputError, compare};
 use crate::span::{Known, Span};
+use crate::target::Place;
 
 /// A comparison of so many bytes takes long enough to be told.
 const LONG: u64 = 1 << 30;
@@ -29,6 +31,9 @@ pub(super) struct KnownSource {
     pub spans: Known,
     /// Why its import is not this one.
     pub misfit: Option<String>,
+    /// Why its rows, which were all there once, are in no table any more: it loads nothing twice to
+    /// load it again.
+    pub gone: Option<String>,
 }
 
 impl KnownSource {
@@ -52,7 +57,7 @@ pub(super) async fn known_sources(
     let heads: Vec<i64> = request.sources.iter().filter_map(signed_head).collect();
     let rows = transaction
         .query(
-            "SELECT i.import_id, i.target, i.target_oid, i.target_filenode, i.target_unlogged, i.columns, i.reading,
+            "SELECT i.import_id, i.target_unlogged, i.columns, i.reading,
                     s.source, s.name, s.head, s.epoch, s.finished_at IS NOT NULL AS finished
              FROM pgrung.sources s JOIN pgrung.imports i USING (import_id)
              WHERE CASE WHEN $1::text IS NULL THEN i.target_oid = $2 OR i.target = $3 ELSE i.import_id = $1 END
@@ -67,8 +72,8 @@ pub(super) async fn known_sources(
             ],
         )
         .await?;
-    let emptied = is_empty(transaction, &request.target.table).await?;
-    let mut found: Vec<KnownSource> = Vec::new();
+    let mut tables: HashMap<String, Kept> = HashMap::new();
+    let mut found = Vec::new();
     for (input, source) in request.sources.iter().enumerate() {
         for row in &rows {
             let same_name = row.get::<_, &str>("name") == source.name;
@@ -82,8 +87,19 @@ pub(super) async fn known_sources(
             if !is_it {
                 continue;
             }
+            let import_id: String = row.get("import_id");
+            let kept = match tables.get(&import_id) {
+                Some(kept) => kept.clone(),
+                None => kept(transaction, request, &import_id).await?,
+            };
+            tables.insert(import_id.clone(), kept.clone());
+            let (misfit, gone) = match kept {
+                Kept::Yes => (request.misfit(row), None),
+                Kept::No(why) => (Some(why), None),
+                Kept::Gone(why) => (None, Some(why)),
+            };
             let key = LedgerSource {
-                import_id: row.get("import_id"),
+                import_id,
                 number: row.get("source"),
                 epoch: row.get("epoch"),
             };
@@ -94,15 +110,67 @@ pub(super) async fn known_sources(
                 name: row.get("name"),
                 same_name,
                 finished: row.get("finished"),
-                misfit: request.misfit(row),
+                misfit,
+                gone,
             });
         }
     }
-    for known in found.iter_mut().filter(|it| emptied && it.loaded() > 0) {
-        let emptied = || format!("table {} was emptied since", request.target.table);
-        known.misfit.get_or_insert_with(emptied);
-    }
     Ok(found)
+}
+
+/// Whether the table still has the rows that an import loaded.
+#[derive(Debug, Clone)]
+enum Kept {
+    Yes,
+    /// And nothing tells what became of them.
+    No(String),
+    /// They are gone with all that the import did: somebody has made room for others.
+    Gone(String),
+}
+
+async fn kept(
+    transaction: &Transaction<'_>,
+    request: &Request<'_>,
+    import_id: &str,
+) -> Result<Kept, LedgerError> {
+    let Some(then) = Remembered::of(transaction, import_id).await? else {
+        return Ok(Kept::Yes);
+    };
+    let now = Place::from(request.table);
+    let standing = then.standing(transaction, &now).await?;
+    let (name, known, rows) = (&now.name, &then.place.name, then.rows);
+    let gone = |why: String| match then.finished {
+        true => Kept::Gone(why),
+        false => Kept::No(why),
+    };
+    let kept = match standing {
+        Standing::Same | Standing::Renamed | Standing::Moved => {
+            transaction
+                .execute(
+                    "UPDATE pgrung.imports SET target = $2, target_filenode = $3
+                     WHERE import_id = $1 AND (target, target_filenode) IS DISTINCT FROM ($2, $3)",
+                    &[&import_id, name, &now.filenode],
+                )
+                .await?;
+            Kept::Yes
+        }
+        Standing::Emptied => gone(format!("{name} was emptied since")),
+        Standing::Missing { found: 0 } if then.finished => gone(format!(
+            "{name} was emptied since, and others have filled it again"
+        )),
+        Standing::Missing { found } => Kept::No(format!(
+            "{name} holds {found} rows that may be of it, and {rows} were loaded: it was truncated or rewritten since"
+        )),
+        Standing::Unseen => Kept::No(format!(
+            "{name} was truncated or rewritten since, and this role may not read it to tell which: a role that may can go on with the import"
+        )),
+        Standing::Relogged => Kept::No(format!("{name} was made logged or unlogged since")),
+        Standing::Another if known == name => {
+            gone(format!("{name} was dropped and made anew since"))
+        }
+        Standing::Another => Kept::No(format!("it loads {known}, not {name}")),
+    };
+    Ok(kept)
 }
 
 /// The bits of a source's head, as the ledger keeps them.

@@ -12,10 +12,11 @@ mod rejects;
 mod replay;
 mod request;
 mod resume;
+mod standing;
 mod status;
 mod take_over;
 
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{Oid, ToSql};
 use tokio_postgres::{Client, Row, SimpleQueryMessage, Statement};
 
 use crate::batch::Batch;
@@ -23,6 +24,7 @@ use crate::outcome::{Outcome, Tally};
 use crate::retry::Failure;
 use crate::source::checksum;
 use crate::span::Span;
+use crate::target::Place;
 
 pub use error::LedgerError;
 pub use finish::{Finish, WAIT_FOR_THE_DISK};
@@ -32,6 +34,7 @@ pub use rejects::OpenRejects;
 pub use replay::KnownImport;
 pub use request::{Request, SourceIdentity};
 pub use resume::resume;
+pub use standing::{Remembered, Standing};
 pub use status::{ImportStatus, status};
 
 /// One run of one import: what its workers write into the ledger.
@@ -41,6 +44,8 @@ pub struct Ledger {
     pub import_id: String,
     /// The sources of this run, in its order.
     pub sources: Vec<LedgerSource>,
+    /// The table that the import was opened on.
+    pub table: Place,
     /// Whether the target, and with it spans and rejects, vanish in a server crash.
     pub unlogged: bool,
 }
@@ -66,6 +71,17 @@ pub enum Claim {
     TakenOver,
     /// The ledger has another span at this place.
     Conflict,
+}
+
+/// What the end of a batch's transaction proves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// The transaction is alive, and its rows are in the table of the import.
+    Here,
+    /// The transaction was aborted.
+    Vanished,
+    /// The name means another table by now, which has the rows of the batch.
+    Elsewhere,
 }
 
 /// One transaction of one server process, by which it can be found should the connection break.
@@ -217,19 +233,21 @@ impl Ledger {
         Ok(Claim::Loaded(tally))
     }
 
-    /// Last step before COMMIT: notes what became of the records. True proves that the transaction
-    /// is alive: in an aborted one nothing is updated.
+    /// Last step before COMMIT: notes what became of the records. That a row is updated proves that
+    /// the transaction is alive, and what the table's name means that the rows are where they belong:
+    /// the batch's locks keep both so until COMMIT.
     pub async fn settle(
         &self,
         client: &Client,
         statements: &mut Statements,
         batch: &Batch,
         tally: Tally,
-    ) -> Result<bool, tokio_postgres::Error> {
+    ) -> Result<Settled, tokio_postgres::Error> {
         let sql = format!(
-            "UPDATE {} SET {} WHERE import_id = $1 AND source = $2 AND start_byte = $3",
+            "UPDATE {} SET {} WHERE import_id = $1 AND source = $2 AND start_byte = $3
+             RETURNING to_regclass($4)::oid AS table",
             self.spans(),
-            outcome_columns(|number, column| format!("{column} = ${}", number + 4)),
+            outcome_columns(|number, column| format!("{column} = ${}", number + 5)),
         );
         let statement = prepared(&mut statements.settle, client, &sql).await?;
         let start = signed(batch.start_byte);
@@ -239,9 +257,17 @@ impl Ledger {
         let kept: Vec<i64> = Outcome::in_ledger()
             .map(|(outcome, _)| signed(tally[outcome]))
             .collect();
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![import_id, number, &start];
+        let mut parameters: Vec<&(dyn ToSql + Sync)> =
+            vec![import_id, number, &start, &self.table.name];
         parameters.extend(kept.iter().map(|rows| rows as &(dyn ToSql + Sync)));
-        Ok(client.execute(&statement, &parameters).await? == 1)
+        let settled = client.query_opt(&statement, &parameters).await?;
+        Ok(
+            match settled.map(|row| row.get::<_, Option<Oid>>("table")) {
+                None => Settled::Vanished,
+                Some(table) if table == Some(self.table.oid) => Settled::Here,
+                Some(_) => Settled::Elsewhere,
+            },
+        )
     }
 }
 

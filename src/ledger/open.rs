@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Oid;
 use tokio_postgres::{Client, Transaction};
 
 use super::choice::{Choice, choose, separate};
@@ -14,6 +14,7 @@ use super::request::Request;
 use super::take_over::past_other_runs;
 use super::{Ledger, LedgerSource};
 use crate::span::Known;
+use crate::target::Place;
 
 /// Openings that found something else than the one before.
 const OPENINGS: u32 = 20;
@@ -134,6 +135,7 @@ async fn enter(
     let ledger = Ledger {
         import_id: new.import_id,
         sources,
+        table: Place::from(request.table),
         unlogged: request.table.unlogged,
     };
     ledger.reopen(transaction, &whole).await?;
@@ -192,11 +194,17 @@ async fn forget(
                 &[import_id, &request.import_id],
             )
             .await?;
-        (request.notify)(&format!(
-            "{}: what import {import_id} knew of it is forgotten, with {} rows in the table",
-            known.name,
-            known.loaded(),
-        ));
+        (request.notify)(&match &known.gone {
+            Some(gone) => format!(
+                "{}: import {import_id} loaded it, but {gone}: it is loaded again",
+                known.name
+            ),
+            None => format!(
+                "{}: what import {import_id} knew of it is forgotten, with {} rows in the table",
+                known.name,
+                known.loaded(),
+            ),
+        });
     }
     Ok(())
 }
@@ -245,12 +253,13 @@ impl Home {
             .await?;
         let row = transaction
             .query_one(
-                "SELECT epoch, target, target_oid, target_filenode, target_unlogged, columns, reading
-                 FROM pgrung.imports WHERE import_id = $1",
+                "SELECT epoch, target, target_oid, columns, reading FROM pgrung.imports WHERE import_id = $1",
                 &[&import_id],
             )
             .await?;
-        match request.misfit(&row) {
+        let elsewhere = (row.get::<_, Oid>("target_oid") != request.table.oid)
+            .then(|| format!("it loads {}", row.get::<_, &str>("target")));
+        match elsewhere.or_else(|| request.misfit(&row)) {
             Some(misfit) if made == 0 && choices.iter().any(is_new) => {
                 Err(LedgerError::Changed(format!(
                     "import {import_id} is there already, but {misfit}: name another --import-id, or --restart with what was loaded under it"
@@ -341,22 +350,5 @@ async fn answered<T>(
     match tokio::time::timeout(limit, answer).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(LedgerError::NoAnswer(limit)),
-    }
-}
-
-/// Whether the table holds no row at all; false where this role may not look.
-pub(super) async fn is_empty(
-    transaction: &Transaction<'_>,
-    table: &str,
-) -> Result<bool, LedgerError> {
-    transaction.batch_execute("SAVEPOINT look").await?;
-    let sql = format!("SELECT NOT EXISTS (SELECT FROM {table}) AS empty");
-    match transaction.query_one(&sql, &[]).await {
-        Ok(row) => Ok(row.get("empty")),
-        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-            transaction.batch_execute("ROLLBACK TO look").await?;
-            Ok(false)
-        }
-        Err(error) => Err(error.into()),
     }
 }

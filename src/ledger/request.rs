@@ -44,25 +44,9 @@ impl Request<'_> {
         columns.map(|column| column.name.as_str()).collect()
     }
 
-    /// Why an import, of which `row` has the columns of `pgrung.imports`, loads other rows or loads
-    /// them elsewhere; `None` if it does not.
+    /// Why an import, of which `row` has the columns of `pgrung.imports`, loads other rows of the same
+    /// bytes; `None` if it does not.
     pub(super) fn misfit(&self, row: &Row) -> Option<String> {
-        let known_table: &str = row.get("target");
-        if known_table != self.target.table {
-            return Some(format!("it loads {known_table}, not {}", self.target.table));
-        }
-        if row.get::<_, u32>("target_oid") != self.table.oid {
-            return Some(format!(
-                "table {known_table} was dropped and made anew since"
-            ));
-        }
-        if row.get::<_, Option<u32>>("target_filenode") != self.table.filenode
-            || row.get::<_, bool>("target_unlogged") != self.table.unlogged
-        {
-            return Some(format!(
-                "table {known_table} was truncated or rewritten since"
-            ));
-        }
         let known_columns: Vec<&str> = row.get("columns");
         if known_columns != self.columns() {
             return Some(format!(

@@ -7,6 +7,7 @@ use super::known::spans_of;
 use super::{Ledger, LedgerSource};
 use crate::queue::Identity;
 use crate::span::Known;
+use crate::target::Place;
 
 /// An import taken up again without its sources.
 pub struct Resumed {
@@ -31,12 +32,19 @@ pub async fn resume(client: &mut Client, identity: &Identity) -> Result<Resumed,
     };
     let row = transaction
         .query_opt(
-            "SELECT columns, target_unlogged FROM pgrung.imports WHERE import_id = $1",
+            "SELECT columns, target_oid, target_filenode, target_unlogged
+             FROM pgrung.imports WHERE import_id = $1",
             &[&identity.import_id],
         )
         .await?
         .ok_or_else(unknown)?;
     let (unlogged, columns) = (row.get("target_unlogged"), row.get("columns"));
+    let table = Place {
+        name: identity.table.clone(),
+        oid: row.get("target_oid"),
+        filenode: row.get("target_filenode"),
+        unlogged,
+    };
     // It keeps its statement, which is to be gone before the transaction is.
     drop(row);
     let mut imports: Vec<&str> = identity
@@ -80,6 +88,7 @@ pub async fn resume(client: &mut Client, identity: &Identity) -> Result<Resumed,
             import_id: identity.import_id.clone(),
             sources,
             unlogged,
+            table,
         },
         known,
         columns,

@@ -18,24 +18,38 @@ const LEAST_EXPORT: Duration = Duration::from_secs(1);
 /// After the last batch: closes the import and makes the last commits durable.
 ///
 /// # Errors
-/// What the server says, or that a newer run has taken over.
+/// What the server says, that the rows are not in the table, or that a newer run has taken over.
 pub async fn close(
     connection: &mut ControlConnection,
     running: &Running,
     settings: &LoadSettings,
+    control: &Control,
 ) -> Result<(), Error> {
     if running.durable_at_end {
         flush(connection).await?;
     }
+    let tally = running.counters.tally();
+    let rows = tally[Outcome::Inserted] + tally[Outcome::AlreadyLoaded];
+    let place = match &running.before {
+        Some(before) => {
+            let prove = |client: Client| async {
+                let place = before.prove(&client, rows, &control.console).await?;
+                Ok((client, Some(place)))
+            };
+            let doing = "looking whether the rows are in the table";
+            connection.ask(doing, prove).await?
+        }
+        None => None,
+    };
     let Some(ledger) = &running.ledger else {
         return Ok(());
     };
     // Dropped rows were never to be in the ledger.
-    let dropped = running.counters.tally()[Outcome::Dropped];
+    let dropped = tally[Outcome::Dropped];
     let read = running.counters.read.get() - dropped;
     // With --limit, or after drops, there is more to read: the import stays open.
     let stays_open = settings.read.limit.is_some() || dropped > 0;
-    let doing = "closing the import";
+    let (doing, place) = ("closing the import", place.as_ref());
     let close = |mut client: Client| async {
         let refused = Error::server(doing);
         if stays_open {
@@ -44,7 +58,8 @@ pub async fn close(
             ledger.merge(&mut client).await.map_err(&refused)?;
             return Ok((client, ()));
         }
-        match ledger.finish(&mut client, read).await.map_err(&refused)? {
+        let finished = ledger.finish(&mut client, read, place).await;
+        match finished.map_err(&refused)? {
             Finish::Done => Ok((client, ())),
             Finish::TakenOver => Err(LedgerError::TakenOver(ledger.import_id.clone()).into()),
             Finish::Lost(found) => Ok((client, check_lost(found, read)?)),

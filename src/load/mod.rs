@@ -7,6 +7,7 @@ mod engine;
 mod identities;
 mod leftovers;
 mod prepare;
+mod proof;
 mod publish;
 mod readers;
 mod rejects;
@@ -67,7 +68,7 @@ async fn run(
     let result = match result {
         // A signal is no failure of the engine; nothing is closed after it.
         Ok(()) if control.stop.is_set() => Ok(()),
-        Ok(()) => close(&mut connection, &running, settings).await,
+        Ok(()) => close(&mut connection, &running, settings, control).await,
         Err(error) => Err(error),
     };
     // A load that has given up on the server, or is to end, does not begin to wait for it here.

@@ -11,6 +11,7 @@ use super::columns::{Named, check_copy_format};
 use super::control::{Control, ControlConnection};
 use super::identities::identities;
 use super::leftovers::load_leftovers;
+use super::proof::Before;
 use super::rights::check_rights;
 use super::sessions;
 use super::workers::Destination;
@@ -30,6 +31,8 @@ pub struct Prepared {
     /// Where rows come from.
     pub origin: Origin,
     pub destination: Destination,
+    /// The table as it is now; `None` where nothing is sent to it.
+    pub before: Option<Before>,
     /// Stored bytes of all sources, where known.
     pub total: Option<u64>,
     /// Indexes of the table.
@@ -104,9 +107,13 @@ pub async fn prepare(
             None => is_asynchronous(&client).await?,
         };
         let indexes = table.indexes(&client).await;
-        Ok((client, (indexes, durable_at_end)))
+        let before = match settings.strategy_factory().sends_nothing() {
+            true => None,
+            false => Some(Before::note(&client, &table).await?),
+        };
+        Ok((client, (indexes, durable_at_end, before)))
     };
-    let (indexes, durable_at_end) = connection
+    let (indexes, durable_at_end, before) = connection
         .ask("reading the server's settings", look)
         .await?;
     control.console.detail(&describe(&first, &target));
@@ -143,6 +150,7 @@ pub async fn prepare(
         },
         origin,
         destination,
+        before,
         total,
         indexes,
         durable_at_end,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::control::Control;
+use super::proof::Before;
 use crate::batch::Batch;
 use crate::error::Error;
 use crate::job::LoadSettings;
@@ -23,6 +24,8 @@ const WORTH_A_VERDICT: Duration = Duration::from_secs(2);
 /// A load that runs.
 pub struct Running {
     pub target: Arc<Target>,
+    /// The table when the load began; `None` where nothing is sent to it.
+    pub before: Option<Before>,
     /// Where commits are noted.
     pub ledger: Option<Ledger>,
     pub counters: Arc<Counters>,
@@ -66,6 +69,7 @@ impl Running {
     pub fn unseen(target: Arc<Target>, ledger: Ledger) -> Self {
         Running {
             target,
+            before: None,
             ledger: Some(ledger),
             counters: Arc::default(),
             taken: Arc::default(),

@@ -39,6 +39,7 @@ impl Prepared {
         });
         let running = Running {
             target: self.destination.target.clone(),
+            before: self.before,
             ledger: self.destination.ledger.clone(),
             counters: counters.clone(),
             taken: self.origin.taken.clone(),

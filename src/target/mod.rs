@@ -1,10 +1,12 @@
 //! The table that is loaded, and what of it is written.
 
 mod near;
+mod place;
 mod table;
 
 use crate::source::KeyColumn;
 
+pub use place::Place;
 pub use table::{Column, Table, TableError};
 
 /// `name` as SQL takes it, always quoted: no name is a reserved word then, and none is folded.

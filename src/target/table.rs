@@ -16,7 +16,8 @@ pub struct Table {
     pub name: String,
     /// Whether a server crash empties it.
     pub unlogged: bool,
-    /// Storage of the table; TRUNCATE and rewrites change it. `None` for a partitioned table.
+    /// Storage of the table; TRUNCATE and rewrites change it. `None` for a partitioned or foreign
+    /// table.
     pub filenode: Option<Oid>,
     /// Whether a constraint or trigger may put its check off until COMMIT.
     pub deferrable: bool,
@@ -158,6 +159,9 @@ pub enum TableError {
     /// Nothing to write.
     #[error("{0} has no column that can be written: nothing to load")]
     NoColumns(String),
+    /// What was loaded into it is not there any more.
+    #[error("{0}")]
+    Gone(String),
     /// The catalog could not be read.
     #[error("reading the catalog: {}", server_error::describe(.0))]
     Server(#[from] tokio_postgres::Error),

@@ -255,13 +255,13 @@ impl Session {
         answered(self.answer_timeout, claim).await
     }
 
-    /// Notes in the ledger what became of the batch; false if the transaction is no longer alive.
+    /// Notes in the ledger what became of the batch, and proves where its rows are.
     pub async fn settle(
         &mut self,
         ledger: &Ledger,
         batch: &Batch,
         tally: Tally,
-    ) -> Result<bool, Failure> {
+    ) -> Result<ledger::Settled, Failure> {
         let settle = ledger.settle(&self.client, &mut self.statements, batch, tally);
         answered(self.answer_timeout, settle).await
     }

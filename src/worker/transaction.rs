@@ -9,7 +9,7 @@ use super::session::{Session, Written};
 use super::{Commit, DeliveryError, Ended, InFlight, Job, OnError, Receipt, Worker};
 use crate::batch::Batch;
 use crate::faults;
-use crate::ledger::{Claim, Ledger, LedgerError};
+use crate::ledger::{Claim, Ledger, LedgerError, Settled};
 use crate::outcome::{Outcome, Tally};
 use crate::retry::Failure;
 use crate::source::RowParser;
@@ -57,7 +57,15 @@ impl Worker {
             };
             transaction.run(session, parser, &mut refused).await?
         };
-        job.write_reject_file(batch, &refused)?;
+        if let Err(error) = job.write_reject_file(batch, &refused) {
+            // The good rows are committed, whatever becomes of the bad ones.
+            if job.commit != Commit::Load {
+                let stored = tally.without(Outcome::Rejected);
+                job.counters.count(stored);
+                in_flight.settle(stored.total());
+            }
+            return Err(Ended::Stopped(error));
+        }
         if let Some(note) = session.take_note() {
             job.console.detail(&note);
         }
@@ -135,9 +143,16 @@ impl Transaction<'_> {
             }
             self.constraints(session).await?;
             let settled = session.settle(ledger, batch, tally);
-            if !step("settle", settled).await? {
-                // The transaction was aborted behind our back; a COMMIT would roll back quietly.
-                return Err(Ended::Failed(Failure::Vanished));
+            match step("settle", settled).await? {
+                Settled::Here => {}
+                // Aborted behind our back; a COMMIT would roll back quietly.
+                Settled::Vanished => return Err(Ended::Failed(Failure::Vanished)),
+                Settled::Elsewhere => {
+                    session.execute("ROLLBACK").await?;
+                    return Err(Ended::Stopped(
+                        LedgerError::Elsewhere(job.target.table.clone()).into(),
+                    ));
+                }
             }
         } else {
             self.constraints(session).await?;

@@ -23,4 +23,5 @@ mod replay;
 mod resources;
 mod resume;
 mod sabotage;
+mod standing;
 mod starts;
