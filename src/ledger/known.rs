@@ -8,7 +8,7 @@ use tokio_postgres::Transaction;
 
 use super::error::LedgerError;
 use super::request::{Request, SourceIdentity};
-use super::standing::{Remembered, Standing};
+use super::standing::{Remembered, Standing, is_empty};
 use super::{LedgerSource, span_columns, span_of, spans};
 use crate::machine;
 use crate::source::{Compared, InputError, compare};
@@ -37,6 +37,20 @@ pub(super) struct KnownSource {
 }
 
 impl KnownSource {
+    /// Whether the other one is the same source for the same input.
+    pub fn is_source(&self, other: &Self) -> bool {
+        let which = |it: &Self| (it.input, it.key.import_id.clone(), it.key.number);
+        which(self) == which(other)
+    }
+
+    /// Whether the ledger knows the same of both, whichever run loads it.
+    pub fn is_as(&self, other: &Self) -> bool {
+        let LedgerSource { epoch, .. } = self.key;
+        let mut other = other.clone();
+        other.key.epoch = epoch;
+        *self == other
+    }
+
     /// Bytes that are committed.
     pub fn bytes(&self) -> u64 {
         self.spans.iter().map(|span| span.end - span.start).sum()
@@ -141,7 +155,9 @@ async fn kept(
     let (name, known, rows) = (&now.name, &then.place.name, then.rows);
     let gone = |why: String| match then.finished {
         true => Kept::Gone(why),
-        false => Kept::No(why),
+        false => Kept::No(format!(
+            "it was interrupted when {rows} rows were loaded, and {why}"
+        )),
     };
     let kept = match standing {
         Standing::Same | Standing::Renamed | Standing::Moved => {
@@ -155,18 +171,20 @@ async fn kept(
             Kept::Yes
         }
         Standing::Emptied => gone(format!("{name} was emptied since")),
-        Standing::Missing { found: 0 } if then.finished => gone(format!(
-            "{name} was emptied since, and others have filled it again"
-        )),
         Standing::Missing { found } => Kept::No(format!(
-            "{name} holds {found} rows that may be of it, and {rows} were loaded: it was truncated or rewritten since"
+            "{name} holds {found} of {rows} rows that were loaded: it was truncated or rewritten since"
         )),
         Standing::Unseen => Kept::No(format!(
             "{name} was truncated or rewritten since, and this role may not read it to tell which: a role that may can go on with the import"
         )),
         Standing::Relogged => Kept::No(format!("{name} was made logged or unlogged since")),
         Standing::Another if known == name => {
-            gone(format!("{name} was dropped and made anew since"))
+            let why = format!("{name} was dropped and made anew since");
+            // Its rows may have been taken along.
+            match is_empty(transaction, &now).await? {
+                true => gone(why),
+                false => Kept::No(why),
+            }
         }
         Standing::Another => Kept::No(format!("it loads {known}, not {name}")),
     };

@@ -9,7 +9,7 @@ use tokio_postgres::{Client, Transaction};
 
 use super::choice::{Choice, choose, separate};
 use super::error::LedgerError;
-use super::known::{KnownSource, Proof, known_sources, prove, signed_head, spans_of};
+use super::known::{KnownSource, Proof, known_sources, prove, signed_head};
 use super::request::Request;
 use super::take_over::past_other_runs;
 use super::{Ledger, LedgerSource};
@@ -52,7 +52,6 @@ pub async fn open(client: &mut Client, request: &Request<'_>) -> Result<Opened, 
             Entered::Opened(opened) => return Ok(opened),
             // Files are read outside of the transaction: it may take long.
             Entered::Unproven(known) => proofs = prove(request, known).await?,
-            Entered::Overtaken => {}
         }
     }
     Err(LedgerError::Unusable(
@@ -65,8 +64,6 @@ enum Entered {
     Opened(Opened),
     /// There is something that was not compared with the files yet.
     Unproven(Vec<KnownSource>),
-    /// An older run had committed more until it was fenced off.
-    Overtaken,
 }
 
 /// Takes over what is known and makes what is new.
@@ -87,7 +84,11 @@ async fn enter(
         )
         .await?;
     let known = known_sources(transaction, request).await?;
-    if !proofs.iter().map(|proof| &proof.known).eq(&known) {
+    let all = |is: fn(&KnownSource, &KnownSource) -> bool, known: &[KnownSource]| {
+        let proven = proofs.iter().map(|proof| &proof.known);
+        proofs.len() == known.len() && proven.zip(known).all(|(then, now)| is(then, now))
+    };
+    if !all(KnownSource::is_source, &known) {
         return Ok(Entered::Unproven(known));
     }
     let alone = request.sources.len() == 1;
@@ -99,10 +100,15 @@ async fn enter(
         choices.push(choose(&source.name, mine, request.restart, alone)?);
     }
     separate(&mut choices);
+    let epochs = take_over(transaction, request, &choices).await?;
+    // Until they were fenced off, older runs may have committed more.
+    let known = known_sources(transaction, request).await?;
+    if !all(KnownSource::is_as, &known) {
+        return Ok(Entered::Unproven(known));
+    }
     for choice in &choices {
         forget(transaction, request, choice).await?;
     }
-    let epochs = take_over(transaction, request, &choices).await?;
     let new = Home::find(transaction, request, &choices).await?;
     let mut sources = Vec::new();
     let mut known = Vec::new();
@@ -118,18 +124,13 @@ async fn enter(
             whole.push(false);
             continue;
         };
-        let key = &it.key;
-        let spans = spans_of(transaction, key, request.table.unlogged).await?;
-        if spans != it.spans {
-            return Ok(Entered::Overtaken);
-        }
         tell(request, it, *all);
-        let epoch = epochs.iter().find(|(id, _)| *id == key.import_id);
+        let epoch = epochs.iter().find(|(id, _)| *id == it.key.import_id);
         sources.push(LedgerSource {
             epoch: epoch.map_or(0, |(_, epoch)| *epoch),
-            ..key.clone()
+            ..it.key.clone()
         });
-        known.push(spans);
+        known.push(it.spans.clone());
         whole.push(*all);
     }
     let ledger = Ledger {
@@ -196,8 +197,9 @@ async fn forget(
             .await?;
         (request.notify)(&match &known.gone {
             Some(gone) => format!(
-                "{}: import {import_id} loaded it, but {gone}: it is loaded again",
-                known.name
+                "{}: import {import_id} had loaded {} rows of it, but {gone}: it is loaded again",
+                known.name,
+                known.loaded(),
             ),
             None => format!(
                 "{}: what import {import_id} knew of it is forgotten, with {} rows in the table",

@@ -111,12 +111,7 @@ impl Remembered {
             // What this role does not see is no sign that it is not there.
             return Ok(if moved { Standing::Unseen } else { all_there });
         }
-        let sql = format!("SELECT EXISTS (SELECT 1 FROM {}) AS any", now.name);
-        if !client
-            .query_typed_one(&sql, &[])
-            .await?
-            .get::<_, bool>("any")
-        {
+        if is_empty(client, now).await? {
             return Ok(Standing::Emptied);
         }
         if !moved {
@@ -151,6 +146,18 @@ impl Remembered {
         };
         Ok(unsigned(row.get("found")))
     }
+}
+
+/// Whether the table holds no row at all; false where this role may not see them.
+pub(super) async fn is_empty(
+    client: &impl GenericClient,
+    now: &Place,
+) -> Result<bool, tokio_postgres::Error> {
+    if !may_see_all(client, now).await? {
+        return Ok(false);
+    }
+    let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM {}) AS empty", now.name);
+    Ok(client.query_typed_one(&sql, &[]).await?.get("empty"))
 }
 
 /// Whether this role sees every row of the table: it may read, and no policy hides any from it.

@@ -112,6 +112,9 @@ impl FirstLineEnd {
         ended: bool,
     ) -> Result<Option<LineEnd>, TwoReturns> {
         while let Some(&byte) = head.get(self.scanned) {
+            if byte == b'\n' && !self.quoted {
+                return Ok(Some(LineEnd::Lf));
+            }
             let next = head.get(self.scanned + 1).copied();
             let third = byte == b'\r' && next == Some(b'\r') && head.len() == self.scanned + 2;
             if (next.is_none() || third) && !ended {
@@ -128,8 +131,6 @@ impl FirstLineEnd {
                 } else if Some(byte) == dialect.quote {
                     self.quoted = false;
                 }
-            } else if byte == b'\n' {
-                return Ok(Some(LineEnd::Lf));
             } else if byte == b'\r' {
                 return match &head[at + 1..] {
                     [b'\n', ..] => Ok(Some(LineEnd::CrLf)),

@@ -314,7 +314,7 @@ pub enum InputError {
 }
 
 /// The way out where rows of another content are in the table.
-pub const LOAD_ANEW: &str = "what is loaded of it stays in the table; --restart, with it as the only input, loads it as it is now, beside that";
+pub const LOAD_ANEW: &str = "--restart, with it as the only input, loads it as it is now; what the table has of it stays there";
 
 /// How a source differs from the one that the ledger knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
