@@ -1,7 +1,8 @@
 -- What is called loaded is compared in full: every stretch has a checksum, also a merged one, and a
--- file is looked for by the checksum of its beginning. Stretches from before have none and prove
+-- file is looked for by the checksums that its beginning has had. Stretches from before have none and prove
 -- nothing.
-ALTER TABLE pgrung.sources DROP COLUMN fingerprint, ADD COLUMN head bigint;
+ALTER TABLE pgrung.sources DROP COLUMN fingerprint,
+    ADD COLUMN heads bigint[] NOT NULL DEFAULT '{}';
 ALTER TABLE pgrung.spans DROP COLUMN checksum, ADD COLUMN checksum bigint;
 ALTER TABLE pgrung.unlogged_spans DROP COLUMN checksum, ADD COLUMN checksum bigint;
 

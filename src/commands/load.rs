@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::exit_code::Exit;
 use crate::load::{Control, LoadEnd, load};
 use crate::report::{Console, ProgressMode, Summary};
+use crate::source::Input;
 use crate::stop::Stop;
 
 pub async fn run(args: &LoadArgs, console: &Console, stop: &Arc<Stop>) -> Result<Done, Error> {
@@ -24,7 +25,10 @@ pub async fn run(args: &LoadArgs, console: &Console, stop: &Arc<Stop>) -> Result
         console: console.clone(),
         stop: stop.clone(),
     };
-    let mut done = done(load(&server, &settings, &control).await);
+    // A file is known by its content, under whatever import; a pipe only by the import's id.
+    let is_pipe = |input: &Input| !matches!(input.size(), Ok(Some(_)));
+    let pipe = settings.inputs.iter().any(is_pipe);
+    let mut done = done(load(&server, &settings, &control).await, pipe);
     if done.fields.is_empty() {
         done.fields = nothing(args);
     }
@@ -44,7 +48,7 @@ pub fn nothing(args: &LoadArgs) -> Map<String, Value> {
     }
 }
 
-fn done(outcome: LoadEnd) -> Done {
+fn done(outcome: LoadEnd, pipe: bool) -> Done {
     let Some(summary) = outcome.summary else {
         return match outcome.error {
             Some(error) => Done::failed(&error),
@@ -54,7 +58,7 @@ fn done(outcome: LoadEnd) -> Done {
     let mut done = Done::new(format!("{summary}\n"), json!(summary));
     let error = outcome
         .error
-        .inspect(|_| done.notice = Some(stopped(&summary)))
+        .inspect(|_| done.notice = Some(stopped(&summary, pipe)))
         .or_else(|| unbalanced(&summary));
     if let Some(error) = error {
         done.exit = error.exit();
@@ -70,7 +74,7 @@ fn unbalanced(summary: &Summary) -> Option<Error> {
 }
 
 /// What is in the table after a load that did not end well, and how to go on.
-fn stopped(summary: &Summary) -> String {
+fn stopped(summary: &Summary, pipe: bool) -> String {
     let tally = summary.rows.tally;
     let mut text = match summary.sends_nothing {
         true => format!(
@@ -84,7 +88,7 @@ fn stopped(summary: &Summary) -> String {
     };
     if let Some(import_id) = &summary.import_id {
         let arguments = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
-        let command = resume_command(arguments, import_id);
+        let command = resume_command(arguments, pipe.then_some(import_id));
         text.push_str(&format!("; to go on: {command}"));
     }
     text

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-/// The same command with the import's id, without `--restart`, and without a connection string
-/// that could hold a password.
-pub fn resume_command(arguments: impl Iterator<Item = String>, import_id: &str) -> String {
+/// The same command with the import's id, if one is given, without `--restart`, and without a
+/// connection string that could hold a password.
+pub fn resume_command(arguments: impl Iterator<Item = String>, import_id: Option<&str>) -> String {
     let arguments: Vec<String> = arguments.collect();
     let mut words = Vec::new();
     let mut hide_next = false;
@@ -23,7 +23,7 @@ pub fn resume_command(arguments: impl Iterator<Item = String>, import_id: &str) 
         }
         // Right behind the subcommand: behind a `--` it would be a file.
         let is_subcommand = word == "load" && !arguments[..place].contains(word);
-        if is_subcommand && !names_import {
+        if let Some(import_id) = import_id.filter(|_| is_subcommand && !names_import) {
             words.push(format!("--import-id {}", quoted(import_id)));
         }
     }
@@ -42,7 +42,7 @@ fn quoted(word: &str) -> String {
 mod tests {
     use super::*;
 
-    fn resumed(arguments: &[&str], import_id: &str) -> String {
+    fn resumed(arguments: &[&str], import_id: Option<&str>) -> String {
         resume_command(arguments.iter().map(ToString::to_string), import_id)
     }
 
@@ -59,12 +59,16 @@ mod tests {
             "t",
         ];
         assert_eq!(
-            resumed(&arguments, "id1"),
+            resumed(&arguments, Some("id1")),
             "pgrung load --import-id id1 'a b.csv' --dsn ... -t t"
+        );
+        assert_eq!(
+            resumed(&arguments, None),
+            "pgrung load 'a b.csv' --dsn ... -t t"
         );
         let joined = ["pgrung", "load", "--dsn=password=x", "--import-id", "mine"];
         assert_eq!(
-            resumed(&joined, "mine"),
+            resumed(&joined, Some("mine")),
             "pgrung load --dsn=... --import-id mine"
         );
     }

@@ -3,7 +3,7 @@
 
 use super::error::LedgerError;
 use super::known::{KnownSource, Proof};
-use crate::source::LOAD_ANEW;
+use crate::source::{InputError, LOAD_ANEW};
 
 /// What an input is.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,10 +28,8 @@ pub(super) fn choose<'a>(
 ) -> Result<Choice<'a>, LedgerError> {
     let (gone, there): (Vec<_>, Vec<_>) = proofs.iter().partition(|it| it.known.gone.is_some());
     let gone = || {
-        let mine = gone
-            .iter()
-            .filter(|it| it.known.same_name || it.found.is_ok());
-        mine.map(|proof| &proof.known).collect::<Vec<_>>()
+        let same = gone.iter().filter(|it| it.found.is_ok());
+        same.map(|proof| &proof.known).collect::<Vec<_>>()
     };
     let same = there.iter().filter_map(|proof| match &proof.found {
         Ok(compared) if is_same(proof, compared.whole) => Some((&proof.known, compared.whole)),
@@ -45,13 +43,21 @@ pub(super) fn choose<'a>(
     match same {
         Some((known, whole)) if !(restart && alone) => Ok(Choice::Known { known, whole }),
         _ if restart => {
+            // What cannot be read to its end is not proven to be another one.
+            let unread = |proof: &&&Proof| {
+                let found = proof.found.as_ref();
+                found.is_err_and(|error| !matches!(error, InputError::Changed { .. }))
+            };
+            if let Some(unread) = named().find(unread).filter(|_| !alone) {
+                return Err(refuse(name, unread));
+            }
             let others = same.map(|(known, _)| known).filter(|it| !it.same_name);
             let mut forgotten = gone();
             forgotten.extend(named().map(|proof| &proof.known).chain(others));
             Ok(Choice::New { forgotten })
         }
         // What left no row in the table may be mended freely.
-        _ => match named().find(|proof| proof.known.loaded() > 0) {
+        _ => match named().find(|proof| proof.known.stored() > 0) {
             Some(proof) => Err(refuse(name, proof)),
             None => Ok(Choice::New { forgotten: gone() }),
         },
@@ -110,7 +116,7 @@ mod tests {
     use super::*;
     use crate::ledger::LedgerSource;
     use crate::outcome::{Outcome, Tally};
-    use crate::source::{Change, Compared, InputError};
+    use crate::source::{Change, Compared};
     use crate::span::Span;
 
     /// A source of number `number` with `loaded` rows, under the input's name or not.

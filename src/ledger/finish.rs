@@ -3,7 +3,7 @@
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, GenericClient, Transaction};
 
-use super::{Ledger, unsigned};
+use super::{Ledger, begin, unsigned};
 use crate::faults;
 use crate::target::Place;
 
@@ -69,7 +69,7 @@ impl Ledger {
         // Of partitions, which come and go between two runs, the ledger keeps nothing.
         let known = self.table.filenode;
         let filenode = known.and(place.map_or(known, |place| place.filenode));
-        let transaction = client.transaction().await?;
+        let transaction = begin(client).await?;
         // Exit code 0 promises that the rows are durable, also after `--durability end`: this
         // commit is flushed, and the log before it with it.
         transaction.batch_execute(WAIT_FOR_THE_DISK).await?;

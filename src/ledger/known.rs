@@ -11,6 +11,7 @@ use super::request::{Request, SourceIdentity};
 use super::standing::{Remembered, Standing, is_empty};
 use super::{LedgerSource, span_columns, span_of, spans};
 use crate::machine;
+use crate::outcome::{Outcome, Tally};
 use crate::source::{Compared, InputError, compare};
 use crate::span::{Known, Span};
 use crate::target::Place;
@@ -56,9 +57,10 @@ impl KnownSource {
         self.spans.iter().map(|span| span.end - span.start).sum()
     }
 
-    /// Rows in the table.
-    pub fn loaded(&self) -> u64 {
-        self.spans.iter().map(|span| span.tally.loaded()).sum()
+    /// Rows in the table, and those that a trigger kept out of it, which may be elsewhere.
+    pub fn stored(&self) -> u64 {
+        let stored = |tally: Tally| tally.loaded() + tally[Outcome::Suppressed];
+        self.spans.iter().map(|span| stored(span.tally)).sum()
     }
 }
 
@@ -72,11 +74,11 @@ pub(super) async fn known_sources(
     let rows = transaction
         .query(
             "SELECT i.import_id, i.target_unlogged, i.columns, i.reading,
-                    s.source, s.name, s.head, s.epoch, s.finished_at IS NOT NULL AS finished
+                    s.source, s.name, s.heads, s.epoch, s.finished_at IS NOT NULL AS finished
              FROM pgrung.sources s JOIN pgrung.imports i USING (import_id)
-             WHERE CASE WHEN $1::text IS NULL THEN i.target_oid = $2 OR i.target = $3 ELSE i.import_id = $1 END
-               AND (s.name = ANY ($4) OR s.head = ANY ($5))
-             ORDER BY i.run_at DESC, i.import_id, s.source",
+             WHERE (i.target_oid = $2 OR i.target = $3 OR i.import_id = $1)
+               AND (s.name = ANY ($4) OR s.heads && $5)
+             ORDER BY i.started_at DESC, i.import_id, s.source",
             &[
                 &request.import_id,
                 &request.table.oid,
@@ -92,16 +94,15 @@ pub(super) async fn known_sources(
         for row in &rows {
             let same_name = row.get::<_, &str>("name") == source.name;
             let head = signed_head(source);
-            let same_head = head.is_some() && row.get::<_, Option<i64>>("head") == head;
+            let import_id: String = row.get("import_id");
             // A pipe is another one each time, unless its import has a name.
             let is_it = match head {
-                Some(_) => same_name || same_head,
-                None => same_name && request.import_id.is_some(),
+                Some(head) => same_name || row.get::<_, Vec<i64>>("heads").contains(&head),
+                None => same_name && request.import_id.as_ref() == Some(&import_id),
             };
             if !is_it {
                 continue;
             }
-            let import_id: String = row.get("import_id");
             let kept = match tables.get(&import_id) {
                 Some(kept) => kept.clone(),
                 None => kept(transaction, request, &import_id).await?,
@@ -111,6 +112,7 @@ pub(super) async fn known_sources(
                 Kept::Yes => (request.misfit(row), None),
                 Kept::No(why) => (Some(why), None),
                 Kept::Gone(why) => (None, Some(why)),
+                Kept::Elsewhere => continue,
             };
             let key = LedgerSource {
                 import_id,
@@ -140,6 +142,8 @@ enum Kept {
     No(String),
     /// They are gone with all that the import did: somebody has made room for others.
     Gone(String),
+    /// They are in another table, which had its name.
+    Elsewhere,
 }
 
 async fn kept(
@@ -174,16 +178,24 @@ async fn kept(
         Standing::Missing { found } => Kept::No(format!(
             "{name} holds {found} of {rows} rows that were loaded: it was truncated or rewritten since"
         )),
+        Standing::Doubtful => Kept::No(format!(
+            "{name} was truncated or rewritten since, and nothing tells whether its rows are the {rows} that were loaded"
+        )),
         Standing::Unseen => Kept::No(format!(
             "{name} was truncated or rewritten since, and this role may not read it to tell which: a role that may can go on with the import"
         )),
         Standing::Relogged => Kept::No(format!("{name} was made logged or unlogged since")),
         Standing::Another if known == name => {
-            let why = format!("{name} was dropped and made anew since");
+            let why = format!(
+                "{name} was dropped and made anew since, or has got its name from another one"
+            );
+            let sql = "SELECT EXISTS (SELECT 1 FROM pg_class WHERE oid = $1) AS there";
+            let row = transaction.query_one(sql, &[&then.place.oid]).await?;
             // Its rows may have been taken along.
-            match is_empty(transaction, &now).await? {
-                true => gone(why),
-                false => Kept::No(why),
+            match (is_empty(transaction, &now).await?, row.get("there")) {
+                (false, _) => Kept::No(why),
+                (true, false) => gone(why),
+                (true, true) => Kept::Elsewhere,
             }
         }
         Standing::Another => Kept::No(format!("it loads {known}, not {name}")),
@@ -238,11 +250,11 @@ pub(super) async fn prove(
                 source.name, known.key.import_id
             ));
         }
-        let header = request.reading.has_header();
+        let header = request.header.map(<[String]>::to_vec);
         let columns = request.target.columns.len();
         let (input, options) = (source.input.clone(), request.options.clone());
         let spans: Arc<Vec<Span>> = Arc::new(known.spans.clone());
-        let comparing = move || compare(&input, &options, header, columns, &spans);
+        let comparing = move || compare(&input, &options, header.as_deref(), columns, &spans);
         let found = tokio::task::spawn_blocking(comparing).await;
         let found = found.unwrap_or(Err(InputError::Reader));
         Ok(Proof { known, found })

@@ -4,7 +4,7 @@
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Transaction};
 
-use super::{Ledger, LedgerSource, outcome_columns, signed, span_columns, span_of};
+use super::{Ledger, LedgerSource, begin, outcome_columns, signed, span_columns, span_of};
 use crate::outcome::{Outcome, Tally};
 use crate::source::join;
 use crate::span::Span;
@@ -17,7 +17,7 @@ impl Ledger {
     /// Merges the spans of this run's sources. Waits for batches under way and keeps new ones
     /// waiting meanwhile: a batch whose commit is in doubt must find its span, whole or merged.
     pub async fn merge(&self, client: &mut Client) -> Result<(), tokio_postgres::Error> {
-        let transaction = client.transaction().await?;
+        let transaction = begin(client).await?;
         transaction
             .batch_execute("SET LOCAL synchronous_commit = off")
             .await?;

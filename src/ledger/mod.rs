@@ -17,7 +17,7 @@ mod status;
 mod take_over;
 
 use tokio_postgres::types::{Oid, ToSql};
-use tokio_postgres::{Client, Row, SimpleQueryMessage, Statement};
+use tokio_postgres::{Client, IsolationLevel, Row, SimpleQueryMessage, Statement, Transaction};
 
 use crate::batch::Batch;
 use crate::outcome::{Outcome, Tally};
@@ -99,6 +99,16 @@ pub struct Statements {
     settle: Option<Statement>,
 }
 
+/// Begins a transaction in which each statement sees what was committed before it, whatever the
+/// server is set to: the ledger waits for locks and then looks.
+async fn begin(client: &mut Client) -> Result<Transaction<'_>, tokio_postgres::Error> {
+    let transaction = client.build_transaction();
+    transaction
+        .isolation_level(IsolationLevel::ReadCommitted)
+        .start()
+        .await
+}
+
 /// Table of the spans of logged and unlogged targets.
 fn spans(unlogged: bool) -> &'static str {
     if unlogged {
@@ -125,6 +135,12 @@ impl Ledger {
     /// The batch's source in the ledger.
     pub fn source(&self, batch: &Batch) -> &LedgerSource {
         &self.sources[batch.source]
+    }
+
+    /// Whether all sources of this run belong to the import that names it.
+    pub fn is_one(&self) -> bool {
+        let mine = |source: &LedgerSource| source.import_id == self.import_id;
+        self.sources.iter().all(mine)
     }
 
     /// The imports and numbers of the sources of this run, as two parameters.

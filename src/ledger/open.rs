@@ -12,7 +12,7 @@ use super::error::LedgerError;
 use super::known::{KnownSource, Proof, known_sources, prove, signed_head};
 use super::request::Request;
 use super::take_over::past_other_runs;
-use super::{Ledger, LedgerSource};
+use super::{Ledger, LedgerSource, begin, spans};
 use crate::span::Known;
 use crate::target::Place;
 
@@ -36,7 +36,7 @@ pub async fn open(client: &mut Client, request: &Request<'_>) -> Result<Opened, 
     let mut proofs: Vec<Proof> = Vec::new();
     for _ in 0..OPENINGS {
         let limit = request.patience;
-        let transaction = answered(limit, client.transaction()).await?;
+        let transaction = answered(limit, begin(client)).await?;
         let pid = answered(limit, process(&transaction)).await?;
         let ids: Vec<String> = proofs
             .iter()
@@ -101,11 +101,13 @@ async fn enter(
     }
     separate(&mut choices);
     let epochs = take_over(transaction, request, &choices).await?;
+    fence_off(transaction, proofs).await?;
     // Until they were fenced off, older runs may have committed more.
     let known = known_sources(transaction, request).await?;
     if !all(KnownSource::is_as, &known) {
         return Ok(Entered::Unproven(known));
     }
+    vacate(transaction, request, proofs).await?;
     for choice in &choices {
         forget(transaction, request, choice).await?;
     }
@@ -161,11 +163,85 @@ fn tell(request: &Request<'_>, known: &KnownSource, whole: bool) {
         ));
     } else if whole && request.sources.len() > 1 {
         (request.notify)(&format!("{name}: loaded by import {import_id} already"));
-    } else if !whole && known.finished && request.sources[known.input].head.is_some() {
+    } else if !whole
+        && known.finished
+        && !known.spans.is_empty()
+        && request.sources[known.input].head.is_some()
+    {
         (request.notify)(&format!(
             "{name}: has grown since import {import_id} loaded it; what was loaded is unchanged, the rest is loaded now"
         ));
     }
+}
+
+/// Forgets what imports have loaded whose rows are gone, in sources of this run and in others: it
+/// is no longer true. What was put aside stays.
+async fn vacate(
+    transaction: &Transaction<'_>,
+    request: &Request<'_>,
+    proofs: &[Proof],
+) -> Result<(), LedgerError> {
+    let mut vacated: Vec<&str> = Vec::new();
+    for proof in proofs {
+        let import_id = proof.known.key.import_id.as_str();
+        let Some(gone) = proof
+            .known
+            .gone
+            .as_ref()
+            .filter(|_| !vacated.contains(&import_id))
+        else {
+            continue;
+        };
+        vacated.push(import_id);
+        let mut rows = 0;
+        for spans in [spans(false), spans(true)] {
+            let sql = format!(
+                "WITH gone AS (DELETE FROM {spans} WHERE import_id = $1 RETURNING loaded)
+                 SELECT coalesce(sum(loaded), 0)::bigint AS rows FROM gone"
+            );
+            let row = transaction.query_one(&sql, &[&import_id]).await?;
+            rows += row.get::<_, i64>("rows");
+        }
+        transaction
+            .execute(
+                "WITH sources AS (UPDATE pgrung.sources SET finished_at = NULL WHERE import_id = $1)
+                 UPDATE pgrung.imports
+                 SET finished_at = NULL, target = $2, target_oid = $3, target_filenode = $4, target_unlogged = $5
+                 WHERE import_id = $1",
+                &[
+                    &import_id,
+                    &request.target.table,
+                    &request.table.oid,
+                    &request.table.filenode,
+                    &request.table.unlogged,
+                ],
+            )
+            .await?;
+        (request.notify)(&format!(
+            "import {import_id} had loaded {rows} rows, but {gone}: what it loaded is forgotten, and loaded again where it comes again"
+        ));
+    }
+    Ok(())
+}
+
+/// Keeps older runs from committing more of what is no longer the source of an input, but has its
+/// name: that left no row in the table so far, and is to leave none.
+async fn fence_off(transaction: &Transaction<'_>, proofs: &[Proof]) -> Result<(), LedgerError> {
+    let of_name = proofs.iter().filter(|proof| proof.known.same_name);
+    for proof in of_name.filter(|proof| proof.known.stored() == 0) {
+        let LedgerSource {
+            import_id,
+            number,
+            epoch,
+        } = &proof.known.key;
+        transaction
+            .execute(
+                "UPDATE pgrung.sources SET epoch = epoch + 1 WHERE import_id = $1 AND source = $2 AND epoch = $3",
+                &[import_id, number, epoch],
+            )
+            .await?;
+    }
+    Ok(())
 }
 
 /// Forgets sources, and imports of which nothing is left.
@@ -195,18 +271,13 @@ async fn forget(
                 &[import_id, &request.import_id],
             )
             .await?;
-        (request.notify)(&match &known.gone {
-            Some(gone) => format!(
-                "{}: import {import_id} had loaded {} rows of it, but {gone}: it is loaded again",
-                known.name,
-                known.loaded(),
-            ),
-            None => format!(
+        if known.gone.is_none() {
+            (request.notify)(&format!(
                 "{}: what import {import_id} knew of it is forgotten, with {} rows in the table",
                 known.name,
-                known.loaded(),
-            ),
-        });
+                known.stored(),
+            ));
+        }
     }
     Ok(())
 }
@@ -284,8 +355,8 @@ impl Home {
         let source = &request.sources[input];
         let row = transaction
             .query_one(
-                "INSERT INTO pgrung.sources (import_id, source, name, head, epoch)
-                 SELECT $1, coalesce(max(source) + 1, 0), $2, $3, $4 FROM pgrung.sources WHERE import_id = $1
+                "INSERT INTO pgrung.sources (import_id, source, name, heads, epoch)
+                 SELECT $1, coalesce(max(source) + 1, 0), $2, array_remove(ARRAY[$3::bigint], NULL), $4 FROM pgrung.sources WHERE import_id = $1
                  RETURNING source",
                 &[&self.import_id, &source.name, &signed_head(source), &self.epoch],
             )
@@ -329,7 +400,9 @@ async fn take_over(
             let head = signed_head(&request.sources[known.input]);
             transaction
                 .execute(
-                    "UPDATE pgrung.sources SET epoch = $3, head = $4 WHERE import_id = $1 AND source = $2",
+                    "UPDATE pgrung.sources SET epoch = $3, heads = CASE
+                         WHEN $4::bigint IS NULL OR $4 = ANY (heads) THEN heads ELSE heads || $4 END
+                     WHERE import_id = $1 AND source = $2",
                     &[&import_id, &known.key.number, &epoch, &head],
                 )
                 .await?;

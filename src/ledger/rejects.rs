@@ -88,9 +88,13 @@ impl Ledger {
             return Ok(0);
         };
         let records = signed(records);
-        let parameters: [&(dyn ToSql + Sync); 4] =
-            [&first.import_id, &first.number, &first.epoch, &records];
-        client.execute(&sql, &parameters).await
+        let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
+            (&first.import_id, Type::TEXT),
+            (&first.number, Type::INT4),
+            (&first.epoch, Type::INT8),
+            (&records, Type::INT8),
+        ];
+        client.execute_typed(&sql, &parameters).await
     }
 
     /// The rejects of the sources of this run that are not replayed.

@@ -16,6 +16,8 @@ pub struct Request<'a> {
     pub target: &'a Target,
     /// How records are read.
     pub reading: &'a Reading,
+    /// The names in the header of the first source.
+    pub header: Option<&'a [String]>,
     /// How the sources are opened, to compare them.
     pub options: &'a ReadOptions,
     pub sources: &'a [SourceIdentity],

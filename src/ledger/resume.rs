@@ -4,7 +4,7 @@ use tokio_postgres::Client;
 
 use super::error::LedgerError;
 use super::known::spans_of;
-use super::{Ledger, LedgerSource};
+use super::{Ledger, LedgerSource, begin};
 use crate::queue::Identity;
 use crate::span::Known;
 use crate::target::Place;
@@ -23,7 +23,7 @@ pub struct Resumed {
 /// # Errors
 /// When the ledger does not know them, and what the server says.
 pub async fn resume(client: &mut Client, identity: &Identity) -> Result<Resumed, LedgerError> {
-    let transaction = client.transaction().await?;
+    let transaction = begin(client).await?;
     let unknown = || {
         LedgerError::Unusable(format!(
             "the spill holds batches of import {}, which the ledger of this database does not know: load them where they belong, or remove the files",

@@ -34,9 +34,11 @@ pub enum Standing {
     Emptied,
     /// It holds fewer rows than were loaded.
     Missing {
-        /// Those it holds that may have been loaded.
+        /// Those it holds.
         found: u64,
     },
+    /// It was truncated or rewritten, and holds as many rows, but not from then.
+    Doubtful,
     /// It was truncated or rewritten, and this role may not read it to tell which.
     Unseen,
     /// It was made logged or unlogged.
@@ -78,9 +80,9 @@ impl Remembered {
             },
             rows: unsigned(spans.get("rows")),
             finished,
-            // Spans are merged when an import is finished, behind all its rows. Before that, rows
-            // written behind a savepoint may be younger than their span.
-            age: spans.get::<_, Option<i32>>("age").filter(|_| finished),
+            // Spans are touched when an import is finished, behind all its rows. Before that, rows
+            // written behind a savepoint may be younger than their span: then there is a doubt.
+            age: spans.get("age"),
         }))
     }
 
@@ -117,34 +119,28 @@ impl Remembered {
         if !moved {
             return Ok(all_there);
         }
-        let found = self.count(client, now).await?;
-        Ok(match found < self.rows {
-            true => Standing::Missing { found },
-            false => all_there,
+        let (found, old) = self.count(client, now).await?;
+        Ok(match self.rows {
+            rows if found < rows => Standing::Missing { found },
+            rows if old < rows => Standing::Doubtful,
+            _ => all_there,
         })
     }
 
-    /// Rows of the table that may be those that were loaded.
+    /// Rows of the table, and those of them that are old enough to be those that were loaded.
     async fn count(
         &self,
         client: &impl GenericClient,
         now: &Place,
-    ) -> Result<u64, tokio_postgres::Error> {
+    ) -> Result<(u64, u64), tokio_postgres::Error> {
         // VACUUM FULL and CLUSTER keep the transaction of a row; foreign tables have none.
-        let row = match self.age.filter(|_| now.filenode.is_some()) {
-            Some(age) => {
-                let sql = format!(
-                    "SELECT count(*) FILTER (WHERE age(xmin) >= $1) AS found FROM {}",
-                    now.name
-                );
-                client.query_typed_one(&sql, &[(&age, Type::INT4)]).await?
-            }
-            None => {
-                let sql = format!("SELECT count(*) AS found FROM {}", now.name);
-                client.query_typed_one(&sql, &[]).await?
-            }
+        let old = match self.age.filter(|_| now.filenode.is_some()) {
+            Some(age) => format!("count(*) FILTER (WHERE age(xmin) >= {age})"),
+            None => "count(*)".to_string(),
         };
-        Ok(unsigned(row.get("found")))
+        let sql = format!("SELECT count(*) AS found, {old} AS old FROM {}", now.name);
+        let row = client.query_typed_one(&sql, &[]).await?;
+        Ok((unsigned(row.get("found")), unsigned(row.get("old"))))
     }
 }
 

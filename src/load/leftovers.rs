@@ -17,7 +17,8 @@ use crate::job::LoadSettings;
 use crate::ledger;
 use crate::outcome::Outcome;
 use crate::queue::{self, Identity, Leftover, Queue, SpillError};
-use crate::source::RowParser;
+use crate::report::Counters;
+use crate::source::{RowParser, checksum};
 use crate::span::{Known, Span};
 use crate::target::{Table, Target};
 use crate::worker::Worker;
@@ -53,7 +54,8 @@ pub async fn load_leftovers(
             identity.table,
         ));
         let (running, destination, known) = take_up(&identity, connection).await?;
-        let leftover = deliver(
+        let before: u64 = known.iter().flatten().map(|span| span.records).sum();
+        let (leftover, passed) = deliver(
             leftover,
             &identity,
             &running,
@@ -63,7 +65,15 @@ pub async fn load_leftovers(
         )
         .await?;
         check_loss(&leftover, &identity, dir, control)?;
-        rejected += settle(leftover, &identity, &running, connection, control).await?;
+        rejected += settle(
+            leftover,
+            &identity,
+            &running,
+            before - passed,
+            connection,
+            control,
+        )
+        .await?;
     }
     Ok(rejected)
 }
@@ -111,51 +121,60 @@ async fn deliver(
     (destination, known): (Destination, Vec<Known>),
     settings: &LoadSettings,
     control: &Control,
-) -> Result<Leftover, Error> {
+) -> Result<(Leftover, u64), Error> {
     let parser = RowParser::of(&identity.reading, destination.target.key_columns());
     let job = Arc::new(destination.job(settings, running, &control.stop, control));
     let queue = Queue::new(1, 2);
     let (full, empty) = (queue.full, queue.empty.clone());
-    let reading = tokio::task::spawn_blocking(move || hand_on(leftover, &known, &full, &empty));
+    let counters = running.counters.clone();
+    let reading =
+        tokio::task::spawn_blocking(move || hand_on(leftover, &known, &counters, &full, &empty));
     let worker = Worker::new(job, parser).run(queue.waiting, queue.give_back);
     drop(queue.empty);
     worker.await?;
-    let leftover = reading.await.map_err(Error::panic("reading the spill"))??;
+    let read = reading.await.map_err(Error::panic("reading the spill"))??;
     if control.stop.is_set() {
         return Err(Error::interrupted(&control.stop));
     }
-    Ok(leftover)
+    Ok(read)
 }
 
 /// Reads the batches in their order until the end, or until nobody takes them. Of a batch that
-/// another run has loaded in part, in batches of its own, only the rest.
+/// another run has loaded in part, in batches of its own, only the rest. Tells how many of the
+/// records were committed before.
 fn hand_on(
     mut leftover: Leftover,
     known: &[Known],
+    counters: &Counters,
     full: &async_channel::Sender<Batch>,
     empty: &async_channel::Receiver<Batch>,
-) -> Result<Leftover, SpillError> {
+) -> Result<(Leftover, u64), SpillError> {
     let mut batch = Batch::with_capacity(0);
+    let mut passed = 0;
     while leftover.pop(&mut batch)? {
         let known = known.get(batch.source).map_or(&[][..], Vec::as_slice);
         let all = 0..batch.len();
-        let is_this = |span: &Span| (span.start..span.end) == batch.span();
-        let parts = match known.iter().any(is_this) {
-            // The worker finds it in the ledger and counts it.
-            true => None,
-            false => batch.outside(known),
+        let is_this = |span: &&Span| {
+            (span.start..span.end) == batch.span() && span.checksum == Some(checksum(batch.bytes()))
         };
+        if let Some(span) = known.iter().find(is_this) {
+            counters.known(span);
+            passed += span.records;
+            continue;
+        }
+        // What fits none of them is a conflict, which the worker finds.
+        let parts = batch.outside(known);
         for part in parts.unwrap_or_else(|| vec![all]) {
             let Ok(mut buffer) = empty.recv_blocking() else {
-                return Ok(leftover);
+                return Ok((leftover, passed));
             };
             batch.copy(part, &mut buffer);
             if full.send_blocking(buffer).is_err() {
-                return Ok(leftover);
+                return Ok((leftover, passed));
             }
         }
     }
-    Ok(leftover)
+    Ok((leftover, passed))
 }
 
 /// Says what of the files is no batch.
@@ -183,12 +202,14 @@ fn check_loss(
     Ok(())
 }
 
-/// Removes the files once their rows are durable: they are the only other copy. Returns how many
-/// of the rows are rejects.
+/// Removes the files once their rows are durable: they are the only other copy. `elsewhere`: records
+/// of the same sources that were committed before and are not among them. Returns how many of the
+/// rows are rejects.
 async fn settle(
     leftover: Leftover,
     identity: &Identity,
     running: &Running,
+    elsewhere: u64,
     connection: &mut ControlConnection,
     control: &Control,
 ) -> Result<u64, Error> {
@@ -200,14 +221,14 @@ async fn settle(
             let committed = ledger.records(&client).await;
             Ok((client, committed.map_err(Error::server(doing))?))
         };
-        check_lost(connection.ask(doing, count).await?, rows.read)?;
+        check_lost(connection.ask(doing, count).await?, elsewhere + rows.read)?;
     }
     leftover.remove()?;
     let rejected = rows.tally[Outcome::Rejected];
     control.console.notice(&format!(
         "what an earlier run of import {} left on disk is loaded: {} rows are in the table, {rejected} are rejects",
         identity.import_id,
-        rows.tally.loaded(),
+        rows.tally.loaded() + rows.tally[Outcome::AlreadyLoaded],
     ));
     Ok(rejected)
 }

@@ -220,6 +220,7 @@ impl Origin {
             table,
             target,
             reading: &self.reading,
+            header: self.header.as_deref(),
             options: &settings.read,
             sources: &sources,
             settings: &server,
@@ -335,11 +336,15 @@ fn announce(ledger: &Ledger, origin: &Origin, console: &Console) {
     let import_id = &ledger.import_id;
     if origin.is_whole() {
         console.notice(&format!(
-            "import {import_id} was finished by an earlier run; the input was compared in full and is the same: nothing is left to load; --restart loads it again"
+            "import {import_id} was finished by an earlier run; the input was compared in full and is the same: nothing is left to load; --restart loads a single input again"
+        ));
+    } else if committed > 0 && ledger.is_one() {
+        console.notice(&format!(
+            "import {import_id} goes on: {committed} records are committed already"
         ));
     } else if committed > 0 {
         console.notice(&format!(
-            "import {import_id} goes on: {committed} records are committed already"
+            "import {import_id}: {committed} records of the input are committed already, some of them by other imports"
         ));
     } else {
         console.detail(&format!("import {import_id}"));

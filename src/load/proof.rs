@@ -59,8 +59,8 @@ impl Before {
             Standing::Relogged => gone(format!(
                 "table {name} was made logged or unlogged while it was loaded"
             )),
-            Standing::Unseen => gone(format!(
-                "table {name} was truncated or rewritten while it was loaded, and this role may not read it to tell which"
+            Standing::Unseen | Standing::Doubtful => gone(format!(
+                "table {name} was truncated or rewritten while it was loaded, and nothing tells this role which"
             )),
             Standing::Missing { found } => gone(truncated(name, found, rows)),
             Standing::Emptied if now.filenode != self.place.filenode => {

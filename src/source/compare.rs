@@ -38,21 +38,26 @@ pub fn head(input: &Input, options: &ReadOptions) -> Result<Option<u64>, InputEr
 }
 
 /// Reads a file from its start to behind the last committed stretch and compares all of them.
-/// `header`: whether the first record names the columns; `columns`: how many there are.
+/// `header`: the names that its header must have; `columns`: how many there are.
 ///
 /// # Errors
-/// [`InputError::Changed`] with the first stretch that is not there, and what else keeps the file
-/// from being read.
+/// [`InputError::Changed`] with the first stretch that is not there, another header, and what else
+/// keeps the file from being read.
 pub fn compare(
     input: &Input,
     options: &ReadOptions,
-    header: bool,
+    header: Option<&[String]>,
     columns: usize,
     known: &Known,
 ) -> Result<Compared, InputError> {
     let mut records = Records::open(input, options, Arc::default())?;
-    if header {
-        records.take_header()?;
+    if let Some(header) = header
+        && records.take_header()? != header
+    {
+        return Err(InputError::OtherHeader {
+            name: records.name().clone(),
+            first: "what was loaded before".into(),
+        });
     }
     let mut whole = true;
     for span in known {

@@ -425,7 +425,7 @@ async fn near_table(client: &Client, name: &str) -> Result<Option<String>, Table
                WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname NOT IN ('pgrung', 'information_schema')
                  AND n.nspname !~ '^pg_' AND has_schema_privilege(n.oid, 'USAGE')
                ORDER BY pg_table_is_visible(c.oid) DESC, 1, 2 LIMIT 10000";
-    let rows = client.query(sql, &[]).await?;
+    let rows = client.query_typed(sql, &[]).await?;
     let tables: Vec<(&str, &str)> = rows
         .iter()
         .map(|row| (row.get("schema"), row.get("name")))

@@ -310,7 +310,7 @@ fn an_interrupted_import_goes_on_where_it_ended_in_another_way() {
     database.run("TRUNCATE t; INSERT INTO t VALUES (1, 'y')");
     load("")
         .exits(6)
-        .says(&["holds 0 of 1000 rows", "--restart"]);
+        .says(&["holds 1 of 1000 rows", "--restart"]);
     assert_eq!(database.count("t"), 1);
 }
 
