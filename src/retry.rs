@@ -1,6 +1,7 @@
 //! Decides from SQLSTATE and the state of the connection what to do about a failed transaction:
 //! repeat it, look for a bad row, or stop.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::connect::ConnectError;
@@ -88,6 +89,14 @@ pub enum Pace {
 }
 
 impl Failure {
+    /// The record of `range` that the server's words hint at.
+    pub fn record_in(&self, range: &Range<usize>) -> Option<usize> {
+        match self {
+            Failure::Server { record, .. } => record.filter(|record| range.contains(record)),
+            _ => None,
+        }
+    }
+
     /// The SQLSTATE, where the server gave one.
     pub fn sqlstate(&self) -> Option<&str> {
         match self {

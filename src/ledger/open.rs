@@ -91,15 +91,7 @@ async fn enter(
     if !all(KnownSource::is_source, &known) {
         return Ok(Entered::Unproven(known));
     }
-    let alone = request.sources.len() == 1;
-    let mut choices = Vec::new();
-    for (input, source) in request.sources.iter().enumerate() {
-        let first = proofs.partition_point(|proof| proof.known.input < input);
-        let count = proofs[first..].partition_point(|proof| proof.known.input == input);
-        let mine = &proofs[first..first + count];
-        choices.push(choose(&source.name, mine, request.restart, alone)?);
-    }
-    separate(&mut choices);
+    let choices = choices(request, proofs)?;
     let epochs = take_over(transaction, request, &choices).await?;
     fence_off(transaction, proofs).await?;
     // Until they were fenced off, older runs may have committed more.
@@ -147,6 +139,20 @@ async fn enter(
         known,
         whole,
     }))
+}
+
+/// What each input is, by all that was found out.
+fn choices<'a>(request: &Request<'_>, proofs: &'a [Proof]) -> Result<Vec<Choice<'a>>, LedgerError> {
+    let alone = request.sources.len() == 1;
+    let mut choices = Vec::new();
+    for (input, source) in request.sources.iter().enumerate() {
+        let first = proofs.partition_point(|proof| proof.known.input < input);
+        let count = proofs[first..].partition_point(|proof| proof.known.input == input);
+        let mine = &proofs[first..first + count];
+        choices.push(choose(&source.name, mine, request.restart, alone)?);
+    }
+    separate(&mut choices);
+    Ok(choices)
 }
 
 /// Says of a file that it is no other one than it was.

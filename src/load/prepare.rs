@@ -90,17 +90,10 @@ pub async fn prepare(
         table: table.quoted(),
         columns: named.columns(&first, &table, settings)?,
     });
+    check_target(settings, connection, &target).await?;
     if let Some(doubt) = named.doubt(&first, settings) {
         control.console.notice(&doubt);
     }
-    check_copy_format(&target, settings.copy_format)?;
-    let check = |client: Client| async {
-        check_rights(&client, &target, settings.strategy).await?;
-        Ok((client, ()))
-    };
-    connection
-        .ask("checking that the table can be written", check)
-        .await?;
     let look = |client: Client| async {
         let durable_at_end = match settings.durability {
             Some(durability) => durability == Durability::End,
@@ -144,10 +137,7 @@ pub async fn prepare(
     };
     Ok(Prepared {
         spill: create_spill(settings, &origin, &destination)?,
-        listener: match settings.metrics {
-            Some(address) => Some(metrics::listen(address).await?),
-            None => None,
-        },
+        listener: listen(settings).await?,
         origin,
         destination,
         before,
@@ -156,6 +146,28 @@ pub async fn prepare(
         durable_at_end,
         leftover_rejects,
     })
+}
+
+async fn listen(settings: &LoadSettings) -> Result<Option<Listener>, Error> {
+    Ok(match settings.metrics {
+        Some(address) => Some(metrics::listen(address).await?),
+        None => None,
+    })
+}
+
+/// Checks that the target can be written, before any row is.
+async fn check_target(
+    settings: &LoadSettings,
+    connection: &mut ControlConnection,
+    target: &Target,
+) -> Result<(), Error> {
+    check_copy_format(target, settings.copy_format)?;
+    let check = |client: Client| async {
+        check_rights(&client, target, settings.strategy).await?;
+        Ok((client, ()))
+    };
+    let doing = "checking that the table can be written";
+    connection.ask(doing, check).await
 }
 
 /// Whether the server answers to a commit before it is durable, left to itself: exit code 0

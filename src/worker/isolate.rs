@@ -104,11 +104,7 @@ impl Isolation<'_> {
                 }
                 continue;
             }
-            let hint = match failure {
-                Failure::Server { record, .. } => record.filter(|record| range.contains(record)),
-                _ => None,
-            };
-            match hint {
+            match failure.record_in(&range) {
                 Some(record) => {
                     piece = (2 * (record - range.start))
                         .clamp(LEAST_PIECE, self.piece.max(LEAST_PIECE));
