@@ -348,7 +348,7 @@ fn announce(ledger: &Ledger, origin: &Origin, console: &Console) {
     let import_id = &ledger.import_id;
     if origin.is_whole() {
         console.notice(&format!(
-            "import {import_id} was finished by an earlier run; the input was compared in full and is the same: nothing is left to load; --restart loads a single input again"
+            "import {import_id}: the input was compared in full and is loaded already: nothing is left to load; --restart loads a single input again"
         ));
     } else if committed > 0 && ledger.is_one() {
         console.notice(&format!(

@@ -220,9 +220,8 @@ fn a_truncated_gzip_loads_what_is_whole_and_the_full_file_goes_on() {
         load.run().exits(6);
         assert_eq!(case.rows(), rows);
         fs::write(&file, &packed).unwrap();
-        let ran = load.run();
-        ran.says(&["goes on"]);
-        case.survived("truncated gzip", &ran);
+        // Nothing but the end mark may have been missing.
+        case.survived("truncated gzip", &load.run());
     }
 }
 

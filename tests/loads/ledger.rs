@@ -264,7 +264,7 @@ fn what_is_loaded_already_is_not_loaded_again() {
             .arg(file)
             .flags(&format!("--strategy {strategy} --batch-rows 1"))
             .run();
-        ran.says(&["finished by an earlier run", "nothing is left", "--restart"]);
+        ran.says(&["compared in full", "nothing is left", "--restart"]);
         assert_eq!(import_id(&ran), import_id(&first));
         assert_eq!(database.count("t"), 3, "{ran}");
         let told = ran.summary();
