@@ -121,6 +121,12 @@ impl Batch {
         self.start_byte..self.start_byte + self.bytes.len() as u64
     }
 
+    /// The bytes of this stretch of the source; `None` if the batch does not cover all of it.
+    pub fn within(&self, stretch: Range<u64>) -> Option<&[u8]> {
+        let place = |at: u64| usize::try_from(at.checked_sub(self.start_byte)?).ok();
+        self.bytes.get(place(stretch.start)?..place(stretch.end)?)
+    }
+
     /// Records (0-based, exclusive ends) that lie in none of the stretches `known`, which are in the
     /// order of their bytes; `None` if a record lies in one of them in part.
     pub fn outside(&self, known: &[Span]) -> Option<Vec<Range<usize>>> {

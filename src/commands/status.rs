@@ -17,11 +17,7 @@ use crate::server_error::one_line;
 pub async fn run(args: &StatusArgs, console: &Console) -> Result<Done, Error> {
     let (settings, _private) = args.connection.server(console).await?;
     let mut connection = connection(&settings, console);
-    let require = |mut client: Client| async {
-        ledger::require(&mut client).await?;
-        Ok((client, ()))
-    };
-    connection.ask("preparing the ledger", require).await?;
+    connection.require_ledger().await?;
     let read = |client: Client| async {
         let imports = ledger::status(&client, args.import_id.as_deref()).await?;
         Ok((client, imports))

@@ -73,6 +73,14 @@ impl Ledger {
         // Exit code 0 promises that the rows are durable, also after `--durability end`: this
         // commit is flushed, and the log before it with it.
         transaction.batch_execute(WAIT_FOR_THE_DISK).await?;
+        // In the order of whoever opens: imports, then their sources.
+        let imports = self.keys().0;
+        transaction
+            .execute(
+                "SELECT 1 FROM pgrung.imports WHERE import_id = ANY ($1) ORDER BY import_id FOR UPDATE",
+                &[&imports],
+            )
+            .await?;
         for source in &self.sources {
             let ours = transaction
                 .execute(
@@ -92,7 +100,6 @@ impl Ledger {
             return Ok(Finish::Lost(found));
         }
         // An import is finished when all its sources are.
-        let imports = self.keys().0;
         transaction
             .execute(
                 "UPDATE pgrung.imports i SET target_filenode = $2, finished_at = CASE

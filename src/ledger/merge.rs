@@ -4,7 +4,9 @@
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Transaction};
 
-use super::{Ledger, LedgerSource, begin, outcome_columns, signed, span_columns, span_of};
+use super::{
+    IMPORT_LOCK, Ledger, LedgerSource, begin, outcome_columns, signed, span_columns, span_of,
+};
 use crate::outcome::{Outcome, Tally};
 use crate::source::join;
 use crate::span::Span;
@@ -37,7 +39,7 @@ impl Ledger {
             // Not the row itself: shared locks of new batches would pass by a waiting exclusive one.
             transaction
                 .execute(
-                    "SELECT pg_advisory_xact_lock(1885827438, hashtext($1))",
+                    &format!("SELECT pg_advisory_xact_lock({IMPORT_LOCK}, hashtext($1))"),
                     &[&import_id],
                 )
                 .await?;

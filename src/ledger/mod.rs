@@ -4,6 +4,8 @@
 mod choice;
 mod error;
 mod finish;
+mod forget;
+mod home;
 mod known;
 mod merge;
 mod migrate;
@@ -158,7 +160,7 @@ impl Ledger {
         statements: &mut Statements,
         batch: &Batch,
     ) -> Result<Claim, tokio_postgres::Error> {
-        let fence = prepared(&mut statements.fence, client, FENCE).await?;
+        let fence = prepared(&mut statements.fence, client, &fence()).await?;
         let insert = format!(
             "INSERT INTO {spans} (import_id, source, start_byte, end_byte, first_record, records, lines, checksum)
              SELECT $1, $2, $3, $4, $5, $6, $7, $8
@@ -339,11 +341,20 @@ impl Backend {
     }
 }
 
+/// Class of the advisory locks of an import: shared by its batches, alone for a merge of its spans.
+const IMPORT_LOCK: i32 = 1_885_827_438;
+
+/// Class of the advisory locks of a table, of which one run at a time is opened.
+const TABLE_LOCK: i32 = IMPORT_LOCK + 1;
+
 /// The fence: a newer run raises the epoch and waits for the locks of older transactions.
 /// The advisory lock keeps merges of spans out, and queues behind one that waits.
-const FENCE: &str = "SELECT pg_advisory_xact_lock_shared(1885827438, hashtext($1))
-                     FROM pgrung.sources
-                     WHERE import_id = $1 AND source = $2 AND epoch = $3 FOR SHARE";
+fn fence() -> String {
+    format!(
+        "SELECT pg_advisory_xact_lock_shared({IMPORT_LOCK}, hashtext($1)) FROM pgrung.sources
+         WHERE import_id = $1 AND source = $2 AND epoch = $3 FOR SHARE"
+    )
+}
 
 /// The statement in `slot`, prepared at its first use.
 async fn prepared(

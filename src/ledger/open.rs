@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-use tokio_postgres::types::Oid;
 use tokio_postgres::{Client, Transaction};
 
 use super::choice::{Choice, choose, separate};
 use super::error::LedgerError;
+use super::forget::{forget, vacate};
+use super::home::Home;
 use super::known::{KnownSource, Proof, known_sources, prove, signed_head};
 use super::request::Request;
 use super::take_over::past_other_runs;
-use super::{Ledger, LedgerSource, begin, spans};
+use super::{Ledger, LedgerSource, TABLE_LOCK, begin};
 use crate::span::Known;
 use crate::target::Place;
 
@@ -79,7 +79,7 @@ async fn enter(
     // Of two openings the second finds what the first has made.
     transaction
         .execute(
-            "SELECT pg_advisory_xact_lock(1885827439, $1::oid::int4)",
+            &format!("SELECT pg_advisory_xact_lock({TABLE_LOCK}, $1::oid::int4)"),
             &[&request.table.oid],
         )
         .await?;
@@ -103,17 +103,19 @@ async fn enter(
     for choice in &choices {
         forget(transaction, request, choice).await?;
     }
-    let new = Home::find(transaction, request, &choices).await?;
-    let mut sources = Vec::new();
-    let mut known = Vec::new();
-    let mut whole = Vec::new();
+    let mut home = None;
+    let (mut sources, mut known, mut whole) = (Vec::new(), Vec::new(), Vec::new());
     for (input, choice) in choices.iter().enumerate() {
         let Choice::Known {
             known: it,
             whole: all,
         } = choice
         else {
-            sources.push(new.enrol(transaction, request, input).await?);
+            let home = match &home {
+                Some(home) => home,
+                None => home.insert(Home::find(transaction, request).await?),
+            };
+            sources.push(home.enrol(transaction, request, input).await?);
             known.push(Known::new());
             whole.push(false);
             continue;
@@ -127,8 +129,16 @@ async fn enter(
         known.push(it.spans.clone());
         whole.push(*all);
     }
+    let named = sources.iter().map(|source| &source.import_id);
+    let mine = named
+        .clone()
+        .find(|id| request.import_id.as_ref() == Some(id));
+    let first = mine.or(named.clone().next()).cloned();
     let ledger = Ledger {
-        import_id: new.import_id,
+        import_id: home
+            .map(|home| home.import_id)
+            .or(first)
+            .unwrap_or_default(),
         sources,
         table: Place::from(request.table),
         unlogged: request.table.unlogged,
@@ -180,56 +190,6 @@ fn tell(request: &Request<'_>, known: &KnownSource, whole: bool) {
     }
 }
 
-/// Forgets what imports have loaded whose rows are gone, in sources of this run and in others: it
-/// is no longer true. What was put aside stays.
-async fn vacate(
-    transaction: &Transaction<'_>,
-    request: &Request<'_>,
-    proofs: &[Proof],
-) -> Result<(), LedgerError> {
-    let mut vacated: Vec<&str> = Vec::new();
-    for proof in proofs {
-        let import_id = proof.known.key.import_id.as_str();
-        let Some(gone) = proof
-            .known
-            .gone
-            .as_ref()
-            .filter(|_| !vacated.contains(&import_id))
-        else {
-            continue;
-        };
-        vacated.push(import_id);
-        let mut rows = 0;
-        for spans in [spans(false), spans(true)] {
-            let sql = format!(
-                "WITH gone AS (DELETE FROM {spans} WHERE import_id = $1 RETURNING loaded)
-                 SELECT coalesce(sum(loaded), 0)::bigint AS rows FROM gone"
-            );
-            let row = transaction.query_one(&sql, &[&import_id]).await?;
-            rows += row.get::<_, i64>("rows");
-        }
-        transaction
-            .execute(
-                "WITH sources AS (UPDATE pgrung.sources SET finished_at = NULL WHERE import_id = $1)
-                 UPDATE pgrung.imports
-                 SET finished_at = NULL, target = $2, target_oid = $3, target_filenode = $4, target_unlogged = $5
-                 WHERE import_id = $1",
-                &[
-                    &import_id,
-                    &request.target.table,
-                    &request.table.oid,
-                    &request.table.filenode,
-                    &request.table.unlogged,
-                ],
-            )
-            .await?;
-        (request.notify)(&format!(
-            "import {import_id} had loaded {rows} rows, but {gone}: what it loaded is forgotten, and loaded again where it comes again"
-        ));
-    }
-    Ok(())
-}
-
 /// Keeps older runs from committing more of what is no longer the source of an input, but has its
 /// name: that left no row in the table so far, and is to leave none.
 async fn fence_off(transaction: &Transaction<'_>, proofs: &[Proof]) -> Result<(), LedgerError> {
@@ -248,131 +208,6 @@ async fn fence_off(transaction: &Transaction<'_>, proofs: &[Proof]) -> Result<()
             .await?;
     }
     Ok(())
-}
-
-/// Forgets sources, and imports of which nothing is left.
-async fn forget(
-    transaction: &Transaction<'_>,
-    request: &Request<'_>,
-    choice: &Choice<'_>,
-) -> Result<(), LedgerError> {
-    let Choice::New { forgotten } = choice else {
-        return Ok(());
-    };
-    for known in forgotten {
-        let LedgerSource {
-            import_id, number, ..
-        } = &known.key;
-        transaction
-            .execute(
-                "DELETE FROM pgrung.sources WHERE import_id = $1 AND source = $2",
-                &[import_id, number],
-            )
-            .await?;
-        transaction
-            .execute(
-                // An id that this run goes on with keeps its count of runs: older ones stay fenced off.
-                "DELETE FROM pgrung.imports i WHERE import_id = $1 AND import_id IS DISTINCT FROM $2
-                   AND NOT EXISTS (SELECT FROM pgrung.sources s WHERE s.import_id = i.import_id)",
-                &[import_id, &request.import_id],
-            )
-            .await?;
-        if known.gone.is_none() {
-            (request.notify)(&format!(
-                "{}: what import {import_id} knew of it is forgotten, with {} rows in the table",
-                known.name,
-                known.stored(),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// The import to which new sources of a run belong.
-struct Home {
-    import_id: String,
-    epoch: i64,
-}
-
-impl Home {
-    /// The import that the run names; else that of the sources, if all are known; else a new one.
-    async fn find(
-        transaction: &Transaction<'_>,
-        request: &Request<'_>,
-        choices: &[Choice<'_>],
-    ) -> Result<Self, LedgerError> {
-        let is_new = |choice: &Choice<'_>| matches!(choice, Choice::New { .. });
-        let first = choices.iter().find_map(|choice| match choice {
-            Choice::Known { known, .. } => Some(known.key.import_id.clone()),
-            Choice::New { .. } => None,
-        });
-        let import_id = match (&request.import_id, first) {
-            (Some(import_id), _) => import_id.clone(),
-            (None, Some(first)) if !choices.iter().any(is_new) => first,
-            (None, _) => format!("{:016x}", fastrand::u64(..)),
-        };
-        // One without sources is as good as new, but for the count of its runs.
-        let made = transaction
-            .execute(
-                "INSERT INTO pgrung.imports AS i (import_id, target, target_oid, target_filenode, target_unlogged, columns, reading, epoch)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, 1)
-                 ON CONFLICT (import_id) DO UPDATE
-                 SET target = $2, target_oid = $3, target_filenode = $4, target_unlogged = $5, columns = $6, reading = $7
-                 WHERE NOT EXISTS (SELECT FROM pgrung.sources s WHERE s.import_id = i.import_id)",
-                &[
-                    &import_id,
-                    &request.target.table,
-                    &request.table.oid,
-                    &request.table.filenode,
-                    &request.table.unlogged,
-                    &request.columns(),
-                    &json!(request.reading),
-                ],
-            )
-            .await?;
-        let row = transaction
-            .query_one(
-                "SELECT epoch, target, target_oid, columns, reading FROM pgrung.imports WHERE import_id = $1",
-                &[&import_id],
-            )
-            .await?;
-        let elsewhere = (row.get::<_, Oid>("target_oid") != request.table.oid)
-            .then(|| format!("it loads {}", row.get::<_, &str>("target")));
-        match elsewhere.or_else(|| request.misfit(&row)) {
-            Some(misfit) if made == 0 && choices.iter().any(is_new) => {
-                Err(LedgerError::Changed(format!(
-                    "import {import_id} is there already, but {misfit}: name another --import-id, or --restart with what was loaded under it"
-                )))
-            }
-            _ => Ok(Home {
-                import_id,
-                epoch: row.get("epoch"),
-            }),
-        }
-    }
-
-    /// Gives a new source its number.
-    async fn enrol(
-        &self,
-        transaction: &Transaction<'_>,
-        request: &Request<'_>,
-        input: usize,
-    ) -> Result<LedgerSource, LedgerError> {
-        let source = &request.sources[input];
-        let row = transaction
-            .query_one(
-                "INSERT INTO pgrung.sources (import_id, source, name, heads, epoch)
-                 SELECT $1, coalesce(max(source) + 1, 0), $2, array_remove(ARRAY[$3::bigint], NULL), $4 FROM pgrung.sources WHERE import_id = $1
-                 RETURNING source",
-                &[&self.import_id, &source.name, &signed_head(source), &self.epoch],
-            )
-            .await?;
-        Ok(LedgerSource {
-            import_id: self.import_id.clone(),
-            number: row.get("source"),
-            epoch: self.epoch,
-        })
-    }
 }
 
 /// Raises the epoch of each import that is known: from now on no transaction of an older run can

@@ -6,9 +6,10 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
+use super::IMPORT_LOCK;
 use super::error::LedgerError;
 use crate::connect::{self, ConnectSettings};
 
@@ -20,12 +21,15 @@ const CANCELLED: Duration = Duration::from_secs(5);
 
 /// Whoever holds this advisory lock is in a transaction of a run of an import: the fence of its
 /// batches, or a merge of its spans. The name of an application proves nothing, anybody can have it.
-const RUN: &str = "
-SELECT id FROM pg_locks l JOIN unnest($2::text[]) AS id ON l.objid = hashtext(id)::oid
-WHERE l.pid = h.pid AND l.granted AND l.locktype = 'advisory' AND l.objsubid = 2
-  AND l.classid = 1885827438
-  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-LIMIT 1";
+fn run() -> String {
+    format!(
+        "SELECT id FROM pg_locks l JOIN unnest($2::text[]) AS id ON l.objid = hashtext(id)::oid
+         WHERE l.pid = h.pid AND l.granted AND l.locktype = 'advisory' AND l.objsubid = 2
+           AND l.classid = {IMPORT_LOCK}
+           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+         LIMIT 1"
+    )
+}
 
 /// Awaits `work`, statements of the session of process `pid` that may wait for locks, for `limit`
 /// at most. Meanwhile transactions of older runs of these imports that hold it up are ended, and
@@ -107,19 +111,20 @@ impl Beside<'_> {
 
     /// Ends older runs' transactions that are in the way, or in the way of who is; names the others.
     async fn look(&mut self) -> Result<String, LedgerError> {
+        let run = run();
         let sql = format!(
             "WITH RECURSIVE holding (pid) AS (
                  SELECT unnest(pg_blocking_pids($1))
                  UNION
                  SELECT next FROM holding, unnest(pg_blocking_pids(pid)) AS next
              )
-             SELECT h.pid, ({RUN}) AS run, a.usename::text AS role, a.application_name AS application,
+             SELECT h.pid, ({run}) AS run, a.usename::text AS role, a.application_name AS application,
                     a.xact_start::timestamptz(0)::text AS since
              FROM holding h LEFT JOIN pg_stat_activity a ON a.pid = h.pid
              WHERE h.pid <> $1 ORDER BY h.pid"
         );
         let (pid, import_ids) = (self.pid, self.import_ids);
-        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+        let parameters: [(&(dyn ToSql + Sync), Type); 2] =
             [(&pid, Type::INT4), (&import_ids, Type::TEXT_ARRAY)];
         let rows = self.client().await?.query_typed(&sql, &parameters).await?;
         let mut holders = Vec::new();
@@ -147,11 +152,12 @@ impl Beside<'_> {
         (self.notify)(&format!(
             "another run of import {import_id} holds a transaction open; taking over"
         ));
+        let run = run();
         let sql = format!(
-            "SELECT pg_terminate_backend(pid) FROM (SELECT $1::int AS pid) h WHERE ({RUN}) IS NOT NULL"
+            "SELECT pg_terminate_backend(pid) FROM (SELECT $1::int AS pid) h WHERE ({run}) IS NOT NULL"
         );
         let import_ids = self.import_ids;
-        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+        let parameters: [(&(dyn ToSql + Sync), Type); 2] =
             [(&pid, Type::INT4), (&import_ids, Type::TEXT_ARRAY)];
         match self.client().await?.query_typed(&sql, &parameters).await {
             Ok(_) => Ok(true),

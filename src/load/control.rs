@@ -9,6 +9,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::connect::{self, ConnectError, ConnectSettings, skip_statement_names};
 use crate::error::Error;
+use crate::ledger;
 use crate::report::Console;
 use crate::stop::Stop;
 use crate::worker::{Attempts, RetryLimits};
@@ -106,6 +107,18 @@ impl ControlConnection {
     {
         self.ask_within(self.limits.answer_timeout, doing, work)
             .await
+    }
+
+    /// Makes sure that the ledger is there and of this version.
+    ///
+    /// # Errors
+    /// When it is not, and this role may not change that.
+    pub async fn require_ledger(&mut self) -> Result<(), Error> {
+        let require = |mut client: Client| async {
+            ledger::require(&mut client).await?;
+            Ok((client, ()))
+        };
+        self.ask("preparing the ledger", require).await
     }
 
     /// As [`Self::ask`], where one answer is not all there is to wait for.

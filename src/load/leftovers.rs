@@ -84,11 +84,7 @@ async fn take_up(
     connection: &mut ControlConnection,
 ) -> Result<(Running, Destination, Vec<Known>), Error> {
     let pool = connect::pool(connection.server(), 1)?;
-    let require = |mut client: Client| async {
-        ledger::require(&mut client).await?;
-        Ok((client, ()))
-    };
-    connection.ask("preparing the ledger", require).await?;
+    connection.require_ledger().await?;
     let take_up = |mut client: Client| async {
         let resumed = ledger::resume(&mut client, identity).await?;
         let table = Table::find(&client, &identity.table).await?;
@@ -162,8 +158,12 @@ fn hand_on(
             passed += span.records;
             continue;
         }
-        // What fits none of them is a conflict, which the worker finds.
-        let parts = batch.outside(known);
+        // What is other than that, or overlaps it, is a conflict, which the worker finds.
+        let is_other = |span: &Span| {
+            let within = batch.within(span.start..span.end);
+            within.is_some_and(|bytes| span.checksum != Some(checksum(bytes)))
+        };
+        let parts = batch.outside(known).filter(|_| !known.iter().any(is_other));
         for part in parts.unwrap_or_else(|| vec![all]) {
             let Ok(mut buffer) = empty.recv_blocking() else {
                 return Ok((leftover, passed));

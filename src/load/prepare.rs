@@ -220,11 +220,7 @@ impl Origin {
         let sources = blocking(move || identities(&inputs, &options, &console)).await?;
         self.inputs = sources.iter().map(|source| source.input.clone()).collect();
         let server = connection.server().clone();
-        let require = |mut client: Client| async {
-            ledger::require(&mut client).await?;
-            Ok((client, ()))
-        };
-        connection.ask("preparing the ledger", require).await?;
+        connection.require_ledger().await?;
         let patience = settings.retries.answer_timeout;
         let request = ledger::Request {
             import_id: import_id.clone(),

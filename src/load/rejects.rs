@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 use super::control::ControlConnection;
 use crate::error::Error;
-use crate::ledger::{self, KnownImport, OpenRejects};
+use crate::ledger::{KnownImport, OpenRejects};
 use crate::reject_file::{Reason, RejectFile, RejectLayout};
 use crate::report::{Reasons, RejectReason};
 use crate::span::Position;
@@ -35,11 +35,7 @@ pub async fn rejects(
     path: Option<&Path>,
     limit: Duration,
 ) -> Result<Rejects, Error> {
-    let require = |mut client: Client| async {
-        ledger::require(&mut client).await?;
-        Ok((client, ()))
-    };
-    connection.ask("preparing the ledger", require).await?;
+    connection.require_ledger().await?;
     let find = |client: Client| async {
         let import = KnownImport::find(&client, import_id).await?;
         Ok((client, import))

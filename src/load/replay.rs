@@ -11,7 +11,7 @@ use crate::batch::Batch;
 use crate::connect::{self, ConnectSettings};
 use crate::error::Error;
 use crate::job::LoadSettings;
-use crate::ledger::{self, KnownImport, LedgerError};
+use crate::ledger::{KnownImport, LedgerError};
 use crate::report::Console;
 use crate::retry::Failure;
 use crate::source::RowParser;
@@ -46,11 +46,7 @@ pub async fn replay(
 ) -> Result<Replayed, Error> {
     let started = Instant::now();
     let mut connection = ControlConnection::new(server, settings.retries, console);
-    let require = |mut client: Client| async {
-        ledger::require(&mut client).await?;
-        Ok((client, ()))
-    };
-    connection.ask("preparing the ledger", require).await?;
+    connection.require_ledger().await?;
     let find = |client: Client| async {
         let import = KnownImport::find(&client, import_id).await?;
         let table = Table::find(&client, &import.target).await?;

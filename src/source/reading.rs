@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::reject_file::RejectLayout;
 
-use super::csv::{Dialect, LineEnd};
+use super::csv::Dialect;
+use super::line_end::LineEnd;
 
 /// How records are read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

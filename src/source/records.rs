@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use super::checksum::Checksum;
 use super::compression::Compression;
-use super::csv::{self, Dialect, FirstLineEnd, LineEnd, Splitter, TwoReturns};
+use super::csv::{self, Dialect, Splitter};
 use super::feed::{CHUNK_BYTES, Feed, Step};
 use super::fields::Fields;
 use super::foreign::{Foreign, HEAD_BYTES, other_delimiter, wide_encoding};
+use super::line_end::{FirstLineEnd, LineEnd, TwoReturns};
 use super::ndjson;
 use super::reading::Reading;
 use super::{Change, Format, Input, InputError, ReadOptions};

@@ -1,0 +1,97 @@
+//! Forgets what is no longer true, and what is to be loaded again.
+
+use tokio_postgres::Transaction;
+
+use super::choice::Choice;
+use super::error::LedgerError;
+use super::known::Proof;
+use super::request::Request;
+use super::{LedgerSource, spans};
+
+/// Forgets what imports have loaded whose rows are gone, in sources of this run and in others: it
+/// is no longer true. What was put aside stays.
+pub(super) async fn vacate(
+    transaction: &Transaction<'_>,
+    request: &Request<'_>,
+    proofs: &[Proof],
+) -> Result<(), LedgerError> {
+    let mut vacated: Vec<&str> = Vec::new();
+    for proof in proofs {
+        let import_id = proof.known.key.import_id.as_str();
+        let Some(gone) = proof
+            .known
+            .gone
+            .as_ref()
+            .filter(|_| !vacated.contains(&import_id))
+        else {
+            continue;
+        };
+        vacated.push(import_id);
+        let mut rows = 0;
+        for spans in [spans(false), spans(true)] {
+            let sql = format!(
+                "WITH gone AS (DELETE FROM {spans} WHERE import_id = $1 RETURNING loaded)
+                 SELECT coalesce(sum(loaded), 0)::bigint AS rows FROM gone"
+            );
+            let row = transaction.query_one(&sql, &[&import_id]).await?;
+            rows += row.get::<_, i64>("rows");
+        }
+        transaction
+            .execute(
+                "WITH sources AS (UPDATE pgrung.sources SET finished_at = NULL WHERE import_id = $1)
+                 UPDATE pgrung.imports
+                 SET finished_at = NULL, target = $2, target_oid = $3, target_filenode = $4, target_unlogged = $5
+                 WHERE import_id = $1",
+                &[
+                    &import_id,
+                    &request.target.table,
+                    &request.table.oid,
+                    &request.table.filenode,
+                    &request.table.unlogged,
+                ],
+            )
+            .await?;
+        (request.notify)(&format!(
+            "import {import_id} had loaded {rows} rows, but {gone}: what it loaded is forgotten, and loaded again where it comes again"
+        ));
+    }
+    Ok(())
+}
+
+/// Forgets sources, and imports of which nothing is left.
+pub(super) async fn forget(
+    transaction: &Transaction<'_>,
+    request: &Request<'_>,
+    choice: &Choice<'_>,
+) -> Result<(), LedgerError> {
+    let Choice::New { forgotten } = choice else {
+        return Ok(());
+    };
+    for known in forgotten {
+        let LedgerSource {
+            import_id, number, ..
+        } = &known.key;
+        transaction
+            .execute(
+                "DELETE FROM pgrung.sources WHERE import_id = $1 AND source = $2",
+                &[import_id, number],
+            )
+            .await?;
+        transaction
+            .execute(
+                // An id that this run goes on with keeps its count of runs: older ones stay fenced off.
+                "DELETE FROM pgrung.imports i WHERE import_id = $1 AND import_id IS DISTINCT FROM $2
+                   AND NOT EXISTS (SELECT FROM pgrung.sources s WHERE s.import_id = i.import_id)",
+                &[import_id, &request.import_id],
+            )
+            .await?;
+        if known.gone.is_none() {
+            (request.notify)(&format!(
+                "{}: what import {import_id} knew of it is forgotten, with {} rows in the table",
+                known.name,
+                known.stored(),
+            ));
+        }
+    }
+    Ok(())
+}
