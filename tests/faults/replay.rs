@@ -101,9 +101,11 @@ fn a_replay_that_is_killed_goes_on() {
     let mut killed = 0;
     for _ in 0..times(3, 40) {
         let database = Database::new();
-        let mut case = Case::new(&database, input(3000, &mut random));
+        let mut case = Case::new(&database, input(6_000, &mut random));
         orphans(&case, "r");
         database.run("INSERT INTO parents VALUES (77)");
+        // Several portions, each of which takes longer than the longest pause below.
+        case.slow_down();
         for _ in 0..4 {
             let strategy = STRATEGIES[random.usize(..5)];
             let left = rejects_left(&case);
