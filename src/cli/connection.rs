@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::job::Time;
+
 /// Where the server is.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
@@ -14,4 +16,14 @@ pub struct ConnectionArgs {
     /// Start a private server from installed programs; with DIR its data is kept there [default: off]
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, conflicts_with = "dsn")]
     pub embedded: Option<Option<PathBuf>>,
+}
+
+/// Where the server is, for a command that asks it something and no more.
+#[derive(Debug, Clone, Args)]
+pub struct ServerArgs {
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    /// Longest wait for one answer of the server
+    #[arg(long, value_name = "TIME", help_heading = "Connection")]
+    pub answer_timeout: Option<Time>,
 }

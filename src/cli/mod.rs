@@ -12,7 +12,7 @@ use crate::exit_code::Exit;
 use crate::job::{self, Durability, Number, PartialReading, PartialSettings, Size, Time};
 use crate::strategy::StrategyKind;
 
-pub use connection::ConnectionArgs;
+pub use connection::{ConnectionArgs, ServerArgs};
 pub use output::OutputArgs;
 
 /// Loads rows from files or stdin into PostgreSQL, and compares the ways to do it.
@@ -72,8 +72,6 @@ pub struct PlanArgs {
     /// Time that the server needs for COMMIT [default: measured where a server is named, else 2ms]
     #[arg(long, value_name = "TIME")]
     pub commit_time: Option<Time>,
-    #[command(flatten)]
-    pub connection: ConnectionArgs,
     /// How batches become statements
     #[arg(long, short, value_enum)]
     pub strategy: Option<StrategyKind>,
@@ -98,6 +96,8 @@ pub struct PlanArgs {
     /// Print JSON [default: off]
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
 }
 
 /// Arguments of `pgrung status`.
@@ -105,11 +105,11 @@ pub struct PlanArgs {
 pub struct StatusArgs {
     /// Only this import
     pub import_id: Option<String>,
-    #[command(flatten)]
-    pub connection: ConnectionArgs,
     /// Print JSON [default: off]
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
 }
 
 /// Arguments of `pgrung rejects`.
@@ -117,17 +117,14 @@ pub struct StatusArgs {
 pub struct RejectsArgs {
     /// The import whose rejects are told
     pub import_id: String,
-    #[command(flatten)]
-    pub connection: ConnectionArgs,
     /// Write the records to this file, in the format of the source, with the reasons beside it [default: none]
     #[arg(long, value_name = "FILE")]
     pub export: Option<PathBuf>,
-    /// Longest wait for one answer of the server
-    #[arg(long, value_name = "TIME")]
-    pub answer_timeout: Option<Time>,
     /// Print JSON [default: off]
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
 }
 
 /// Arguments of `pgrung replay`.
@@ -135,28 +132,23 @@ pub struct RejectsArgs {
 pub struct ReplayArgs {
     /// The import whose rejects are loaded
     pub import_id: String,
-    #[command(flatten)]
-    pub connection: ConnectionArgs,
     /// How batches become statements
     #[arg(long, short, value_enum)]
     pub strategy: Option<StrategyKind>,
-    /// Longest wait for one answer of the server
-    #[arg(long, value_name = "TIME")]
-    pub answer_timeout: Option<Time>,
+    #[command(flatten)]
+    pub server: ServerArgs,
 }
 
 /// Arguments of `pgrung migrate`.
 #[derive(Debug, Clone, Args)]
 pub struct MigrateArgs {
     #[command(flatten)]
-    pub connection: ConnectionArgs,
+    pub server: ServerArgs,
 }
 
 /// Arguments of `pgrung bench`.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
-    #[command(flatten)]
-    pub connection: ConnectionArgs,
     /// Rows of TPC-H lineitem to make
     #[arg(long, value_name = "N", conflicts_with = "inputs")]
     pub rows: Option<Number>,
@@ -195,6 +187,8 @@ pub struct BenchArgs {
     /// Print the table as Markdown [default: off]
     #[arg(long)]
     pub markdown: bool,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
 }
 
 impl Cli {

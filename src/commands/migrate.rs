@@ -5,19 +5,17 @@ use serde_json::json;
 use tokio_postgres::Client;
 
 use super::done::Done;
-use super::server::connection;
 use crate::cli::MigrateArgs;
 use crate::error::Error;
 use crate::ledger;
 use crate::report::Console;
 
 pub async fn run(args: &MigrateArgs, console: &Console) -> Result<Done, Error> {
-    let (settings, _private) = args.connection.server(console).await?;
+    let (mut connection, _private) = args.server.control(console).await?;
     let migrate = |mut client: Client| async {
         let applied = ledger::migrate(&mut client).await?;
         Ok((client, applied))
     };
-    let mut connection = connection(&settings, console);
     let applied = connection.ask("preparing the ledger", migrate).await?;
     let text = match applied.as_slice() {
         [] => "the ledger is up to date\n".to_string(),

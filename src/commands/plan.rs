@@ -4,7 +4,6 @@ use serde_json::json;
 use tokio_postgres::Client;
 
 use super::done::Done;
-use super::server::connection;
 use crate::cli::PlanArgs;
 use crate::error::Error;
 use crate::job::{LoadSettings, Number, SettingsError, Size, Time};
@@ -13,15 +12,16 @@ use crate::report::Console;
 
 pub async fn run(args: &PlanArgs, console: &Console) -> Result<Done, Error> {
     let given = args.round_trip.is_some() && args.commit_time.is_some();
-    let named = args.connection.embedded.is_some() || args.connection.names_a_server();
+    let named =
+        args.server.connection.embedded.is_some() || args.server.connection.names_a_server();
     let times = if named && !given {
-        let (settings, _private) = args.connection.server(console).await?;
+        let (mut connection, _private) = args.server.control(console).await?;
         let doing = "measuring round trip and commit";
         let measure = |client: Client| async {
             let measured = ServerTimes::on(&client).await;
             Ok((client, measured.map_err(Error::server(doing))?))
         };
-        let measured = connection(&settings, console).ask(doing, measure).await?;
+        let measured = connection.ask(doing, measure).await?;
         (measured, Origin::Measured)
     } else {
         (ServerTimes::default(), Origin::Assumed)

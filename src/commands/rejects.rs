@@ -6,10 +6,9 @@ use indicatif::HumanCount;
 use serde_json::json;
 
 use super::done::Done;
-use super::server::connection;
 use crate::cli::RejectsArgs;
 use crate::error::Error;
-use crate::job::{LoadSettings, Time, check_output};
+use crate::job::check_output;
 use crate::load::{Rejects, rejects};
 use crate::report::Console;
 use crate::server_error::one_line;
@@ -21,11 +20,8 @@ pub async fn run(args: &RejectsArgs, console: &Console) -> Result<Done, Error> {
     if let Some(path) = export {
         check_output(&[], "--export", path)?;
     }
-    let default = LoadSettings::default().retries.answer_timeout;
-    let limit = args.answer_timeout.map_or(default, |Time(limit)| limit);
-    let (server, _private) = args.connection.server(console).await?;
-    let mut connection = connection(&server, console);
-    let found = rejects(&mut connection, import_id, export.as_deref(), limit).await?;
+    let (mut connection, _private) = args.server.control(console).await?;
+    let found = rejects(&mut connection, import_id, export.as_deref()).await?;
     let fields = json!({
         "import_id": import_id,
         "table": found.table,

@@ -6,7 +6,7 @@ use super::done::Done;
 use crate::cli::ReplayArgs;
 use crate::error::Error;
 use crate::exit_code::Exit;
-use crate::job::{LoadSettings, SettingsError, Time};
+use crate::job::{LoadSettings, SettingsError};
 use crate::load::{Replayed, replay};
 use crate::report::Console;
 use crate::strategy::StrategyKind;
@@ -14,16 +14,14 @@ use crate::strategy::StrategyKind;
 pub async fn run(args: &ReplayArgs, console: &Console) -> Result<Done, Error> {
     let mut settings = LoadSettings::default();
     settings.strategy = args.strategy.unwrap_or(settings.strategy);
-    if let Some(Time(limit)) = args.answer_timeout {
-        settings.retries.answer_timeout = limit;
-    }
+    settings.retries = args.server.limits();
     if settings.strategy == StrategyKind::Discard {
         return Err(SettingsError(
             "--strategy discard writes nothing, so it can replay nothing".to_string(),
         )
         .into());
     }
-    let (server, _private) = args.connection.server(console).await?;
+    let (server, _private) = args.server.connection.server(console).await?;
     let Replayed {
         loaded,
         still_bad,

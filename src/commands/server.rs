@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use crate::cli::ConnectionArgs;
+use crate::cli::{ConnectionArgs, ServerArgs};
 use crate::connect::ConnectSettings;
 use crate::embedded::{Embedded, EmbeddedOptions};
 use crate::error::Error;
-use crate::job::LoadSettings;
+use crate::job::{LoadSettings, Time};
 use crate::load::ControlConnection;
 use crate::report::Console;
+use crate::worker::RetryLimits;
 
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -49,9 +50,28 @@ impl ConnectionArgs {
     }
 }
 
-/// A connection for what is asked besides a load, with the limits that a load has by default.
-pub fn connection(server: &ConnectSettings, console: &Console) -> ControlConnection {
-    ControlConnection::new(server, LoadSettings::default().retries, console)
+impl ServerArgs {
+    /// The limits that a load has by default, with those that are given.
+    pub fn limits(&self) -> RetryLimits {
+        let mut limits = LoadSettings::default().retries;
+        if let Some(Time(answer_timeout)) = self.answer_timeout {
+            limits.answer_timeout = answer_timeout;
+        }
+        limits
+    }
+
+    /// A connection to the server, and what keeps a private one alive.
+    ///
+    /// # Errors
+    /// As [`ConnectionArgs::server`].
+    pub async fn control(
+        &self,
+        console: &Console,
+    ) -> Result<(ControlConnection, Option<Embedded>), Error> {
+        let (server, private) = self.connection.server(console).await?;
+        let control = ControlConnection::new(&server, self.limits(), console);
+        Ok((control, private))
+    }
 }
 
 /// Starts a private server; its data is kept in `dir`, if one is named.

@@ -7,7 +7,6 @@ use serde_json::json;
 use tokio_postgres::Client;
 
 use super::done::Done;
-use super::server::connection;
 use crate::cli::StatusArgs;
 use crate::error::Error;
 use crate::ledger::{self, ImportStatus, LedgerError};
@@ -15,8 +14,7 @@ use crate::report::Console;
 use crate::server_error::one_line;
 
 pub async fn run(args: &StatusArgs, console: &Console) -> Result<Done, Error> {
-    let (settings, _private) = args.connection.server(console).await?;
-    let mut connection = connection(&settings, console);
+    let (mut connection, _private) = args.server.control(console).await?;
     connection.require_ledger().await?;
     let read = |client: Client| async {
         let imports = ledger::status(&client, args.import_id.as_deref()).await?;

@@ -72,6 +72,11 @@ impl ControlConnection {
         &self.server
     }
 
+    /// Longest wait for one answer.
+    pub fn answer_timeout(&self) -> Duration {
+        self.limits.answer_timeout
+    }
+
     /// The connection; one try.
     pub async fn client(&mut self) -> Result<&mut Client, ConnectError> {
         let client = self.take().await?;

@@ -25,7 +25,7 @@ pub struct Rejects {
 }
 
 /// Goes through the open rejects of an import in the ledger, and exports them to `path` if one is
-/// named; waits `limit` for each answer.
+/// named.
 ///
 /// # Errors
 /// When there is no such import, or what the server or the operating system says.
@@ -33,8 +33,8 @@ pub async fn rejects(
     connection: &mut ControlConnection,
     import_id: &str,
     path: Option<&Path>,
-    limit: Duration,
 ) -> Result<Rejects, Error> {
+    let limit = connection.answer_timeout();
     connection.require_ledger().await?;
     let find = |client: Client| async {
         let import = KnownImport::find(&client, import_id).await?;
