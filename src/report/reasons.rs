@@ -1,5 +1,6 @@
 //! Why rows were rejected, in groups: a count and one example each.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
@@ -19,7 +20,7 @@ pub struct RejectReason {
     pub sqlstate: String,
     /// The column at fault, where it is known.
     pub column: Option<String>,
-    /// The message without the value that it quotes.
+    /// The message without the values that it quotes.
     pub message: String,
     /// Rows rejected for it.
     pub count: u64,
@@ -43,11 +44,8 @@ impl Reasons {
         message: &str,
         place: impl FnOnce() -> String,
     ) {
-        // The server quotes the value at the end, behind a colon.
-        let general = message
-            .split_once(": \"")
-            .map_or(message, |(general, _)| general);
-        self.group(sqlstate, column, general, 1, || {
+        let general = without_value(sqlstate, message);
+        self.group(sqlstate, column, &general, 1, || {
             format!("{}: {message}", place())
         });
     }
@@ -110,6 +108,19 @@ impl Reasons {
     }
 }
 
+/// The message without the values that it quotes, in whatever language it is. Where a constraint is
+/// violated the server quotes names and no values.
+fn without_value<'a>(sqlstate: &str, message: &'a str) -> Cow<'a, str> {
+    let is_quote = |character| "\"«»„“”".contains(character);
+    let parts: Vec<&str> = message.split(is_quote).collect();
+    match parts.as_slice() {
+        [before, _, .., after] if !sqlstate.starts_with("23") => {
+            format!("{before}...{after}").into()
+        }
+        _ => message.into(),
+    }
+}
+
 impl fmt::Display for RejectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} x ", HumanCount(self.count))?;
@@ -143,6 +154,27 @@ mod tests {
             "4 x 22P02 in \"id\", the first in record 2: invalid input syntax for type integer: \"x\""
         );
         assert_eq!((all.len(), all[1].count), (2, 2));
+    }
+
+    #[test]
+    fn a_value_is_known_by_its_quotes_in_any_language_and_place() {
+        for (sqlstate, messages, groups) in [
+            ("22P02", ["»x«: ungültig", "»1\"2«: ungültig"], 1),
+            ("22P02", ["\"integer\"型: \"x\"", "\"integer\"型: \"\""], 1),
+            (
+                "22003",
+                ["value \"9\" is out of range", "value \"8\" is out of range"],
+                1,
+            ),
+            ("P0001", ["no: \"", "no: \"x"], 2),
+            ("23514", ["violates \"a\"", "violates \"b\""], 2),
+        ] {
+            let reasons = Reasons::default();
+            for message in messages {
+                reasons.count(sqlstate, None, message, String::new);
+            }
+            assert_eq!(reasons.all().len(), groups, "{messages:?}");
+        }
     }
 
     #[test]
