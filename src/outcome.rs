@@ -48,10 +48,10 @@ outcomes! {
     Rejected { name: "rejected", words: "rejected", column: Some("rejected"), missing: true }
     /// Thrown away because the server was too slow.
     Dropped { name: "dropped", words: "dropped", column: None, missing: true }
-    /// Kept out by a trigger or rule of the table.
+    /// Kept out by a trigger of the table.
     Suppressed {
         name: "suppressed",
-        words: "kept out by a trigger or rule",
+        words: "kept out by a trigger",
         column: Some("suppressed"),
         missing: true
     }

@@ -32,7 +32,7 @@ pub enum Failure {
     Vanished,
     /// The server stored another number of rows than it was sent, without an error.
     #[error(
-        "the server stored {stored} of {sent} rows without an error, and the table has no trigger or rule that could explain it"
+        "the server stored {stored} of {sent} rows without an error, and the table has no trigger that could explain it"
     )]
     Count {
         /// Rows sent.
@@ -147,7 +147,10 @@ impl Failure {
                 .as_db_error()
                 .is_some_and(|server| match action(server.code().code()) {
                     Action::FindRow => true,
-                    Action::Retry(_) | Action::RetrySmaller(_) => in_vain,
+                    // No row is to blame for the server's disk, which has room for some.
+                    Action::Retry(_) | Action::RetrySmaller(_) => {
+                        in_vain && !["53100", "58030"].contains(&server.code().code())
+                    }
                     Action::Stop => false,
                 }),
             _ => false,
@@ -192,7 +195,8 @@ pub fn action(sqlstate: &str) -> Action {
         "26000" | "42P05" => Retry(Few(5)),
         "53400" | "55P02" | "55P04" | "57P04" | "XX001" | "XX002" => Stop,
         _ => match class {
-            "58" => Retry(Few(3)),
+            // Resources of the server, and what its system says.
+            "53" | "58" => Retry(Few(3)),
             "" | "24" | "25" | "28" | "2D" | "3B" | "3D" | "F0" => Stop,
             _ => FindRow,
         },

@@ -21,16 +21,16 @@ pub async fn run(args: &RejectsArgs, console: &Console) -> Result<Done, Error> {
         check_output(&[], "--export", path)?;
     }
     let (mut connection, _private) = args.server.control(console).await?;
-    let found = rejects(&mut connection, import_id, export.as_deref()).await?;
+    let (table, found) = rejects(&mut connection, import_id, export.as_deref()).await?;
     let fields = json!({
         "import_id": import_id,
-        "table": found.table,
+        "table": table,
         "rejects": found.count,
         "reject_reasons": found.reasons,
     });
     let text = match args.json {
         true => format!("{fields:#}\n"),
-        false => describe(import_id, &found),
+        false => describe(import_id, &table, &found),
     };
     let mut done = Done::new(text, fields);
     let written = export.as_ref().filter(|_| found.count > 0);
@@ -41,8 +41,8 @@ pub async fn run(args: &RejectsArgs, console: &Console) -> Result<Done, Error> {
     Ok(done)
 }
 
-fn describe(import_id: &str, found: &Rejects) -> String {
-    let mut text = format!("import {import_id} into {}: ", one_line(&found.table));
+fn describe(import_id: &str, table: &str, found: &Rejects) -> String {
+    let mut text = format!("import {import_id} into {}: ", one_line(table));
     let _ = match found.count {
         0 => writeln!(text, "no rejects"),
         1 => writeln!(text, "1 reject"),

@@ -23,7 +23,6 @@ use tokio_postgres::{Client, IsolationLevel, Row, SimpleQueryMessage, Statement,
 
 use crate::batch::Batch;
 use crate::outcome::{Outcome, Tally};
-use crate::retry::Failure;
 use crate::source::checksum;
 use crate::span::Span;
 use crate::target::Place;
@@ -320,7 +319,7 @@ impl Backend {
 
     /// Ends this transaction if it is still open: its connection broke and the server may not know
     /// it yet. Another transaction of the same process is left alone.
-    pub async fn terminate(self, client: &Client) -> Result<(), Failure> {
+    pub async fn terminate(self, client: &Client) -> Result<(), tokio_postgres::Error> {
         // Behind a pooler too the process in this very transaction is ours; the next one in it is
         // another's. A simple query, because a statement with a name is made in a transaction of
         // its own.
@@ -330,14 +329,7 @@ impl Backend {
                AND pid <> pg_backend_pid()",
             self.pid, self.transaction_start
         );
-        client
-            .batch_execute(&sql)
-            .await
-            .map_err(|error| Failure::Server {
-                error,
-                record: None,
-                before_rows: false,
-            })
+        client.batch_execute(&sql).await
     }
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use super::control::{Control, ControlConnection};
+use super::connection::ControlConnection;
+use super::control::Control;
 use super::rejects::go_through;
 use super::running::Running;
 use crate::error::Error;

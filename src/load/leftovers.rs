@@ -7,7 +7,8 @@ use std::sync::Arc;
 use tokio_postgres::Client;
 
 use super::close::{check_lost, flush};
-use super::control::{Control, ControlConnection};
+use super::connection::ControlConnection;
+use super::control::Control;
 use super::running::Running;
 use super::workers::Destination;
 use crate::batch::Batch;

@@ -2,6 +2,7 @@
 
 mod close;
 mod columns;
+mod connection;
 mod control;
 mod engine;
 mod identities;
@@ -28,7 +29,8 @@ use crate::connect::ConnectSettings;
 use crate::error::Error;
 use crate::job::LoadSettings;
 
-pub use control::{Control, ControlConnection};
+pub use connection::ControlConnection;
+pub use control::Control;
 pub use rejects::{Rejects, rejects};
 pub use replay::{Replayed, replay};
 pub use running::LoadEnd;

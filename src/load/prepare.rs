@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::columns::{Named, check_copy_format};
-use super::control::{Control, ControlConnection};
+use super::connection::ControlConnection;
+use super::control::Control;
 use super::identities::identities;
 use super::leftovers::load_leftovers;
 use super::proof::Before;
@@ -127,7 +128,7 @@ pub async fn prepare(
     let total = stored_bytes(&origin.first, &origin.inputs, &origin.whole)?;
     let reject_file = reject_file(settings, &ledger, &origin)?;
     let destination = Destination {
-        pool: sessions::pool(connection.server(), settings).await?,
+        pool: sessions::pool(connection, settings).await?,
         fresh: origin.known.iter().all(Known::is_empty),
         names: origin.inputs.iter().map(Input::name).collect(),
         table,

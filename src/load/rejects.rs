@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use super::control::ControlConnection;
+use super::connection::ControlConnection;
 use crate::error::Error;
 use crate::ledger::{KnownImport, OpenRejects};
 use crate::reject_file::{Reason, RejectFile, RejectLayout};
@@ -16,8 +16,6 @@ use crate::span::Position;
 /// What is put aside of an import and not replayed yet.
 #[derive(Debug, Clone, Default)]
 pub struct Rejects {
-    /// Schema and table, quoted.
-    pub table: String,
     /// Records.
     pub count: u64,
     /// Why, the commonest reason first.
@@ -25,7 +23,7 @@ pub struct Rejects {
 }
 
 /// Goes through the open rejects of an import in the ledger, and exports them to `path` if one is
-/// named.
+/// named; tells its table, quoted, as well.
 ///
 /// # Errors
 /// When there is no such import, or what the server or the operating system says.
@@ -33,7 +31,7 @@ pub async fn rejects(
     connection: &mut ControlConnection,
     import_id: &str,
     path: Option<&Path>,
-) -> Result<Rejects, Error> {
+) -> Result<(String, Rejects), Error> {
     let limit = connection.answer_timeout();
     connection.require_ledger().await?;
     let find = |client: Client| async {
@@ -50,10 +48,7 @@ pub async fn rejects(
     // The limit is for one answer, not for all the rejects.
     let doing = "reading the rejects";
     let found = connection.ask_within(Duration::MAX, doing, go).await?;
-    Ok(Rejects {
-        table: import.target,
-        ..found
-    })
+    Ok((import.target, found))
 }
 
 /// As [`rejects`], on a connection: where to export to comes with how that file is written.
@@ -91,7 +86,6 @@ pub async fn go_through(
         file.flush().map_err(failed)?;
     }
     Ok(Rejects {
-        table: String::new(),
         count,
         reasons: reasons.all(),
     })

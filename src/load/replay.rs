@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use super::control::ControlConnection;
+use super::connection::ControlConnection;
 use crate::batch::Batch;
 use crate::connect::{self, ConnectSettings};
 use crate::error::Error;
@@ -18,7 +18,7 @@ use crate::source::RowParser;
 use crate::span::Position;
 use crate::strategy::Refused;
 use crate::target::{Table, Target};
-use crate::worker::{DeliveryError, Isolation, Session};
+use crate::worker::{Blame, DeliveryError, Doubts, Isolation, Session};
 
 /// Rejects of one transaction.
 const PORTION: i64 = 1_000;
@@ -62,8 +62,8 @@ pub async fn replay(
     let pool = connect::pool(server, 1)?;
     let mut tries = connection.tries("connecting");
     let session = loop {
-        let make = settings.strategy_factory().maker(&target);
-        let opened = Session::open(&pool, make, settings.retries.answer_timeout).await;
+        let (factory, limit) = (settings.strategy_factory(), settings.retries.answer_timeout);
+        let opened = Session::open(&pool, &factory, &target, limit).await;
         match opened.map_err(failed) {
             Ok(session) => break session,
             Err(error) => tries.pause(error, true).await?,
@@ -128,7 +128,8 @@ impl Replay {
             let noted = self.import.note_refused(client, &self.target, id, refusal);
             self.session.answered(noted).await.map_err(failed)?;
         }
-        self.session.commit().await.map_err(failed)?;
+        let committed = self.session.commit().await;
+        committed.map_err(|lost| failed(lost.failure))?;
         self.total.loaded += good.len() as u64;
         self.total.still_bad += refused.len() as u64;
         Ok(Some(next))
@@ -142,8 +143,11 @@ impl Replay {
             batch,
             piece: batch.len(),
             deferrable: self.deferrable,
-            target: &self.target,
-            can_copy: self.can_copy,
+            blame: Blame {
+                target: &self.target,
+                can_copy: self.can_copy,
+                doubts: &Doubts::default(),
+            },
             in_vain: false,
             stop_at_first: false,
             last_of_head: None,
@@ -157,7 +161,7 @@ impl Replay {
             // A reject must not vanish: what is not in the table stays one.
             self.session.rollback().await.map_err(failed)?;
             return Err(Error::Ledger(LedgerError::Unusable(format!(
-                "the server stored {} of {} rejects without an error: a trigger or rule of {} keeps the others out; these rejects stay as they are",
+                "the server stored {} of {} rejects without an error: a trigger of {} keeps the others out; these rejects stay as they are",
                 written.stored, written.sent, self.target.table,
             ))));
         }

@@ -1,8 +1,10 @@
 //! The workers' connections, with what must hold on them from their start.
 
-use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
-use crate::connect::{self, ConnectError, ConnectSettings, Pool};
+use super::connection::ControlConnection;
+use crate::connect::{self, Pool};
 use crate::error::Error;
 use crate::job::{Durability, LoadSettings, SettingsError};
 
@@ -15,28 +17,38 @@ use crate::job::{Durability, LoadSettings, SettingsError};
 ///
 /// # Errors
 /// When there is no session with that setting.
-pub async fn pool(server: &ConnectSettings, settings: &LoadSettings) -> Result<Pool, Error> {
+pub async fn pool(connection: &ControlConnection, settings: &LoadSettings) -> Result<Pool, Error> {
     let workers = settings.workers();
     let Some(durability) = settings.durability.filter(|_| settings.commits_alone()) else {
-        return Ok(connect::pool(server, workers)?);
+        return Ok(connect::pool(connection.server(), workers)?);
     };
-    let server = server.with_setting("synchronous_commit", durability.setting());
-    let pool = connect::pool(&server, workers)?;
-    let session = pool.get().await.map_err(ConnectError::from);
-    let session = session.map_err(|error| match error.sqlstate() {
-        // What poolers say to start-up options that they do not know.
-        Some(code) if code.code() == "08P01" => refused(durability, &error.to_string()),
-        _ => error.into(),
-    })?;
+    let server = connection
+        .server()
+        .with_setting("synchronous_commit", durability.setting());
     // Not prepared, for poolers.
-    let answer = session.simple_query("SHOW synchronous_commit").await;
-    let answer = answer.map_err(Error::server("reading the server's settings"))?;
-    let setting = answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0),
-        _ => None,
-    });
-    match setting.unwrap_or_default() {
-        setting if setting == durability.setting() => Ok(pool),
+    let doing = "reading the server's settings";
+    let show = |client: Client| async {
+        let answer = client.simple_query("SHOW synchronous_commit").await;
+        let setting =
+            answer
+                .map_err(Error::server(doing))?
+                .iter()
+                .find_map(|message| match message {
+                    SimpleQueryMessage::Row(row) => row.get(0).map(str::to_string),
+                    _ => None,
+                });
+        Ok((client, setting.unwrap_or_default()))
+    };
+    let shown = connection.to(&server).ask(doing, show).await;
+    let setting = shown.map_err(|error| match &error {
+        // What poolers say to start-up options that they do not know.
+        Error::Connect(refusal) if refusal.sqlstate() == Some(&SqlState::PROTOCOL_VIOLATION) => {
+            refused(durability, &refusal.to_string())
+        }
+        _ => error,
+    })?;
+    match setting.as_str() {
+        setting if setting == durability.setting() => Ok(connect::pool(&server, workers)?),
         setting => Err(refused(
             durability,
             &format!("synchronous_commit is still {setting}"),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_postgres::SimpleQueryMessage;
 
-use super::control::ControlConnection;
+use super::connection::ControlConnection;
 use super::running::Running;
 use crate::faults;
 use crate::job::LoadSettings;

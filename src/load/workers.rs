@@ -11,7 +11,7 @@ use crate::ledger::Ledger;
 use crate::reject_file::RejectFile;
 use crate::stop::Stop;
 use crate::target::{Table, Target};
-use crate::worker::{Head, Job, OnError};
+use crate::worker::{Doubts, Head, Job, OnError};
 
 pub struct Destination {
     pub table: Table,
@@ -41,6 +41,7 @@ impl Destination {
         Job {
             pool: self.pool,
             begin: settings.begin(),
+            doubts: Doubts::default(),
             rows_need_each_other: self.table.rows_need_each_other,
             head: if self.fresh && settings.on_error == OnError::Reject(None) {
                 Head::default()

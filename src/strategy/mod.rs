@@ -182,12 +182,6 @@ impl StrategyFactory {
         }
     }
 
-    /// Makes strategies for one connection: behind a pooler, one a transaction.
-    pub fn maker(&self, target: &Arc<Target>) -> Box<dyn Fn() -> Box<dyn Strategy> + Send + Sync> {
-        let (factory, target) = (self.clone(), target.clone());
-        Box::new(move || factory.build(&target))
-    }
-
     /// COPY in text, whose errors name the column at fault.
     pub fn text_copy(target: &Arc<Target>) -> Box<dyn Strategy> {
         Box::new(copy::Copy::new(target.clone(), CopyFormat::Text))

@@ -6,13 +6,14 @@ use strsim::damerau_levenshtein;
 /// each three letters, or another case.
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<usize> {
     let name = plain(name);
-    let slips = name.chars().count().div_ceil(3);
+    let letters = name.chars().count();
+    let slips = letters.div_ceil(3);
     let near = candidates
         .map(|candidate| damerau_levenshtein(&name, &plain(candidate)))
         .enumerate()
         .min_by_key(|(_, distance)| *distance);
     // As many slips as there are letters would make any short name of any other.
-    let fits = |(_, distance): &(usize, usize)| *distance <= slips && *distance < name.len();
+    let fits = |(_, distance): &(usize, usize)| *distance <= slips && *distance < letters;
     near.filter(fits).map(|(place, _)| place)
 }
 
@@ -28,13 +29,14 @@ mod tests {
 
     #[test]
     fn a_name_nearly_right_finds_its_own_and_a_far_one_none() {
-        let names = ["id", "customer", "customer_no", "placedAt"];
+        let names = ["id", "customer", "customer_no", "placedAt", "z"];
         for (typed, meant) in [
             ("custmer", Some("customer")),
             ("Customer No", Some("customer_no")),
             ("placed_at", Some("placedAt")),
             ("ID", Some("id")),
             ("x", None),
+            ("é", None),
             ("total", None),
             ("", None),
         ] {

@@ -340,7 +340,9 @@ impl Table {
     /// # Errors
     /// What the server says.
     pub async fn beyond_like(&self, client: &Client) -> Result<Vec<String>, tokio_postgres::Error> {
-        let rows = client.query(BEYOND_LIKE, &[&self.oid]).await?;
+        let rows = client
+            .query_typed(BEYOND_LIKE, &[(&self.oid, Type::OID)])
+            .await?;
         let named = |row: &Row| match row.get::<_, Option<&str>>("name") {
             Some(name) => format!("{} {}", row.get::<_, &str>("kind"), quote_name(name)),
             None => row.get("kind"),

@@ -5,7 +5,6 @@ use std::time::Instant;
 use tokio_postgres::error::Severity;
 
 use super::attempts::{Attempts, Next};
-use super::isolate;
 use super::session::{Session, Written};
 use super::transaction::tally;
 use super::{DeliveryError, Ended, InFlight, Job};
@@ -13,7 +12,7 @@ use crate::batch::Batch;
 use crate::outcome::Tally;
 use crate::retry::Failure;
 use crate::source::RowParser;
-use crate::strategy::Refused;
+use crate::strategy::{Refusal, Refused};
 
 /// Why a row is not written.
 struct Unwritten {
@@ -35,27 +34,27 @@ fn is_refused(failure: &Failure) -> bool {
     error.as_db_error().as_ref().is_some_and(refused)
 }
 
-/// Whether the row is to blame, and not the statement with any row.
-async fn is_the_rows(session: &Session, job: &Job, unwritten: &Unwritten) -> bool {
-    let Unwritten { failure, in_vain } = unwritten;
-    failure.may_be_a_row(*in_vain)
-        && (failure.names_a_value() || session.execute(&job.target.insert_nothing()).await.is_ok())
-}
-
-/// Asks for the column at fault, in a transaction of its own.
-async fn probe(
+/// What a row that failed is put aside with, found out in a transaction of its own.
+///
+/// # Errors
+/// The row's failure if it is not to blame, or what stood in the way.
+async fn judge(
     session: &mut Session,
     job: &Job,
     batch: &Batch,
     index: usize,
     parser: &mut RowParser,
-) -> Result<Option<String>, Failure> {
+    Unwritten { failure, in_vain }: Unwritten,
+) -> Result<Refusal, Failure> {
+    if !failure.may_be_a_row(in_vain) {
+        return Err(failure);
+    }
     session.begin("BEGIN").await?;
-    let column = session
-        .column_at_fault(&job.target, batch, index, parser)
-        .await?;
+    let blame = job.blame();
+    let judged = blame.refusal(session, batch, index, parser, &failure);
+    let refusal = judged.await?;
     session.rollback().await?;
-    Ok(column)
+    refusal.ok_or(failure)
 }
 
 /// Writes one row and commits it. Behind a pooler a statement alone would be made on one server
@@ -75,8 +74,8 @@ async fn write(
     session.begin(&job.begin).await?;
     let written = session.write(batch, row, false, parser, refused).await;
     match &written {
-        Ok(_) => session.commit().await?,
-        Err(failure) if failure.keeps_connection() => session.rollback().await?,
+        Ok(_) => session.commit().await.map_err(|lost| lost.failure)?,
+        Err(failure) if is_refused(failure) => session.rollback().await?,
         Err(_) => {}
     }
     written
@@ -130,6 +129,7 @@ impl Job {
         refused: &mut Refused,
         in_flight: &mut InFlight,
     ) -> Result<Tally, Ended> {
+        session.look().await?;
         let mut total = Written::default();
         for index in 0..batch.len() {
             let begun = Instant::now();
@@ -144,44 +144,28 @@ impl Job {
                         )));
                     }
                     self.counters.commit.record(begun.elapsed());
+                    self.doubts.clear();
                     total += written;
                 }
-                Err(unwritten) if is_the_rows(session, self, &unwritten).await => {
-                    let mut refusal = isolate::refusal(&unwritten.failure, &self.target.table);
-                    if self.can_copy
-                        && refusal.column.is_none()
-                        && refusal.sqlstate.starts_with("22")
-                    {
-                        let probed = probe(session, self, batch, index, parser).await;
-                        match probed {
-                            Ok(column) => refusal.column = column,
-                            // Rows before are committed: a repetition would double them.
-                            Err(failure) => {
-                                self.committed(total, in_flight);
-                                let record = batch.first_record + index as u64;
-                                return Err(Ended::Stopped(DeliveryError::gave_up(
-                                    failure,
-                                    format!(
-                                        "rows commit one by one; record {record} is refused, those after it are not loaded"
-                                    ),
-                                )));
-                            }
+                Err(unwritten) => {
+                    let is_known = is_refused(&unwritten.failure);
+                    match judge(session, self, batch, index, parser, unwritten).await {
+                        Ok(refusal) => refused.insert(index, refusal),
+                        // Rows before are committed: a repetition would double them.
+                        Err(failure) => {
+                            self.committed(total, in_flight);
+                            let record = batch.first_record + index as u64;
+                            let what = match is_known {
+                                true => format!(
+                                    "rows commit one by one; record {record} and those after it are not loaded"
+                                ),
+                                false => format!(
+                                    "rows commit one by one and there is no ledger: it is not known whether record {record} is stored"
+                                ),
+                            };
+                            return Err(Ended::Stopped(DeliveryError::gave_up(failure, what)));
                         }
                     }
-                    refused.insert(index, refusal);
-                }
-                Err(Unwritten { failure, .. }) => {
-                    self.committed(total, in_flight);
-                    let record = batch.first_record + index as u64;
-                    let what = match is_refused(&failure) {
-                        true => format!(
-                            "rows commit one by one; record {record} and those after it are not loaded"
-                        ),
-                        false => format!(
-                            "rows commit one by one and there is no ledger: it is not known whether record {record} is stored"
-                        ),
-                    };
-                    return Err(Ended::Stopped(DeliveryError::gave_up(failure, what)));
                 }
             }
             if let Err(error) = self.check_refused(batch, index + 1, refused, 0) {

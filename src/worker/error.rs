@@ -42,13 +42,13 @@ pub enum DeliveryError {
     },
     /// Nothing but bad rows from the start.
     #[error(
-        "the first {rows} rows are all refused with the same SQLSTATE, so the fault lies with the table or the mapping, not with the rows, and no row is loaded: {last}; mend the table, --columns or how the input is read, or say with --reject-limit how many bad rows to put aside wherever they stand"
+        "the first {rows} rows are all refused with the same SQLSTATE, so the fault lies with the table or the mapping, not with the rows, and no row is loaded: {example}; mend the table, --columns or how the input is read, or say with --reject-limit how many bad rows to put aside wherever they stand"
     )]
     NothingButRejects {
         /// How many.
         rows: u64,
         /// One of them.
-        last: Box<RowError>,
+        example: Box<RowError>,
     },
     /// Bad rows cannot be put aside.
     #[error("cannot write {}: {source}", .path.display())]

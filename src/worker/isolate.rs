@@ -2,16 +2,14 @@
 //! and stores the good ones.
 
 use std::ops::Range;
-use std::sync::Arc;
 
+use super::blame::Blame;
 use super::head::LastOfHead;
 use super::session::{Session, Written};
 use crate::batch::Batch;
 use crate::retry::Failure;
-use crate::server_error::{copy_column, one_line};
 use crate::source::RowParser;
-use crate::strategy::{Refusal, Refused};
-use crate::target::Target;
+use crate::strategy::Refused;
 
 /// Records tried at once right after a bad row, at least. The piece grows while rows are good, so
 /// that a batch full of bad rows is not sent to the server again and again as a whole.
@@ -24,9 +22,7 @@ pub struct Isolation<'a> {
     pub piece: usize,
     /// Whether constraints may wait for COMMIT: they are made to speak after each piece.
     pub deferrable: bool,
-    pub target: &'a Arc<Target>,
-    /// Whether COPY takes the table, so that it can be asked for a column's name.
-    pub can_copy: bool,
+    pub blame: Blame<'a>,
     /// Whether a row may be to blame for a fault that should have passed and did not.
     pub in_vain: bool,
     /// Whether the first bad row ends it all.
@@ -73,6 +69,7 @@ impl Isolation<'_> {
             }
             let failure = match self.attempt(session, range.clone(), parser, refused).await {
                 Ok(written) => {
+                    self.blame.doubts.clear();
                     total += written;
                     piece = piece.saturating_mul(2).min(self.piece.max(1));
                     continue;
@@ -82,18 +79,13 @@ impl Isolation<'_> {
             };
             let rows = range.len() - refused.within(range.clone());
             if rows == 1 {
-                if !failure.names_a_value() && !session.takes_no_rows(self.target).await? {
-                    // It fails with any row and with none: not this one is to blame.
-                    return Err(failure);
-                }
                 let index = range.clone().find(|index| !refused.contains(*index));
                 let index = index.unwrap_or(range.start);
-                let mut refusal = refusal(&failure, &self.target.table);
-                if self.can_copy && refusal.column.is_none() && refusal.sqlstate.starts_with("22") {
-                    refusal.column = session
-                        .column_at_fault(self.target, self.batch, index, parser)
-                        .await?;
-                }
+                let blame = self.blame;
+                let judged = blame.refusal(session, self.batch, index, parser, &failure);
+                let Some(refusal) = judged.await? else {
+                    return Err(failure);
+                };
                 // A row that waits for another one of the batch may still get in.
                 let waits = self.rows_need_each_other && refusal.sqlstate == FOREIGN_KEY;
                 refused.insert(index, refusal);
@@ -203,27 +195,6 @@ impl Isolation<'_> {
 }
 
 /// What the server said about a row that failed alone.
-pub fn refusal(failure: &Failure, table: &str) -> Refusal {
-    let mut refusal = Refusal {
-        sqlstate: failure.sqlstate().unwrap_or("XX000").to_string(),
-        field: None,
-        column: None,
-        constraint: None,
-        message: one_line(&failure.to_string()),
-    };
-    if let Failure::Server { error, .. } = failure
-        && let Some(server) = error.as_db_error()
-    {
-        refusal.message = one_line(server.message());
-        refusal.column = server
-            .column()
-            .map(str::to_string)
-            .or_else(|| copy_column(server, table));
-        refusal.constraint = server.constraint().map(str::to_string);
-    }
-    refusal
-}
-
 fn non_empty<const N: usize>(ranges: [Range<usize>; N]) -> impl Iterator<Item = Range<usize>> {
     ranges.into_iter().filter(|range| !range.is_empty())
 }

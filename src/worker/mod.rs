@@ -2,6 +2,7 @@
 
 mod attempts;
 mod autocommit;
+mod blame;
 mod error;
 mod head;
 mod isolate;
@@ -16,9 +17,10 @@ use crate::connect::Pool;
 use serde::{Deserialize, Serialize};
 
 use self::attempts::Next;
+use self::session::Uncommitted;
 use crate::batch::Batch;
 use crate::ledger::{Backend, Ledger};
-use crate::outcome::Tally;
+use crate::outcome::{Outcome, Tally};
 use crate::queue::SpillQueue;
 use crate::reject_file::RejectFile;
 use crate::report::{Console, Counters, RejectReason};
@@ -30,6 +32,7 @@ use crate::target::Target;
 use crate::window::{FlushReason, Window};
 
 pub use attempts::{Attempts, RetryLimits};
+pub use blame::{Blame, Doubts};
 pub use error::{DeliveryError, RowError};
 pub use head::{HEAD_ROWS, Head};
 pub use isolate::Isolation;
@@ -78,13 +81,15 @@ pub struct Job {
     pub spilling: Option<SpillQueue>,
     /// Whether the first rows are bad.
     pub head: Head,
+    /// Rows blamed for faults that should have passed.
+    pub doubts: Doubts,
     /// Whether a row that a foreign key refuses may get in once others of the batch are in.
     pub rows_need_each_other: bool,
     /// Whether constraints may wait for COMMIT.
     pub deferrable: bool,
     /// Whether COPY takes the table, whatever the strategy.
     pub can_copy: bool,
-    /// Whether triggers or rules may keep rows out.
+    /// Whether triggers may keep rows out.
     pub suppresses: bool,
     /// Whether a crash of the server takes batches with it whose commit was answered, although
     /// exit code 0 would promise them.
@@ -220,7 +225,9 @@ impl Worker {
                     {
                         // Nobody is to take a batch when it is his turn.
                         self.job.stop.set();
-                        self.job.withdraw_head(session, batch).await?;
+                        if let Err(failed) = self.job.withdraw_head(session, batch).await {
+                            self.job.console.notice(&failed.to_string());
+                        }
                     }
                     return Err(error);
                 }
@@ -228,10 +235,7 @@ impl Worker {
             };
             self.recover(&failure).await;
             if !self.uncommitted.is_empty() {
-                return Err(DeliveryError::gave_up(
-                    failure,
-                    "the transaction of the whole load is lost and rolled back",
-                ));
+                return Err(DeliveryError::gave_up(failure, LOAD_LOST));
             }
             if self.job.ledger.is_none() && self.job.volatile && failure.may_be_a_crash() {
                 return Err(DeliveryError::gave_up(
@@ -284,8 +288,9 @@ impl Worker {
             return Ok(());
         };
         let begun = Instant::now();
-        if let Err(failure) = session.commit().await {
+        if let Err(Uncommitted { failure, was_asked }) = session.commit().await {
             let what = match &self.job.ledger {
+                _ if !was_asked => LOAD_LOST,
                 Some(_) => "run the same command again: the ledger tells whether it was committed",
                 None => {
                     "without a ledger it is not known whether it was committed: count the rows of the table"
@@ -301,7 +306,18 @@ impl Worker {
     }
 }
 
+/// What becomes of a load that is one transaction and lost its connection.
+const LOAD_LOST: &str = "the transaction of the whole load is lost and rolled back";
+
 impl Job {
+    fn blame(&self) -> Blame<'_> {
+        Blame {
+            target: &self.target,
+            can_copy: self.can_copy,
+            doubts: &self.doubts,
+        }
+    }
+
     /// Notes a committed batch.
     fn count(&self, receipt: &Receipt, mut in_flight: InFlight) {
         let Receipt {
@@ -316,6 +332,9 @@ impl Job {
             self.console.detail(&format!("rejected {reason}"));
         }
         self.counters.wait.record(opened.elapsed());
+        if tally[Outcome::Inserted] > 0 {
+            self.doubts.clear();
+        }
         in_flight.settle(tally.total());
         self.counters.batch(*reason, *fill, *tally, *bytes);
     }

@@ -34,7 +34,7 @@ impl Job {
         if all_refused {
             return Err(DeliveryError::NothingButRejects {
                 rows: HEAD_ROWS,
-                last: self.row_error(batch, index, refusal),
+                example: first(),
             });
         }
         let before = self.counters.tally()[Outcome::Rejected];

@@ -23,7 +23,8 @@ use crate::target::Target;
 /// program's: there all are made in the transaction that uses them, and removed before its end.
 pub struct Session {
     client: Lent,
-    make: Make,
+    factory: StrategyFactory,
+    target: Arc<Target>,
     strategy: Box<dyn Strategy>,
     /// The process that the login named.
     process: Option<i32>,
@@ -39,7 +40,12 @@ pub struct Session {
 
 impl Session {
     /// Takes a connection.
-    pub async fn open(pool: &Pool, make: Make, answer_timeout: Duration) -> Result<Self, Failure> {
+    pub async fn open(
+        pool: &Pool,
+        factory: &StrategyFactory,
+        target: &Arc<Target>,
+        answer_timeout: Duration,
+    ) -> Result<Self, Failure> {
         let client = pool
             .get()
             .await
@@ -47,18 +53,16 @@ impl Session {
         let mut session = Session {
             process: process_of_login(&client),
             client,
-            strategy: make(),
-            make,
+            strategy: factory.build(target),
+            factory: factory.clone(),
+            target: target.clone(),
             pooled: false,
             answer_timeout,
             statements: Statements::default(),
             probe: None,
             open: None,
         };
-        session.note(session.ask_process().await?);
-        if session.pooled {
-            skip_statement_names(&session.client).await;
-        }
+        session.look().await?;
         Ok(session)
     }
 
@@ -67,23 +71,27 @@ impl Session {
         self.process.filter(|_| !self.pooled)
     }
 
-    async fn ask_process(&self) -> Result<Option<i32>, Failure> {
+    /// Looks which process answers.
+    pub async fn look(&mut self) -> Result<(), Failure> {
         // Not a statement with a name: it would be prepared in one transaction, used in another.
         let asked = self.client.simple_query("SELECT pg_backend_pid()");
         let answer = self.answered(asked).await?;
-        Ok(answer.iter().find_map(|message| match message {
+        let process = answer.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
             _ => None,
-        }))
+        });
+        self.note(process).await;
+        Ok(())
     }
 
     /// Notes which process answers.
-    fn note(&mut self, process: Option<i32>) {
+    async fn note(&mut self, process: Option<i32>) {
         let pooled = process.is_none() || process != self.process;
         if pooled && !self.pooled {
+            self.pooled = true;
             self.forget_statements();
+            skip_statement_names(&self.client).await;
         }
-        self.pooled |= pooled;
     }
 
     pub fn client(&self) -> &Client {
@@ -187,13 +195,17 @@ impl Session {
     /// afterwards.
     ///
     /// # Errors
-    /// A failure that is not the server's refusal.
+    /// A failure that may pass.
     pub async fn takes_no_rows(&self, target: &Target) -> Result<bool, Failure> {
         self.execute("SAVEPOINT pgrung_probe").await?;
-        let asked = self.execute(&target.insert_nothing()).await;
+        let taken = match self.execute(&target.insert_nothing()).await {
+            Ok(()) => true,
+            Err(failure) if failure.keeps_connection() => false,
+            Err(failure) => return Err(failure),
+        };
         self.execute("ROLLBACK TO pgrung_probe; RELEASE pgrung_probe")
             .await?;
-        Ok(asked.is_ok())
+        Ok(taken)
     }
 
     /// What the strategy has to say about its latest write, once.
@@ -203,23 +215,38 @@ impl Session {
 
     /// Begins a transaction with the SQL `begin`.
     pub async fn begin(&mut self, begin: &str) -> Result<(), Failure> {
-        let begin = match self.pooled {
-            true => format!("{begin}; SAVEPOINT pgrung_begin"),
+        let with_savepoint = self.pooled;
+        let begin = match with_savepoint {
+            true => format!("{begin}; {SAVEPOINT}"),
             false => begin.to_string(),
         };
         let begun = Backend::begin(&self.client, &begin);
         self.open = self.answered(begun).await?;
-        self.note(self.open.map(Backend::pid));
+        self.note(self.open.map(Backend::pid)).await;
+        if self.pooled && !with_savepoint {
+            self.execute(SAVEPOINT).await?;
+        }
         Ok(())
     }
 
     /// Commits the open transaction.
-    pub async fn commit(&mut self) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// A failure before COMMIT is sent, or of COMMIT itself.
+    pub async fn commit(&mut self) -> Result<(), Uncommitted> {
         if self.pooled {
             self.forget_statements();
-            self.execute(FORGET_STATEMENTS).await?;
+            let forgotten = self.execute(FORGET_STATEMENTS).await;
+            forgotten.map_err(|failure| Uncommitted {
+                failure,
+                was_asked: false,
+            })?;
         }
-        self.execute("COMMIT").await?;
+        let committed = self.execute("COMMIT").await;
+        committed.map_err(|failure| Uncommitted {
+            failure,
+            was_asked: true,
+        })?;
         self.open = None;
         Ok(())
     }
@@ -240,7 +267,7 @@ impl Session {
 
     /// Removes the statements made in the open transaction.
     fn forget_statements(&mut self) {
-        self.strategy = (self.make)();
+        self.strategy = self.factory.build(&self.target);
         self.statements = Statements::default();
         self.probe = None;
     }
@@ -274,6 +301,9 @@ impl Session {
     }
 }
 
+/// Behind a pooler, where to roll back to before the statements are removed.
+const SAVEPOINT: &str = "SAVEPOINT pgrung_begin";
+
 /// Removes what the client library has prepared in this transaction and keeps to itself: the
 /// statements that look up types. The names are the library's, so none is a pooler's own.
 const FORGET_STATEMENTS: &str = "
@@ -286,9 +316,6 @@ BEGIN
         EXECUTE format('DEALLOCATE %I', statement);
     END LOOP;
 END $$";
-
-/// Makes the strategy anew.
-pub type Make = Box<dyn Fn() -> Box<dyn Strategy> + Send + Sync>;
 
 /// Waits for an answer as long as is allowed.
 async fn answered<T>(
@@ -303,6 +330,13 @@ async fn answered<T>(
         }),
         Err(_) => Err(Failure::Timeout(limit)),
     }
+}
+
+/// A transaction that is not known to be committed.
+pub struct Uncommitted {
+    pub failure: Failure,
+    /// Whether the server was asked to commit it; if not, it cannot have.
+    pub was_asked: bool,
 }
 
 /// Rows of one write.

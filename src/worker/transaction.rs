@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::attempts::Attempts;
 use super::isolate::Isolation;
-use super::session::{Session, Written};
+use super::session::{Session, Uncommitted, Written};
 use super::{Commit, DeliveryError, Ended, InFlight, Job, OnError, Receipt, Worker};
 use crate::batch::Batch;
 use crate::faults;
@@ -85,14 +85,14 @@ impl Worker {
     async fn connect(&mut self) -> Result<(), Failure> {
         if self.session.is_none() {
             let job = &self.job;
-            let make = job.strategy.maker(&job.target);
-            let session = Session::open(&job.pool, make, job.limits.answer_timeout).await?;
+            let limit = job.limits.answer_timeout;
+            let session = Session::open(&job.pool, &job.strategy, &job.target, limit).await?;
             // Behind a pooler there is none to look at: it serves others in between.
             if let (Some(process), Ok(mut backends)) = (session.process(), job.backends.lock()) {
                 backends.push(process);
             }
             if let Some(orphan) = self.orphan {
-                orphan.terminate(session.client()).await?;
+                session.answered(orphan.terminate(session.client())).await?;
                 self.orphan = None;
             }
             self.session = Some(session);
@@ -148,7 +148,7 @@ impl Transaction<'_> {
                 // Aborted behind our back; a COMMIT would roll back quietly.
                 Settled::Vanished => return Err(Ended::Failed(Failure::Vanished)),
                 Settled::Elsewhere => {
-                    session.execute("ROLLBACK").await?;
+                    session.rollback().await?;
                     return Err(Ended::Stopped(
                         LedgerError::Elsewhere(job.target.table.clone()).into(),
                     ));
@@ -205,8 +205,7 @@ impl Transaction<'_> {
                 batch,
                 piece: attempts.piece,
                 deferrable: job.deferrable,
-                target: &job.target,
-                can_copy: job.can_copy,
+                blame: job.blame(),
                 in_vain: attempts.in_vain,
                 stop_at_first: job.on_error == OnError::Stop,
                 last_of_head: job.head.last_of(batch),
@@ -228,11 +227,13 @@ impl Transaction<'_> {
 
     async fn commit(&self, session: &mut Session) -> Result<(), Ended> {
         let Transaction { job, batch, .. } = *self;
-        match step("commit", session.commit()).await {
-            Ok(()) => Ok(()),
+        let Err(Uncommitted { failure, was_asked }) = step("commit", session.commit()).await else {
+            return Ok(());
+        };
+        match failure {
             // With a ledger the same transaction tells, run again. Without one, only a refusal
             // that comes before the commit proves that nothing is stored.
-            Err(failure) if job.ledger.is_none() && !refused_before_commit(&failure) => {
+            failure if was_asked && job.ledger.is_none() && !refused_before_commit(&failure) => {
                 let records = records(batch);
                 Err(Ended::Stopped(DeliveryError::gave_up(
                     failure,
@@ -244,7 +245,7 @@ impl Transaction<'_> {
                     ),
                 )))
             }
-            Err(failure) => Err(Ended::Failed(failure)),
+            failure => Err(Ended::Failed(failure)),
         }
     }
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use crate::support::{
-    Case, Database, Fate, Input, Kind, STRATEGIES, Server, seeded, times, torture,
+    Case, Database, Fate, Files, Input, Kind, STRATEGIES, Server, seeded, times, torture,
 };
 
 /// A load of `fates` in batches of `batch_rows`.
@@ -265,5 +265,39 @@ fn a_statement_that_fails_with_any_row_blames_none_of_them() {
         ran.exits(1).says(&["ZZ002", "the table is closed"]);
         assert_eq!(ran.rows("rejected"), 0, "{ran}");
         assert_eq!(database.count(&table), 2, "{strategy}: {ran}");
+    }
+}
+
+/// From the 151st row on something beside the table refuses every row: a disk that is full, or what a
+/// trigger reaches elsewhere. Each fails alone then, and none is to blame.
+#[test]
+fn a_fault_that_refuses_every_row_one_by_one_blames_none_of_them() {
+    for (code, most) in [("53100", 0), ("58030", 0), ("08001", 10), ("57014", 10)] {
+        for commits in [
+            "--strategy copy --batch-rows 1000",
+            "--strategy copy --batch-rows 1",
+            "--strategy multi-insert --batch-rows 60",
+            "--strategy insert --commit row --no-ledger --rejects rejects.csv",
+        ] {
+            let database = Database::with(&format!(
+                "CREATE TABLE t (id int);
+                 CREATE FUNCTION reach() RETURNS trigger LANGUAGE plpgsql AS
+                     $$ BEGIN
+                         IF NEW.id > 150 THEN RAISE 'not there' USING ERRCODE = '{code}'; END IF;
+                         RETURN NEW;
+                     END $$;
+                 CREATE TRIGGER reach BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION reach()"
+            ));
+            let files = Files::new();
+            let rejects = files.path("rejects.csv");
+            let commits = commits.replace("rejects.csv", rejects.to_str().unwrap());
+            let load = database
+                .load_once("t")
+                .flags("--no-header -j 1 --max-retries 1")
+                .flags(&commits);
+            let ran = load.run_on((1..=400).map(|id| format!("{id}\n")).collect::<String>());
+            ran.exits(1).says(&[code]);
+            assert!(ran.rows("rejected") <= most, "{code}, {commits}: {ran}");
+        }
     }
 }

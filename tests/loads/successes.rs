@@ -324,7 +324,7 @@ fn rows_that_a_trigger_keeps_out_are_counted_and_the_exit_code_tells() {
         );
         let ran = database.loads("people", &file, &format!("{strategy} --batch-rows 3"));
         ran.exits(3);
-        let account = "10 read = 5 loaded + 5 kept out by a trigger or rule";
+        let account = "10 read = 5 loaded + 5 kept out by a trigger";
         assert!(ran.stdout.contains(account), "{strategy}: {ran}");
         assert_eq!(ids(&database), "5|25|5", "{strategy}");
         let told = ran.summary();

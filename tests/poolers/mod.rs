@@ -222,3 +222,26 @@ fn a_pooler_that_changes_servers_with_every_statement_is_named_as_what_stands_in
     assert_eq!(database.count("t"), 0);
     load(&pooler).run().exits(3);
 }
+
+#[test]
+fn a_fault_that_passes_is_waited_out_by_rows_that_commit_alone() {
+    let database = Database::with(
+        "CREATE TABLE t (id int);
+         CREATE SEQUENCE tries;
+         CREATE FUNCTION busy() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN
+                 IF NEW.id = 5 AND nextval('tries') <= 2 THEN
+                     RAISE 'busy' USING ERRCODE = '40001';
+                 END IF;
+                 RETURN NEW;
+             END $$;
+         CREATE TRIGGER busy BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION busy()",
+    );
+    let pooler = Pooler::start(&database.server, 2, "");
+    let load = pgrung("load -t t --strategy insert --commit row --no-ledger --no-header -");
+    let load = load.dsn(&pooler.dsn(&database.name));
+    let ran = load.run_on((1..=9).map(|id| format!("{id}\n")).collect::<String>());
+    ran.exits(0).says(&["40001", "trying again"]);
+    assert_eq!(database.count("t"), 9);
+    pooler.is_whole(&database.name, 2);
+}

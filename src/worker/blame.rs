@@ -1,0 +1,93 @@
+//! Who is to blame for a refusal: the row that fails alone, or what would refuse any row.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::session::Session;
+use crate::batch::Batch;
+use crate::retry::Failure;
+use crate::server_error::{copy_column, one_line};
+use crate::source::RowParser;
+use crate::strategy::Refusal;
+use crate::target::Target;
+
+/// How a row that fails alone is judged.
+#[derive(Clone, Copy)]
+pub struct Blame<'a> {
+    pub target: &'a Arc<Target>,
+    /// Whether COPY takes the table, so that it can be asked for a column's name.
+    pub can_copy: bool,
+    pub doubts: &'a Doubts,
+}
+
+impl Blame<'_> {
+    /// What the row at `index`, which failed alone in the open transaction, is put aside with;
+    /// `None` if it is not to blame. The transaction is as before afterwards.
+    ///
+    /// # Errors
+    /// A failure that says nothing of the row.
+    pub async fn refusal(
+        &self,
+        session: &mut Session,
+        batch: &Batch,
+        index: usize,
+        parser: &mut RowParser,
+        failure: &Failure,
+    ) -> Result<Option<Refusal>, Failure> {
+        let should_pass = !failure.may_be_a_row(false);
+        if should_pass && self.doubts.are_too_many() {
+            return Ok(None);
+        }
+        // What fails with any row fails with none.
+        if !failure.names_a_value() && !session.takes_no_rows(self.target).await? {
+            return Ok(None);
+        }
+        let mut refusal = refusal(failure, &self.target.table);
+        if self.can_copy && refusal.column.is_none() && refusal.sqlstate.starts_with("22") {
+            refusal.column = session
+                .column_at_fault(self.target, batch, index, parser)
+                .await?;
+        }
+        Ok(Some(refusal))
+    }
+}
+
+/// Rows blamed for a fault that should have passed, since a row was last stored. A row is at fault
+/// only while others get in: what a trigger reaches may refuse them all.
+#[derive(Debug, Default)]
+pub struct Doubts(AtomicU32);
+
+impl Doubts {
+    const MOST: u32 = 10;
+
+    /// A row got in.
+    pub fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// Counts one more.
+    fn are_too_many(&self) -> bool {
+        self.0.fetch_add(1, Ordering::Relaxed) >= Self::MOST
+    }
+}
+
+fn refusal(failure: &Failure, table: &str) -> Refusal {
+    let mut refusal = Refusal {
+        sqlstate: failure.sqlstate().unwrap_or("XX000").to_string(),
+        field: None,
+        column: None,
+        constraint: None,
+        message: one_line(&failure.to_string()),
+    };
+    if let Failure::Server { error, .. } = failure
+        && let Some(server) = error.as_db_error()
+    {
+        refusal.message = one_line(server.message());
+        refusal.column = server
+            .column()
+            .map(str::to_string)
+            .or_else(|| copy_column(server, table));
+        refusal.constraint = server.constraint().map(str::to_string);
+    }
+    refusal
+}
