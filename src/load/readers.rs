@@ -10,9 +10,7 @@ use async_channel::Sender;
 use super::engine::ReadTask;
 use crate::batch::Batch;
 use crate::queue::Entrance;
-use crate::source::{
-    Downstream, Format, HandOver, Input, InputError, ReadOptions, Reader, Records,
-};
+use crate::source::{Downstream, Format, Input, InputError, ReadOptions, Reader, Records};
 use crate::span::{Known, Span};
 use crate::window::Window;
 use crate::worker::HEAD_ROWS;
@@ -112,7 +110,7 @@ impl Downstream for Head<'_> {
         self.0.empty()
     }
 
-    fn hand_over(&self, batch: Batch) -> HandOver {
+    fn hand_over(&self, batch: Batch) -> bool {
         let over = batch.first_record + batch.len() as u64 > HEAD_ROWS;
         let handed_over = self.0.hand_over(batch);
         if over {

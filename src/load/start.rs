@@ -34,7 +34,7 @@ impl Prepared {
         ));
         let spilling = self.spill.map(|spill| {
             let spilling = SpillQueue::new(spill, counters.clone(), control.console.clone());
-            spilling.start(queue.full.clone(), queue.empty.clone());
+            spilling.start(&queue);
             spilling
         });
         let running = Running {
@@ -69,6 +69,7 @@ impl Prepared {
         let entrance = Entrance {
             full: queue.full,
             empty: queue.empty,
+            give_back: queue.give_back.downgrade(),
             policy: match (settings.overflow, spilling) {
                 (_, Some(spilling)) => Policy::Spill(spilling),
                 (Overflow::Drop, None) => Policy::Drop(Mutex::default()),

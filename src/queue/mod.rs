@@ -7,13 +7,13 @@ mod spilling;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use async_channel::{Receiver, Sender, TrySendError};
+use async_channel::{Receiver, Sender, TrySendError, WeakSender};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
 use crate::outcome::{Outcome, Tally};
 use crate::report::{Console, Counters};
-use crate::source::{Downstream, HandOver};
+use crate::source::Downstream;
 use crate::span::Span;
 use crate::stop::Stops;
 
@@ -70,6 +70,9 @@ impl Queue {
 pub struct Entrance {
     pub full: Sender<Batch>,
     pub empty: Receiver<Batch>,
+    /// Where buffers go back whose batch went elsewhere; once no worker does that any more, none
+    /// come from there.
+    pub give_back: WeakSender<Batch>,
     /// What happens when the queue is full.
     pub policy: Policy,
     /// What the load counts.
@@ -87,14 +90,31 @@ pub enum Policy {
     Spill(SpillQueue),
 }
 
+/// What became of a batch that was handed over.
+enum HandOver {
+    /// It is on its way.
+    Taken,
+    /// Its bytes are elsewhere; its buffer is free again.
+    Free(Batch),
+    /// Nobody takes batches any more.
+    Gone,
+}
+
+fn give_back(to: &WeakSender<Batch>, batch: Batch) {
+    if let Some(to) = to.upgrade() {
+        // The channel has room for every buffer.
+        let _ = to.try_send(batch);
+    }
+}
+
 impl Downstream for Entrance {
     fn empty(&self) -> Option<Batch> {
         self.empty.recv_blocking().ok()
     }
 
-    fn hand_over(&self, batch: Batch) -> HandOver {
+    fn hand_over(&self, batch: Batch) -> bool {
         self.counters.found_bytes.add(batch.bytes().len() as u64);
-        match &self.policy {
+        let handed_over = match &self.policy {
             Policy::Block => match self.full.send_blocking(batch) {
                 Ok(()) => HandOver::Taken,
                 Err(_) => HandOver::Gone,
@@ -108,7 +128,13 @@ impl Downstream for Entrance {
                     HandOver::Free(batch)
                 }
             },
+        };
+        match handed_over {
+            HandOver::Taken => {}
+            HandOver::Free(batch) => give_back(&self.give_back, batch),
+            HandOver::Gone => return false,
         }
+        true
     }
 
     fn known(&self, span: &Span) {

@@ -4,12 +4,12 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_channel::TrySendError;
+use async_channel::{TrySendError, WeakSender};
 
 use super::spill::{Spill, SpillError};
+use super::{HandOver, Queue};
 use crate::batch::Batch;
 use crate::report::{Console, Counters};
-use crate::source::HandOver;
 
 /// Between two looks whether a full spill has room again, or whether the load has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -66,17 +66,19 @@ impl SpillQueue {
         }))
     }
 
-    /// Starts the thread that hands batches from disk on to `full`, with buffers from `empty`. It
+    /// Starts the thread that hands batches from disk on to the workers of `queue`. It
     /// ends when the readers have ended and the disk is empty, or when nobody takes batches.
-    pub fn start(&self, full: async_channel::Sender<Batch>, empty: async_channel::Receiver<Batch>) {
-        let queue = self.clone();
+    pub fn start(&self, queue: &Queue) {
+        let (full, empty) = (queue.full.clone(), queue.empty.clone());
+        let give_back = queue.give_back.downgrade();
+        let spilling = self.clone();
         let thread = std::thread::Builder::new().name("pgrung-spill".to_string());
         let started = thread.spawn(move || {
-            let result = queue.hand_on(&full, &empty);
-            let mut state = queue.lock();
+            let result = spilling.hand_on(&full, &empty, &give_back);
+            let mut state = spilling.lock();
             state.failure = result.err();
             drop(state);
-            queue.0.changed.notify_all();
+            spilling.0.changed.notify_all();
         });
         if started.is_err() {
             self.0
@@ -89,6 +91,7 @@ impl SpillQueue {
         &self,
         full: &async_channel::Sender<Batch>,
         empty: &async_channel::Receiver<Batch>,
+        give_back: &WeakSender<Batch>,
     ) -> Result<(), SpillError> {
         loop {
             let Some(()) = self.wait_for_batches(full) else {
@@ -101,7 +104,9 @@ impl SpillQueue {
             let popped = state.spill.pop(&mut batch)?;
             state.handing_on = popped;
             drop(state);
-            if popped && full.send_blocking(batch).is_err() {
+            if !popped {
+                super::give_back(give_back, batch);
+            } else if full.send_blocking(batch).is_err() {
                 return Ok(());
             }
             self.lock().handing_on = false;

@@ -33,7 +33,7 @@ pub use foreign::other_delimiter;
 pub use line_end::LineEnd;
 pub use ndjson::{KeyColumn, Keys, next_end as next_json_end};
 pub use parser::RowParser;
-pub use reader::{Downstream, HandOver, Reader};
+pub use reader::{Downstream, Reader};
 pub use reading::Reading;
 pub use records::Records;
 pub use stream::Stream;

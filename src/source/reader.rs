@@ -17,8 +17,8 @@ pub trait Downstream: Sync {
     /// An empty batch, waiting for one; `None` if nobody gives any back any more.
     fn empty(&self) -> Option<Batch>;
 
-    /// Takes a closed batch.
-    fn hand_over(&self, batch: Batch) -> HandOver;
+    /// Takes a closed batch; false if nobody takes batches any more.
+    fn hand_over(&self, batch: Batch) -> bool;
 
     /// A stretch that an earlier run has committed is passed over.
     fn known(&self, span: &Span);
@@ -32,16 +32,6 @@ pub trait Downstream: Sync {
     /// Whether to take nothing more from the source. What was taken from a pipe is still handed
     /// over: nobody could read it again.
     fn is_closing(&self) -> bool;
-}
-
-/// What became of a batch that was handed over.
-pub enum HandOver {
-    /// It is on its way.
-    Taken,
-    /// Its bytes are elsewhere; its buffer is free again.
-    Free(Batch),
-    /// Nobody takes batches any more.
-    Gone,
 }
 
 pub struct Reader {
@@ -232,8 +222,6 @@ struct OpenBatch<'a> {
     window: Window,
     downstream: &'a dyn Downstream,
     batch: Option<Batch>,
-    /// An empty buffer that need not be waited for.
-    spare: Option<Batch>,
     fill: Fill,
     /// Room for the ends of a run.
     ends: Vec<u32>,
@@ -246,7 +234,6 @@ impl<'a> OpenBatch<'a> {
             window,
             downstream,
             batch: None,
-            spare: None,
             fill: Fill::default(),
             ends: Vec::new(),
         }
@@ -254,8 +241,7 @@ impl<'a> OpenBatch<'a> {
 
     /// Takes an empty batch, waiting for one; false if nobody gives any back any more.
     fn begin(&mut self, at: &Position, line_end: u8) -> bool {
-        let free = self.spare.take().or_else(|| self.downstream.empty());
-        let Some(mut batch) = free else {
+        let Some(mut batch) = self.downstream.empty() else {
             return false;
         };
         batch.restart(self.source, at, line_end, self.window.bytes);
@@ -286,14 +272,7 @@ impl<'a> OpenBatch<'a> {
             return true;
         };
         batch.reason = reason;
-        match self.downstream.hand_over(batch) {
-            HandOver::Taken => true,
-            HandOver::Free(batch) => {
-                self.spare = Some(batch);
-                true
-            }
-            HandOver::Gone => false,
-        }
+        self.downstream.hand_over(batch)
     }
 }
 
