@@ -1,6 +1,7 @@
 //! Decides what each input of a run is to the ledger: a source that it knows, as far as that is
 //! proven, or a new one.
 
+use super::LedgerSource;
 use super::error::LedgerError;
 use super::known::{KnownSource, Proof};
 use crate::source::{InputError, LOAD_ANEW};
@@ -15,7 +16,23 @@ pub(super) enum Choice<'a> {
     New { forgotten: Vec<&'a KnownSource> },
 }
 
-/// What input `name` is, by all that was found out about it. `restart`: whether it is to be loaded
+/// Sources whose content is in an input of another name, while the input of their name has another:
+/// logs that were rotated.
+pub(super) fn moved(proofs: &[Proof]) -> Vec<&LedgerSource> {
+    let is_moved = |proof: &&Proof| {
+        let known = &proof.known;
+        let mut others = proofs.iter().filter(|other| other.known.key == known.key);
+        proof.found.is_ok()
+            && !known.same_name
+            && !known.spans.is_empty()
+            && known.misfit.is_none()
+            && others.any(|other| other.known.same_name && other.found.is_err())
+    };
+    let moved = proofs.iter().filter(is_moved);
+    moved.map(|proof| &proof.known.key).collect()
+}
+
+/// What input `name` is, by all that was found out about it; `moved`: sources of another input. `restart`: whether it is to be loaded
 /// again if it is another one now; `alone`: or whatever it is, because no other file is meant.
 ///
 /// # Errors
@@ -23,16 +40,23 @@ pub(super) enum Choice<'a> {
 pub(super) fn choose<'a>(
     name: &str,
     proofs: &'a [Proof],
+    moved: &[&LedgerSource],
     restart: bool,
     alone: bool,
 ) -> Result<Choice<'a>, LedgerError> {
-    let (gone, there): (Vec<_>, Vec<_>) = proofs.iter().partition(|it| it.known.gone.is_some());
+    let is_moved = |proof: &Proof| moved.contains(&&proof.known.key);
+    let (gone, there): (Vec<_>, Vec<_>) = proofs
+        .iter()
+        .filter(|it| it.found.is_ok() || !is_moved(it))
+        .partition(|it| it.known.gone.is_some());
     let gone = || {
         let same = gone.iter().filter(|it| it.found.is_ok());
         same.map(|proof| &proof.known).collect::<Vec<_>>()
     };
     let same = there.iter().filter_map(|proof| match &proof.found {
-        Ok(compared) if is_same(proof, compared.whole) => Some((&proof.known, compared.whole)),
+        Ok(compared) if is_same(proof, compared.whole, is_moved(proof)) => {
+            Some((&proof.known, compared.whole))
+        }
         _ => None,
     });
     // The one of which most is loaded; of equal ones the latest, which comes first.
@@ -91,10 +115,11 @@ pub(super) fn separate(choices: &mut [Choice<'_>]) {
 }
 
 /// Whether the input is the source that was compared with it.
-fn is_same(proof: &Proof, whole: bool) -> bool {
+fn is_same(proof: &Proof, whole: bool, moved: bool) -> bool {
     let known = &proof.known;
     // Under another name a file that goes on behind a finished one is another file.
-    let name = known.same_name || whole || (!known.finished && !known.spans.is_empty());
+    let goes_on = moved || (!known.finished && !known.spans.is_empty());
+    let name = known.same_name || whole || goes_on;
     name && known.misfit.is_none()
 }
 
@@ -114,7 +139,6 @@ fn refuse(name: &str, proof: &Proof) -> LedgerError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::LedgerSource;
     use crate::outcome::{Outcome, Tally};
     use crate::source::{Change, Compared};
     use crate::span::Span;
@@ -161,10 +185,12 @@ mod tests {
 
     /// The number of the known source, and whether it is whole; else how many are forgotten.
     fn choice(proofs: &[Proof], restart: bool, alone: bool) -> Option<Result<(i32, bool), usize>> {
-        Some(match choose("f", proofs, restart, alone).ok()? {
-            Choice::Known { known, whole } => Ok((known.key.number, whole)),
-            Choice::New { forgotten } => Err(forgotten.len()),
-        })
+        Some(
+            match choose("f", proofs, &moved(proofs), restart, alone).ok()? {
+                Choice::Known { known, whole } => Ok((known.key.number, whole)),
+                Choice::New { forgotten } => Err(forgotten.len()),
+            },
+        )
     }
 
     #[test]
@@ -214,6 +240,25 @@ mod tests {
         assert_eq!(choice(&changed, true, false), Some(Err(1)));
         let copy = proofs(vec![(known(1, false, 5), is(true))]);
         assert_eq!(choice(&copy, true, true), Some(Err(1)));
+    }
+
+    #[test]
+    fn a_log_that_was_rotated_is_the_old_one_under_its_new_name() {
+        // The first input has the name, the second the content, and more.
+        let mut copy = known(1, false, 5);
+        copy.input = 1;
+        let rotated = proofs(vec![(known(1, true, 5), differs()), (copy, is(false))]);
+        let moved = moved(&rotated);
+        let choice = |proofs, restart| choose("f", proofs, &moved, restart, false).unwrap();
+        for restart in [false, true] {
+            let new = choice(&rotated[..1], restart);
+            assert_eq!(new, Choice::New { forgotten: vec![] }, "{restart}");
+            let old = choice(&rotated[1..], restart);
+            assert!(
+                matches!(old, Choice::Known { whole: false, .. }),
+                "{restart}"
+            );
+        }
     }
 
     #[test]

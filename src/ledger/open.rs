@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_postgres::{Client, Transaction};
 
-use super::choice::{Choice, choose, separate};
+use super::choice::{Choice, choose, moved, separate};
 use super::error::LedgerError;
 use super::forget::{forget, vacate};
 use super::home::Home;
@@ -154,12 +154,13 @@ async fn enter(
 /// What each input is, by all that was found out.
 fn choices<'a>(request: &Request<'_>, proofs: &'a [Proof]) -> Result<Vec<Choice<'a>>, LedgerError> {
     let alone = request.sources.len() == 1;
+    let moved = moved(proofs);
     let mut choices = Vec::new();
     for (input, source) in request.sources.iter().enumerate() {
         let first = proofs.partition_point(|proof| proof.known.input < input);
         let count = proofs[first..].partition_point(|proof| proof.known.input == input);
         let mine = &proofs[first..first + count];
-        choices.push(choose(&source.name, mine, request.restart, alone)?);
+        choices.push(choose(&source.name, mine, &moved, request.restart, alone)?);
     }
     separate(&mut choices);
     Ok(choices)
@@ -238,13 +239,17 @@ async fn take_over(
         let Some(row) = raised else { continue };
         let epoch: i64 = row.get("epoch");
         for known in known.clone().filter(|it| it.key.import_id == import_id) {
-            let head = signed_head(&request.sources[known.input]);
+            let source = &request.sources[known.input];
+            let head = signed_head(source);
+            // Its name is another input's now.
+            let renamed = request.sources.iter().any(|it| it.name == known.name);
             transaction
                 .execute(
                     "UPDATE pgrung.sources SET epoch = $3, heads = CASE
-                         WHEN $4::bigint IS NULL OR $4 = ANY (heads) THEN heads ELSE heads || $4 END
+                         WHEN $4::bigint IS NULL OR $4 = ANY (heads) THEN heads ELSE heads || $4 END,
+                         name = CASE WHEN $5 THEN $6 ELSE name END
                      WHERE import_id = $1 AND source = $2",
-                    &[&import_id, &known.key.number, &epoch, &head],
+                    &[&import_id, &known.key.number, &epoch, &head, &renamed, &source.name],
                 )
                 .await?;
         }

@@ -1,10 +1,10 @@
 //! Takes imports up again for batches that an earlier run left on disk.
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Transaction};
 
 use super::error::LedgerError;
 use super::known::spans_of;
-use super::{Ledger, LedgerSource, begin};
+use super::{Ledger, LedgerSource, begin, spans};
 use crate::queue::Identity;
 use crate::span::Known;
 use crate::target::Place;
@@ -12,8 +12,8 @@ use crate::target::Place;
 /// An import taken up again without its sources.
 pub struct Resumed {
     pub ledger: Ledger,
-    /// What is committed already, source by source.
-    pub known: Vec<Known>,
+    /// What is committed already, source by source; `None` of one that was forgotten.
+    pub known: Vec<Option<Known>>,
     /// Names of the columns in the order of the fields.
     pub columns: Vec<String>,
 }
@@ -72,15 +72,24 @@ pub async fn resume(client: &mut Client, identity: &Identity) -> Result<Resumed,
                  WHERE i.import_id = $1 AND s.import_id = $1 AND s.source = $2 RETURNING s.epoch",
                 &[&source.import_id, &source.number],
             )
-            .await?
-            .ok_or_else(unknown)?;
-        let source = LedgerSource {
+            .await?;
+        let is_known = row.is_some();
+        let resumed = LedgerSource {
             import_id: source.import_id.clone(),
             number: source.number,
-            epoch: row.get("epoch"),
+            epoch: row.map_or(0, |row| row.get("epoch")),
         };
-        known.push(spans_of(&transaction, &source, unlogged).await?);
-        sources.push(source);
+        known.push(match is_known {
+            true => Some(spans_of(&transaction, &resumed, unlogged).await?),
+            false => None,
+        });
+        if let Some(other) = namesake(&transaction, &resumed).await? {
+            return Err(LedgerError::Changed(format!(
+                "the spill holds batches of {}, which begins as {other} does, of which rows were loaded since: if they are one file under two names, remove the files of the spill; else load {} from its source, then remove them",
+                source.name, source.name
+            )));
+        }
+        sources.push(resumed);
     }
     transaction.commit().await?;
     Ok(Resumed {
@@ -93,4 +102,28 @@ pub async fn resume(client: &mut Client, identity: &Identity) -> Result<Resumed,
         known,
         columns,
     })
+}
+
+/// The name of a source of the same table that begins as this one does and has rows in it: it may be
+/// the same file, loaded again under another name while this one's batches were on disk.
+async fn namesake(
+    transaction: &Transaction<'_>,
+    source: &LedgerSource,
+) -> Result<Option<String>, LedgerError> {
+    let sql = format!(
+        "SELECT o.name
+         FROM pgrung.sources s JOIN pgrung.imports i USING (import_id)
+         JOIN pgrung.sources o ON o.heads && s.heads AND (o.import_id, o.source) <> (s.import_id, s.source)
+         JOIN pgrung.imports oi ON oi.import_id = o.import_id AND oi.target_oid = i.target_oid
+         WHERE s.import_id = $1 AND s.source = $2
+           AND (EXISTS (SELECT FROM {} p WHERE (p.import_id, p.source) = (o.import_id, o.source) AND p.loaded > 0)
+             OR EXISTS (SELECT FROM {} p WHERE (p.import_id, p.source) = (o.import_id, o.source) AND p.loaded > 0))
+         LIMIT 1",
+        spans(false),
+        spans(true)
+    );
+    let row = transaction
+        .query_opt(&sql, &[&source.import_id, &source.number])
+        .await?;
+    Ok(row.map(|row| row.get("name")))
 }

@@ -80,8 +80,6 @@ impl Remembered {
             },
             rows: unsigned(spans.get("rows")),
             finished,
-            // Spans are touched when an import is finished, behind all its rows. Before that, rows
-            // written behind a savepoint may be younger than their span: then there is a doubt.
             age: spans.get("age"),
         }))
     }

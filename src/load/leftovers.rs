@@ -55,7 +55,25 @@ pub async fn load_leftovers(
             identity.table,
         ));
         let (running, destination, known) = take_up(&identity, connection).await?;
-        let before: u64 = known.iter().flatten().map(|span| span.records).sum();
+        for (source, _) in identity
+            .sources
+            .iter()
+            .zip(&known)
+            .filter(|(_, it)| it.is_none())
+        {
+            control.console.notice(&format!(
+                "{}: what import {} knew of it is forgotten (--restart), and its batches in {} with it",
+                source.name,
+                source.import_id,
+                dir.display(),
+            ));
+        }
+        let before: u64 = known
+            .iter()
+            .flatten()
+            .flatten()
+            .map(|span| span.records)
+            .sum();
         let (leftover, passed) = deliver(
             leftover,
             &identity,
@@ -83,7 +101,7 @@ pub async fn load_leftovers(
 async fn take_up(
     identity: &Identity,
     connection: &mut ControlConnection,
-) -> Result<(Running, Destination, Vec<Known>), Error> {
+) -> Result<(Running, Destination, Vec<Option<Known>>), Error> {
     let pool = connect::pool(connection.server(), 1)?;
     connection.require_ledger().await?;
     let take_up = |mut client: Client| async {
@@ -115,7 +133,7 @@ async fn deliver(
     leftover: Leftover,
     identity: &Identity,
     running: &Running,
-    (destination, known): (Destination, Vec<Known>),
+    (destination, known): (Destination, Vec<Option<Known>>),
     settings: &LoadSettings,
     control: &Control,
 ) -> Result<(Leftover, u64), Error> {
@@ -141,7 +159,7 @@ async fn deliver(
 /// records were committed before.
 fn hand_on(
     mut leftover: Leftover,
-    known: &[Known],
+    known: &[Option<Known>],
     counters: &Counters,
     full: &async_channel::Sender<Batch>,
     empty: &async_channel::Receiver<Batch>,
@@ -149,7 +167,10 @@ fn hand_on(
     let mut batch = Batch::with_capacity(0);
     let mut passed = 0;
     while leftover.pop(&mut batch)? {
-        let known = known.get(batch.source).map_or(&[][..], Vec::as_slice);
+        // What was forgotten has been loaded anew, or will be.
+        let Some(known) = known.get(batch.source).and_then(Option::as_deref) else {
+            continue;
+        };
         let all = 0..batch.len();
         let is_this = |span: &&Span| {
             (span.start..span.end) == batch.span() && span.checksum == Some(checksum(batch.bytes()))

@@ -170,6 +170,9 @@ impl Replay {
 
     /// Marks rejects as loaded: all of them, or the transaction must not be committed.
     async fn mark(&self, ids: &[i64]) -> Result<(), Error> {
+        // Its spans are then younger than any of its rows.
+        let settling = self.session.execute("SAVEPOINT pgrung_settle").await;
+        settling.map_err(failed)?;
         let marking = self.import.mark_loaded(self.session.client(), ids);
         let marked = self.session.answered(marking).await.map_err(failed)?;
         if marked == ids.len() as i64 {

@@ -341,10 +341,9 @@ impl Records {
         }
     }
 
-    /// Whether `last`, the last record, is only the beginning of one, by all that can be seen. What
-    /// came from a pipe is nowhere else: as a bad record it is at least kept.
+    /// Whether `last`, the last record, is only the beginning of one, by all that can be seen.
     fn is_cut_off(&self, last: &[u8]) -> bool {
-        if self.feed.is_pipe() || last.ends_with(&[self.line_end()]) {
+        if last.ends_with(&[self.line_end()]) {
             return false;
         }
         if self.dialect.line_end == LineEnd::CrLf && last.ends_with(b"\r") {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use serde_json::json;
+
 use super::session::Session;
 use crate::batch::Batch;
 use crate::retry::Failure;
@@ -35,12 +37,17 @@ impl Blame<'_> {
         failure: &Failure,
     ) -> Result<Option<Refusal>, Failure> {
         let should_pass = !failure.may_be_a_row(false);
-        if should_pass && self.doubts.are_too_many() {
-            return Ok(None);
-        }
-        // What fails with any row fails with none.
-        if !failure.names_a_value() && !session.takes_no_rows(self.target).await? {
-            return Ok(None);
+        let is_the_value = failure.names_a_value()
+            || should_pass
+                && self
+                    .is_no_value(session, batch, index, parser, failure)
+                    .await?;
+        if !is_the_value {
+            let doubtful = should_pass && self.doubts.are_too_many();
+            // What fails with any row fails with none.
+            if doubtful || !session.takes_no_rows(self.target).await? {
+                return Ok(None);
+            }
         }
         let mut refusal = refusal(failure, &self.target.table);
         if self.can_copy && refusal.column.is_none() && refusal.sqlstate.starts_with("22") {
@@ -49,6 +56,38 @@ impl Blame<'_> {
                 .await?;
         }
         Ok(Some(refusal))
+    }
+}
+
+impl Blame<'_> {
+    /// Whether the input function of a column refuses the row's value likewise, with no table and no
+    /// trigger about.
+    async fn is_no_value(
+        &self,
+        session: &Session,
+        batch: &Batch,
+        index: usize,
+        parser: &mut RowParser,
+        failure: &Failure,
+    ) -> Result<bool, Failure> {
+        let record = batch.record(index);
+        if parser.parse(record).is_err() {
+            return Ok(false);
+        }
+        let texts = parser.fields_of(record).map(|field| {
+            let text = field.and_then(|field| std::str::from_utf8(field).ok());
+            text.map(|text| json!({ "v": text }).to_string())
+        });
+        let texts: Vec<Option<String>> = texts.collect();
+        let numbered = self.target.columns.iter().enumerate();
+        // An answer of which no type has to be looked up.
+        let reads = numbered.map(|(at, column)| {
+            let read = column.read_from(&format!("${}::json", at + 1));
+            format!("{read} IS NULL")
+        });
+        let sql = format!("SELECT {}", reads.collect::<Vec<_>>().join(", "));
+        let read = session.try_query(&sql, &texts).await?;
+        Ok(read.is_err_and(|refused| refused.sqlstate() == failure.sqlstate()))
     }
 }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::batch::Batch;
@@ -197,15 +198,31 @@ impl Session {
     /// # Errors
     /// A failure that may pass.
     pub async fn takes_no_rows(&self, target: &Target) -> Result<bool, Failure> {
+        match self.try_query(&target.insert_nothing(), &[]).await? {
+            Ok(()) => Ok(true),
+            Err(failure) if failure.keeps_connection() => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Asks a question whose answer may be a refusal. The transaction is as before afterwards.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn try_query(
+        &self,
+        sql: &str,
+        texts: &[Option<String>],
+    ) -> Result<Result<(), Failure>, Failure> {
         self.execute("SAVEPOINT pgrung_probe").await?;
-        let taken = match self.execute(&target.insert_nothing()).await {
-            Ok(()) => true,
-            Err(failure) if failure.keeps_connection() => false,
-            Err(failure) => return Err(failure),
-        };
+        let texts: Vec<_> = texts
+            .iter()
+            .map(|text| (text as &(dyn ToSql + Sync), Type::TEXT))
+            .collect();
+        let answer = self.answered(self.client.query_typed(sql, &texts)).await;
         self.execute("ROLLBACK TO pgrung_probe; RELEASE pgrung_probe")
             .await?;
-        Ok(taken)
+        Ok(answer.map(|_| ()))
     }
 
     /// What the strategy has to say about its latest write, once.

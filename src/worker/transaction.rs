@@ -142,8 +142,15 @@ impl Transaction<'_> {
                 step("rejects", session.answered(stored)).await?;
             }
             self.constraints(session).await?;
+            if self.is_careful() {
+                // Its span is then younger than any of its rows, however it came in.
+                session.execute("SAVEPOINT pgrung_settle").await?;
+            }
             let settled = session.settle(ledger, batch, tally);
             match step("settle", settled).await? {
+                Settled::Here if self.is_careful() => {
+                    session.execute("RELEASE pgrung_settle").await?;
+                }
                 Settled::Here => {}
                 // Aborted behind our back; a COMMIT would roll back quietly.
                 Settled::Vanished => return Err(Ended::Failed(Failure::Vanished)),
@@ -199,8 +206,7 @@ impl Transaction<'_> {
             attempts,
             ..
         } = *self;
-        // Without a savepoint a bad row would end the transaction of the whole load.
-        if attempts.careful || job.commit == Commit::Load {
+        if self.is_careful() {
             let isolation = Isolation {
                 batch,
                 piece: attempts.piece,
@@ -216,6 +222,12 @@ impl Transaction<'_> {
         session
             .write(batch, 0..batch.len(), false, parser, refused)
             .await
+    }
+
+    /// Whether rows are written in pieces, each behind a savepoint: without one a bad row would end
+    /// the transaction of the whole load.
+    fn is_careful(&self) -> bool {
+        self.attempts.careful || self.job.commit == Commit::Load
     }
 
     async fn constraints(&self, session: &Session) -> Result<(), Failure> {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use crate::support::{
-    Case, Database, Fate, Files, Input, Kind, STRATEGIES, Server, seeded, times, torture,
+    Case, Database, Fate, Files, Input, Kind, RUNGS, STRATEGIES, Server, seeded, times, torture,
 };
 
 /// A load of `fates` in batches of `batch_rows`.
@@ -299,5 +299,35 @@ fn a_fault_that_refuses_every_row_one_by_one_blames_none_of_them() {
             ran.exits(1).says(&[code]);
             assert!(ran.rows("rejected") <= most, "{code}, {commits}: {ran}");
         }
+    }
+}
+
+/// Until PostgreSQL 16 hstore refuses a value with the code of an internal error, which is tried again.
+#[test]
+fn a_long_run_of_values_that_an_input_function_refuses_stops_nothing() {
+    let database = Database::with("CREATE EXTENSION hstore; CREATE TABLE t (id int, v hstore)");
+    for flags in RUNGS
+        .into_iter()
+        .chain(["--strategy insert --commit row --no-ledger"])
+    {
+        database.run("TRUNCATE t");
+        let files = Files::new();
+        let line = |id: usize| match (200..240).contains(&id) {
+            true => format!("{id},a\n"),
+            false => format!("{id},a=>{id}\n"),
+        };
+        let load = database.load("t").flags("--no-header -j 1 --max-retries 3");
+        let load = match flags.contains("--no-ledger") {
+            true => load.arg("--rejects").arg(files.path("rejects.csv")),
+            false => load,
+        };
+        let rows = files.write("rows.csv", (1..=300).map(line).collect::<String>());
+        let ran = load.flags(flags).arg(rows).run();
+        ran.exits(3);
+        assert_eq!(
+            (ran.rows("loaded"), ran.rows("rejected")),
+            (260, 40),
+            "{ran}"
+        );
     }
 }

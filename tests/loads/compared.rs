@@ -541,3 +541,103 @@ fn a_run_of_other_columns_stops_the_one_that_is_at_the_same_file() {
     assert!(ends != [Some(0), Some(0)], "{first}\n{second}");
     assert!(database.count("t") <= 50, "{first}\n{second}");
 }
+
+#[test]
+fn logs_that_are_rotated_are_known_under_their_new_names() {
+    let (database, files) = (database(), Files::new());
+    let log = |name: &str, ids| files.write(name, file(ids));
+    let first = [log("l.csv", 1..=50)];
+    exits(&database, &first.each_ref(), 0);
+    let second = [log("l.csv.1", 1..=50), log("l.csv", 51..=90)];
+    exits(&database, &second.each_ref(), 0);
+    assert_eq!(stored(&database), "90 90");
+    let third = [
+        log("l.csv.2", 1..=50),
+        log("l.csv.1", 51..=90),
+        log("l.csv", 91..=95),
+    ];
+    for flags in ["", "--restart"] {
+        let load = database.load_once("t").args(&third).flags("--format csv");
+        load.flags(flags).run().exits(0);
+        assert_eq!(stored(&database), "95 95", "{flags}");
+    }
+    log("l.csv", 91..=99);
+    exits(&database, &[&third[2]], 0);
+    assert_eq!(stored(&database), "99 99");
+}
+
+/// Without another input that has its rows, nobody knows where they went.
+#[test]
+fn a_file_overwritten_with_other_rows_is_refused() {
+    let (database, files) = (database(), Files::new());
+    let path = files.write("l.csv", file(1..=50));
+    exits(&database, &[&path], 0);
+    let other = files.write("m.csv", file(100..=120));
+    files.write("l.csv", file(51..=90));
+    exits(&database, &[&path, &other], 6).says(&["l.csv", "--restart"]);
+    assert_eq!(stored(&database), "50 50");
+}
+
+/// Kills a load of `files` while most of what it has read is on disk.
+fn killed_while_spilled(database: &Database, files: &[&String], dir: &str) {
+    let lock = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN NEW; END';
+                CREATE TRIGGER wait BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION wait()";
+    database.run(lock);
+    let session = database.session();
+    session.run("SELECT pg_advisory_lock(7)");
+    let load = database.load_once("t").args(files);
+    let load = load.flags("-j 1 --queue 1 --batch-rows 50 --overflow spill");
+    let mut running = load.args(["--spill-dir", dir]).spawn();
+    running.wait_to_say("batches go to disk");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    running.kill();
+    session.run("SELECT pg_advisory_unlock(7)");
+    wait_until("the server notices", || database.loaders("true") == 0);
+    database.run("DROP TRIGGER wait ON t; DROP FUNCTION wait");
+}
+
+#[test]
+fn batches_on_disk_of_a_file_that_was_loaded_under_another_name_are_refused() {
+    let (database, files) = (database(), Files::new());
+    let path = files.write("b.csv", file(1..=1000));
+    let dir = files.path("spill").display().to_string();
+    killed_while_spilled(&database, &[&path], &dir);
+    fs::rename(&path, files.path("c.csv")).unwrap();
+    let path = files.path("c.csv").display().to_string();
+    exits(&database, &[&path], 0);
+    let load = database.load_once("t").args(["--spill-dir", &dir]);
+    let ran = load.flags("--overflow spill").arg(&path).run();
+    ran.exits(6).says(&["b.csv", "c.csv", "remove the files"]);
+    assert_eq!(stored(&database), "1000 1000");
+}
+
+#[test]
+fn batches_on_disk_of_a_file_that_was_restarted_are_forgotten_with_it() {
+    let (database, files) = (database(), Files::new());
+    let path = files.write("b.csv", file(1..=1000));
+    let dir = files.path("spill").display().to_string();
+    killed_while_spilled(&database, &[&path], &dir);
+    let restart = database.load_once("t").arg(&path).flags("--restart");
+    restart.run().exits(0);
+    let load = database.load_once("t").args(["--spill-dir", &dir]);
+    let ran = load.flags("--overflow spill").arg(&path).run();
+    ran.exits(0).says(&["forgotten", "--restart"]);
+    assert_eq!(stored(&database), "1000 1000");
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "{ran}");
+}
+
+#[test]
+fn stdin_cut_within_a_record_goes_on_when_it_is_sent_whole() {
+    let (database, files) = (database(), Files::new());
+    let whole = file(1..=500);
+    files.write("part", &whole[..8 + 21 * 300 + 3]);
+    files.write("whole", &whole);
+    let load = |name: &str| {
+        let load = database.load_once("t").args(["-", "--import-id", "s"]);
+        load.stdin(&files.path(name)).run()
+    };
+    load("part").exits(6).says(&["record 301", "in the middle"]);
+    load("whole").exits(0);
+    assert_eq!(stored(&database), "500 500");
+}
