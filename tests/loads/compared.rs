@@ -541,3 +541,25 @@ fn a_run_of_other_columns_stops_the_one_that_is_at_the_same_file() {
     assert!(ends != [Some(0), Some(0)], "{first}\n{second}");
     assert!(database.count("t") <= 50, "{first}\n{second}");
 }
+
+/// What was put aside of the other file of the import is put aside once when that comes again.
+#[test]
+fn a_reject_of_a_file_that_comes_again_after_its_table_was_emptied_is_one_reject() {
+    let (database, files) = (database(), Files::new());
+    let paths = [
+        files.write("a.csv", file(1..=50)),
+        files.write("b.csv", format!("{}x,y\n", file(51..=100))),
+    ];
+    let load = |paths: &[String]| {
+        let load = database.load_once("t").args(paths);
+        load.args(["--import-id", "n"]).run()
+    };
+    load(&paths).exits(3);
+    database.run("TRUNCATE t");
+    load(&paths[..1]).exits(0).says(&["was emptied since"]);
+    load(&paths[1..])
+        .exits(3)
+        .tells("51 read = 50 loaded + 1 rejected");
+    assert_eq!(database.count("pgrung.rejects"), 1);
+    assert_eq!(stored(&database), "100 100");
+}
