@@ -542,6 +542,38 @@ fn a_run_of_other_columns_stops_the_one_that_is_at_the_same_file() {
     assert!(database.count("t") <= 50, "{first}\n{second}");
 }
 
+#[test]
+fn a_known_file_whose_header_names_its_columns_otherwise_is_refused() {
+    let database = Database::with("CREATE TABLE t (id int, other int)");
+    let files = Files::new();
+    let first = files.write("a.csv", "id,other\n1,2\n");
+    let second = files.write("b.csv", "id,other\n3,4\n");
+    exits(&database, &[&first, &second], 0);
+    // The same rows, at the same bytes.
+    files.write("b.csv", "other,id\n3,4\n");
+    exits(&database, &[&first, &second], 6).says(&["b.csv", "header"]);
+    assert_eq!(database.rows("t"), ["1|2", "3|4"]);
+}
+
+#[test]
+fn rows_that_a_trigger_has_moved_elsewhere_are_not_loaded_again_from_a_changed_file() {
+    let (database, files) = (database(), Files::new());
+    database.run(
+        "CREATE TABLE kept (LIKE t);
+         CREATE FUNCTION move() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN INSERT INTO kept SELECT NEW.*; RETURN NULL; END';
+         CREATE TRIGGER move BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION move()",
+    );
+    let path = files.write("f.csv", file(1..=20));
+    exits(&database, &[&path], 3).tells("20 kept out by a trigger");
+    files.write(
+        "f.csv",
+        file(1..=20).replace("name 0000007", "NAME 0000007"),
+    );
+    exits(&database, &[&path], 6).says(&["records 1 to 20 "]);
+    assert_eq!(database.count("kept"), 20);
+}
+
 /// What was put aside of the other file of the import is put aside once when that comes again.
 #[test]
 fn a_reject_of_a_file_that_comes_again_after_its_table_was_emptied_is_one_reject() {

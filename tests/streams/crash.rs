@@ -289,3 +289,27 @@ fn a_run_terminated_while_spilled_leaves_the_rest_to_the_next() {
     the_ledger_agrees(&database, &["t"]);
     nothing_in(dir.dir());
 }
+
+/// The rows of other batches do not make up for those that are gone.
+#[test]
+fn what_the_server_loses_of_what_was_left_on_disk_is_missed_and_stays_there() {
+    let database = Sink::new();
+    let dir = Files::new();
+    killed_while_spilled(&database, "t", dir.dir(), 1, 400);
+    database.slow_down("t", 100);
+    let mut stream = spilling(&database, dir.dir()).open();
+    wait_until("some of it", || database.count() >= 6 * BATCH);
+    // One batch, as a crash of a server that does not wait for its disk takes it.
+    database.run(
+        "DELETE FROM pgrung.spans WHERE first_record = (SELECT max(first_record) FROM pgrung.spans);
+         DELETE FROM t WHERE id > (SELECT max(first_record + records) - 1 FROM pgrung.spans)",
+    );
+    assert!(!stream.has_ended());
+    let ran = stream.end();
+    ran.exits(1).says(&["the server has lost 20 of"]);
+    database.run("DROP TRIGGER slow ON t");
+    spilling(&database, dir.dir()).run_on("").exits(0);
+    nothing_spilled_is_lost(&database, "t", 1, 400);
+    the_ledger_agrees(&database, &["t"]);
+    nothing_in(dir.dir());
+}
