@@ -169,8 +169,12 @@ fn an_import_goes_on_in_a_table_that_has_another_schema() {
 #[test]
 fn a_table_emptied_between_two_nights_is_loaded_again() {
     let database = Database::new();
-    for sql in ["TRUNCATE {t}", "DELETE FROM {t}"] {
-        let case = Case::new(&database, mixed());
+    for (sql, unlogged) in [
+        ("TRUNCATE {t}", false),
+        ("DELETE FROM {t}", false),
+        ("TRUNCATE {t}", true),
+    ] {
+        let case = Case::with(&database, mixed(), unlogged);
         case.exact("the first night", &in_tens(&case).run());
         case.load()
             .run()

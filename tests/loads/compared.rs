@@ -5,7 +5,9 @@ use std::fs;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::support::{Cmd, Database, Files, Ran, Running, gzip, seeded, times, wait_until};
+use crate::support::{
+    Cmd, Database, Files, Ran, Running, gzip, names_in, seeded, times, wait_until,
+};
 
 /// A file of rows that are all of one length.
 fn file(ids: RangeInclusive<u32>) -> String {
@@ -594,4 +596,32 @@ fn a_reject_of_a_file_that_comes_again_after_its_table_was_emptied_is_one_reject
         .tells("51 read = 50 loaded + 1 rejected");
     assert_eq!(database.count("pgrung.rejects"), 1);
     assert_eq!(stored(&database), "100 100");
+}
+
+/// Batches of a killed run wait on disk; meanwhile the file changes and is loaded in part.
+#[test]
+fn batches_left_on_disk_that_differ_from_what_was_loaded_in_their_place_stay_there() {
+    for (rows, abort) in [(20, "after commit:40"), (10, "after commit:80")] {
+        let (database, files) = (database(), Files::new());
+        database.slow_down("t", 100);
+        let dir = files.tmpdir("spill");
+        let path = files.write("f.csv", file(1..=1_000));
+        let load = database.load_once("t").arg(&path).flags("-j 1");
+        let spilling = load.clone().spill_to(&dir);
+        let first = spilling.clone().flags("--queue 1 --batch-rows 20");
+        let mut running = first.with_figures("50ms").spawn();
+        running.wait_for("pgrung_spill_batches", 30.0);
+        assert_eq!(running.kill().signal, Some(9));
+        database.run("DROP TRIGGER slow ON t");
+        let changed = file(1..=1_000).replace("name 0000700", "NAME 0000700");
+        files.write("f.csv", changed);
+        let other = load.flags("--batch-rows").arg(rows.to_string());
+        other.env("PGRUNG_ABORT_AT", abort).run().aborted();
+        let left = names_in(&dir);
+        let loaded = stored(&database);
+        let ran = spilling.run();
+        ran.exits(6).says(&["the ledger has another span"]);
+        assert_eq!(names_in(&dir), left);
+        assert_eq!(stored(&database), loaded, "{rows} rows a batch");
+    }
 }
