@@ -76,6 +76,8 @@ fn what_was_dropped_of_a_file_is_loaded_by_the_next_run() {
         .exits(3)
         .says(&["dropped"]);
     assert!(database.count("t") < 1000);
+    let unfinished = "pgrung.imports WHERE finished_at IS NULL";
+    assert_eq!(database.count(unfinished), 1);
     database.run("DROP TRIGGER slow ON t");
     database.load_once("t").arg(&file).run().exits(0);
     assert_eq!(
