@@ -219,3 +219,20 @@ fn exported_rejects_are_the_original_bytes() {
     case.load_of(&file).run().exits(0);
     assert_eq!(case.rows(), 200);
 }
+
+#[test]
+fn rejects_are_not_loaded_into_another_table_that_has_got_the_name() {
+    let mut random = seeded("replay elsewhere");
+    let database = Database::new();
+    let case = Case::new(&database, input(60, &mut random));
+    orphans(&case, "r");
+    database.run(&format!(
+        "INSERT INTO parents VALUES (77);
+         ALTER TABLE {0} RENAME TO {0}_old; CREATE TABLE {0} (LIKE {0}_old INCLUDING ALL)",
+        case.table
+    ));
+    let left = rejects_left(&case);
+    let ran = replay(&case, "r", "copy").run();
+    ran.exits(6).says(&["has got its name from another one"]);
+    assert_eq!((case.rows(), rejects_left(&case)), (0, left), "{ran}");
+}
