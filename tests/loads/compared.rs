@@ -625,3 +625,33 @@ fn batches_left_on_disk_that_differ_from_what_was_loaded_in_their_place_stay_the
         assert_eq!(stored(&database), loaded, "{rows} rows a batch");
     }
 }
+
+/// By its beginning a file is looked for; what it is, all of it says.
+#[test]
+fn files_that_only_begin_alike_are_all_loaded() {
+    let (database, files) = (database(), Files::new());
+    let begun = file(1..=5_000);
+    let line = |id: u32| format!("{id:07},name {id:07}\n");
+    let longer = files.write("longer.csv", begun.clone() + &line(5_001));
+    let other = files.write("other.csv", begun.replace(&line(5_000), &line(5_002)));
+    let first = files.write("first.csv", begun);
+    exits(&database, &[&first, &longer, &other], 0).tells("15,001 read = 15,001 loaded");
+    assert_eq!(stored(&database), "15001 5002");
+}
+
+#[test]
+fn of_two_files_that_go_on_behind_what_is_loaded_of_one_each_is_loaded_once() {
+    let (database, files) = (database(), Files::new());
+    let whole = file(1..=5_000);
+    let path = files.write("f.csv", &whole);
+    let load = |paths: &[&String]| {
+        let load = database.load_once("t").args(paths);
+        load.flags("-j 1 --batch-rows 1000")
+    };
+    let killed = load(&[&path]).env("PGRUNG_ABORT_AT", "after commit:4");
+    killed.run().aborted();
+    let other = files.write("other.csv", whole.replace("name 0005000", "NAME 0005000"));
+    let ran = load(&[&other, &path]).run();
+    ran.exits(0).tells("6,000 loaded + 4,000 already loaded");
+    assert_eq!(stored(&database), "10000 5000");
+}
