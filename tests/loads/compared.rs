@@ -655,3 +655,42 @@ fn of_two_files_that_go_on_behind_what_is_loaded_of_one_each_is_loaded_once() {
     ran.exits(0).tells("6,000 loaded + 4,000 already loaded");
     assert_eq!(stored(&database), "10000 5000");
 }
+
+#[test]
+fn an_import_id_takes_no_file_of_other_columns_and_none_for_another_table() {
+    let (database, files) = (database(), Files::new());
+    database.run("CREATE TABLE u (id int, name text)");
+    let first = files.write("a.csv", file(1..=5));
+    let turned = files.write("b.csv", "name,id\nx,6\n");
+    let other = files.write("c.csv", file(7..=9));
+    let load = |table, path: &String| {
+        let load = database.load_once(table).args([path, "--import-id", "n"]);
+        load.run()
+    };
+    load("t", &first).exits(0);
+    for (table, path) in [("t", &turned), ("u", &other)] {
+        let ran = load(table, path);
+        ran.exits(6).says(&["import n is there already, but"]);
+    }
+    load("t", &other).exits(0);
+    assert_eq!(stored(&database), "8 8");
+    assert_eq!(database.count("u"), 0);
+}
+
+#[test]
+fn a_limit_counts_what_is_loaded_already() {
+    let (database, files) = (database(), Files::new());
+    let paths = [
+        files.write("a.csv", file(1..=50)),
+        files.write("b.csv", file(51..=200)),
+    ];
+    exits(&database, &[&paths[0]], 0);
+    let load = || database.load_once("t").args(&paths);
+    let some = load().flags("--limit 60").run();
+    some.exits(0).tells("10 loaded + 50 already loaded");
+    load()
+        .run()
+        .exits(0)
+        .tells("140 loaded + 60 already loaded");
+    assert_eq!(stored(&database), "200 200");
+}
