@@ -6,7 +6,7 @@ use tokio_postgres::types::{Oid, Type};
 
 use super::error::{LedgerError, refused};
 use super::rejects::{OpenRejects, storable};
-use super::{rejects, spans};
+use super::{IMPORT_LOCK, rejects, spans};
 use crate::reject_file::RejectLayout;
 use crate::source::Reading;
 use crate::strategy::Refusal;
@@ -101,6 +101,9 @@ impl KnownImport {
         last: i64,
         most: i64,
     ) -> Result<Vec<OpenReject>, tokio_postgres::Error> {
+        // As a batch does: no merge takes away the spans in which these rows are to be counted.
+        let lock = format!("SELECT pg_advisory_xact_lock_shared({IMPORT_LOCK}, hashtext($1))");
+        client.execute(&lock, &[&self.import_id]).await?;
         let sql = format!(
             "SELECT reject_id, original FROM {}
              WHERE import_id = $1 AND replayed_at IS NULL AND reject_id > $2
