@@ -694,3 +694,14 @@ fn a_limit_counts_what_is_loaded_already() {
         .tells("140 loaded + 60 already loaded");
     assert_eq!(stored(&database), "200 200");
 }
+
+/// What a record is depends on how many columns there are, in each of the files.
+#[test]
+fn of_one_column_a_blank_line_is_a_record_in_every_file() {
+    let (database, files) = (Database::with("CREATE TABLE t (id text)"), Files::new());
+    let paths = [
+        files.write("a.csv", "id\na\n\n"),
+        files.write("b.csv", "id\nb\n\nc\n"),
+    ];
+    exits(&database, &[&paths[0], &paths[1]], 0).tells("5 read = 5 loaded");
+}

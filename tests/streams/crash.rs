@@ -313,3 +313,25 @@ fn what_the_server_loses_of_what_was_left_on_disk_is_missed_and_stays_there() {
     the_ledger_agrees(&database, &["t"]);
     nothing_in(dir.dir());
 }
+
+#[test]
+fn batches_that_the_disk_does_not_give_back_are_told_and_their_files_stay() {
+    let database = Sink::new();
+    let dir = Files::new();
+    killed_while_spilled(&database, "t", dir.dir(), 1, 400);
+    let names = names_in(dir.dir());
+    let paths = names.iter().map(|name| dir.path(name));
+    let length = |path: &std::path::PathBuf| std::fs::metadata(path).unwrap().len();
+    let largest = paths.max_by_key(length).unwrap();
+    let mut bytes = std::fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&largest, bytes).unwrap();
+    for _ in 0..2 {
+        let ran = spilling(&database, dir.dir()).run_on("");
+        ran.exits(1).says(&["are damaged", "the files stay"]);
+        assert_eq!(names_in(dir.dir()), names);
+        database.holds_no_row_twice();
+        the_ledger_agrees(&database, &["t"]);
+    }
+}
