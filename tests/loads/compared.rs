@@ -705,3 +705,29 @@ fn of_one_column_a_blank_line_is_a_record_in_every_file() {
     ];
     exits(&database, &[&paths[0], &paths[1]], 0).tells("5 read = 5 loaded");
 }
+
+#[test]
+fn spans_of_files_of_one_import_are_merged_each_with_its_own() {
+    let (database, files) = (database(), Files::new());
+    let paths = [
+        files.write("a.csv", file(1..=40)),
+        files.write("b.csv", file(41..=80)),
+    ];
+    let load = || database.load_once("t").args(&paths);
+    load().flags("--batch-rows 10 -j 2").run().exits(0);
+    let spans =
+        "SELECT string_agg(source || ' ' || records, ', ' ORDER BY source) FROM pgrung.spans";
+    assert_eq!(database.one(spans), "0 40, 1 40");
+    load().run().exits(0).tells("0 loaded + 80 already loaded");
+}
+
+/// A pgrung of before the checksums has kept none.
+#[test]
+fn a_stretch_without_a_checksum_proves_nothing() {
+    let (database, files) = (database(), Files::new());
+    let path = files.write("f.csv", file(1..=40));
+    exits(&database, &[&path], 0);
+    database.run("UPDATE pgrung.spans SET checksum = NULL");
+    exits(&database, &[&path], 6).says(&["records 1 to 40 ", "--restart"]);
+    assert_eq!(stored(&database), "40 40");
+}
