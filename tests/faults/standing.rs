@@ -270,3 +270,16 @@ fn a_file_of_rejects_that_cannot_be_written_does_not_hide_what_is_committed() {
         assert_eq!(ran.committed(), database.count("t"), "{rung}: {ran}");
     }
 }
+
+#[test]
+fn a_table_that_was_made_unlogged_or_logged_between_two_runs_is_refused() {
+    let database = Database::new();
+    for (unlogged, sql) in [(false, "SET UNLOGGED"), (true, "SET LOGGED")] {
+        let case = Case::with(&database, Input::good(50), unlogged);
+        interrupt(&case);
+        database.run(&format!("ALTER TABLE {} {sql}", case.table));
+        let ran = in_tens(&case).run();
+        ran.exits(6).says(&["was made logged or unlogged since"]);
+        assert_eq!(case.rows(), 20, "{sql}");
+    }
+}

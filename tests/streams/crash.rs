@@ -335,3 +335,24 @@ fn batches_that_the_disk_does_not_give_back_are_told_and_their_files_stay() {
         the_ledger_agrees(&database, &["t"]);
     }
 }
+
+/// The last of them: with it the file goes from the disk.
+#[test]
+fn a_batch_goes_from_the_disk_when_its_commit_is_known_and_not_before() {
+    for point in ["before write:10", "before commit:10"] {
+        let database = Sink::new();
+        let dir = Files::new();
+        let load = spilling(&database, dir.dir()).env("PGRUNG_ABORT_AT", point);
+        let mut stream = load.open_with(rows(1, BATCH));
+        wait_until("the first batch", || database.count() == BATCH);
+        let lock = database.lock("t");
+        stream.send(rows(BATCH + 1, 9 * BATCH));
+        all_spilled(&mut stream, 9);
+        drop(lock);
+        stream.wait().aborted();
+        spilling(&database, dir.dir()).run_on("").exits(0);
+        database.holds(10 * BATCH);
+        the_ledger_agrees(&database, &["t"]);
+        nothing_in(dir.dir());
+    }
+}
