@@ -6,7 +6,7 @@ use super::choice::Choice;
 use super::error::LedgerError;
 use super::known::Proof;
 use super::request::Request;
-use super::{LedgerSource, spans};
+use super::{LedgerSource, rejects, spans};
 
 /// Forgets what imports have loaded whose rows are gone, in sources of this run and in others: it
 /// is no longer true. What was put aside stays.
@@ -54,6 +54,21 @@ pub(super) async fn vacate(
         (request.notify)(&format!(
             "import {import_id} had loaded {rows} rows, but {gone}: what it loaded is forgotten, and loaded again where it comes again"
         ));
+    }
+    Ok(())
+}
+
+/// Forgets what was put aside of a source of which nothing is committed any more: all of its records
+/// are read again, and what is still bad of them is put aside again.
+pub(super) async fn forget_rejects(
+    transaction: &Transaction<'_>,
+    key: &LedgerSource,
+) -> Result<(), LedgerError> {
+    for rejects in [rejects(false), rejects(true)] {
+        let sql = format!("DELETE FROM {rejects} WHERE import_id = $1 AND source = $2");
+        transaction
+            .execute(&sql, &[&key.import_id, &key.number])
+            .await?;
     }
     Ok(())
 }

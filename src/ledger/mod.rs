@@ -333,7 +333,8 @@ impl Backend {
     }
 }
 
-/// Class of the advisory locks of an import: shared by its batches, alone for a merge of its spans.
+/// Class of the advisory locks of an import: shared by its batches and replays, alone for a merge of
+/// its spans.
 const IMPORT_LOCK: i32 = 1_885_827_438;
 
 /// Class of the advisory locks of a table, of which one run at a time is opened.

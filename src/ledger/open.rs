@@ -7,7 +7,7 @@ use tokio_postgres::{Client, Transaction};
 
 use super::choice::{Choice, choose, moved, separate};
 use super::error::LedgerError;
-use super::forget::{forget, vacate};
+use super::forget::{forget, forget_rejects, vacate};
 use super::home::Home;
 use super::known::{KnownSource, Proof, known_sources, prove, signed_head};
 use super::request::Request;
@@ -120,6 +120,9 @@ async fn enter(
             whole.push(false);
             continue;
         };
+        if it.spans.is_empty() {
+            forget_rejects(transaction, &it.key).await?;
+        }
         tell(request, it, *all);
         let epoch = epochs.iter().find(|(id, _)| *id == it.key.import_id);
         sources.push(LedgerSource {

@@ -2,21 +2,22 @@
 //! of them.
 
 use tokio_postgres::Client;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{Oid, Type};
 
 use super::error::{LedgerError, refused};
 use super::rejects::{OpenRejects, storable};
-use super::{rejects, spans};
+use super::{IMPORT_LOCK, rejects, spans};
 use crate::reject_file::RejectLayout;
 use crate::source::Reading;
 use crate::strategy::Refusal;
-use crate::target::Target;
+use crate::target::{Table, Target};
 
 /// An import that the ledger knows, and whose rejects are told, or loaded again.
 pub struct KnownImport {
     import_id: String,
     /// Schema and table, quoted.
     pub target: String,
+    target_oid: Oid,
     /// Names of the columns in the order of the fields.
     pub columns: Vec<String>,
     /// How its records are read.
@@ -40,7 +41,7 @@ impl KnownImport {
     pub async fn find(client: &Client, import_id: &str) -> Result<Self, LedgerError> {
         let row = client
             .query_typed_opt(
-                "SELECT target, columns, reading, target_unlogged FROM pgrung.imports WHERE import_id = $1",
+                "SELECT target, target_oid, columns, reading, target_unlogged FROM pgrung.imports WHERE import_id = $1",
                 &[(&import_id, Type::TEXT)],
             )
             .await
@@ -54,10 +55,26 @@ impl KnownImport {
         Ok(KnownImport {
             import_id: import_id.to_string(),
             target: row.get("target"),
+            target_oid: row.get("target_oid"),
             columns: row.get("columns"),
             reading,
             unlogged: row.get("target_unlogged"),
         })
+    }
+
+    /// Whether `table`, which has the name, is the one that the import loads.
+    ///
+    /// # Errors
+    /// When it is another one.
+    pub fn check_table(&self, table: &Table) -> Result<(), LedgerError> {
+        match table.oid == self.target_oid {
+            true => Ok(()),
+            false => Err(LedgerError::Changed(format!(
+                "import {0}: {1} was dropped and made anew since, or has got its name from another one; \
+                 to load its rejects into this table: pgrung rejects {0} --export FILE, then load that file",
+                self.import_id, self.target
+            ))),
+        }
     }
 
     /// Its rejects that are not replayed.
@@ -84,6 +101,9 @@ impl KnownImport {
         last: i64,
         most: i64,
     ) -> Result<Vec<OpenReject>, tokio_postgres::Error> {
+        // As a batch does: no merge takes away the spans in which these rows are to be counted.
+        let lock = format!("SELECT pg_advisory_xact_lock_shared({IMPORT_LOCK}, hashtext($1))");
+        client.execute(&lock, &[&self.import_id]).await?;
         let sql = format!(
             "SELECT reject_id, original FROM {}
              WHERE import_id = $1 AND replayed_at IS NULL AND reject_id > $2

@@ -50,6 +50,7 @@ pub async fn replay(
     let find = |client: Client| async {
         let import = KnownImport::find(&client, import_id).await?;
         let table = Table::find(&client, &import.target).await?;
+        import.check_table(&table)?;
         Ok((client, (import, table)))
     };
     let (import, table) = connection.ask("reading the import", find).await?;

@@ -202,3 +202,27 @@ fn without_a_ledger_a_lost_answer_to_commit_stops_the_load() {
         assert!([20, 30].contains(&case.rows()), "{ran}");
     }
 }
+
+#[test]
+fn a_lost_answer_to_a_row_that_is_its_own_commit_stops_the_load_and_doubles_none() {
+    let database = Database::new();
+    for deal in [Deal::CutBefore, Deal::Blackhole] {
+        let case = Case::new(&database, Input::good(20));
+        let mut stored = 0;
+        let proxy = Proxy::start(database.server.port(), move |message| {
+            let is_stored = message.side == Side::Server
+                && message.tag == b'C'
+                && message.body.starts_with(b"INSERT 0 1");
+            stored += usize::from(is_stored);
+            match is_stored && stored == 5 {
+                true => deal,
+                false => Deal::Forward,
+            }
+        });
+        let load = load(&case, "insert").flags("--commit row --no-ledger");
+        let ran = load.dsn(&proxy.dsn(&database.name)).run();
+        ran.exits(1)
+            .says(&["it is not known whether record 5 is stored"]);
+        assert_eq!((ran.rows("loaded"), case.rows()), (4, 5), "{deal:?}: {ran}");
+    }
+}

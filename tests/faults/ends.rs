@@ -138,3 +138,46 @@ fn a_signal_ends_a_load_that_waits_for_a_lock() {
 pub fn load_in_tens(case: &Case, strategy: &str) -> Cmd {
     case.load_by(strategy).flags("-j 1 --batch-rows 10")
 }
+
+/// Such an import stays open, but what was answered is to be there.
+#[test]
+fn what_the_server_loses_of_a_load_up_to_a_limit_is_missed() {
+    let database = Database::new();
+    let case = Case::new(&database, Input::good(300));
+    case.slow_down();
+    let load = load_in_tens(&case, "copy").flags("--limit 200");
+    let mut running = load.spawn();
+    case.in_mid_load(&mut running, 3);
+    // The first batch, as a crash of a server that does not wait for its disk takes it.
+    database.run(&format!(
+        "DELETE FROM pgrung.spans WHERE first_record = 1; DELETE FROM {} WHERE id <= 10",
+        case.table
+    ));
+    running
+        .wait()
+        .exits(1)
+        .says(&["the server has lost 10 of 200 records"]);
+    case.exact("missed", &case.load().run());
+}
+
+/// To try its last batch again would commit that alone.
+#[test]
+fn a_connection_lost_in_the_one_transaction_of_a_load_ends_it_with_nothing_loaded() {
+    let database = Database::new();
+    let case = Case::new(&database, Input::good(2000));
+    case.slow_down();
+    let load = load_in_tens(&case, "copy").flags("--commit load");
+    let running = load.spawn();
+    // The second batch or a later one.
+    let asleep = "wait_event = 'PgSleep'";
+    wait_until("a batch", || database.loaders(asleep) > 0);
+    let ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                 WHERE application_name = 'pgrung' AND datname = current_database()
+                   AND backend_xid IS NOT NULL";
+    assert_eq!(database.number(ended), 1);
+    let ran = running.wait();
+    ran.exits(1)
+        .says(&["the transaction of the whole load is lost"]);
+    assert_eq!(case.rows(), 0);
+    case.survived("lost with the whole load", &case.load().run());
+}

@@ -103,3 +103,24 @@ fn a_stopped_run_is_taken_over_from_also_by_a_restart_and_while_others_wait_for_
         }
     }
 }
+
+#[test]
+fn a_run_that_is_taken_over_while_it_closes_its_import_claims_no_success() {
+    let database = Database::new();
+    let case = Case::new(&database, Input::good(300));
+    case.slow_down();
+    let mut running = case.load().flags("-j 1 --batch-rows 40").spawn();
+    case.in_mid_load(&mut running, 1);
+    let admin = database.session();
+    admin.run("BEGIN; SELECT FROM pgrung.imports FOR UPDATE");
+    wait_until("it closes the import", || database.waits_for_lock());
+    // What a newer run does.
+    admin.run(
+        "UPDATE pgrung.imports SET epoch = epoch + 1;
+         UPDATE pgrung.sources SET epoch = epoch + 1; COMMIT",
+    );
+    running.wait().exits(7).says(&["has taken over"]);
+    let finished = "pgrung.imports WHERE finished_at IS NOT NULL";
+    assert_eq!(database.count(finished), 0);
+    is_whole(&case, &case.load().run());
+}

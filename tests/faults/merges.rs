@@ -93,3 +93,19 @@ fn a_lost_answer_to_commit_is_found_among_merged_spans() {
         }
     }
 }
+
+#[test]
+fn a_merge_waits_for_the_batches_under_way() {
+    let database = Database::new();
+    let case = Case::new(&database, crate::support::Input::good(60));
+    // What a batch holds until its end.
+    let batch = database.session();
+    batch.run("BEGIN; SELECT pg_advisory_xact_lock_shared(1885827438, hashtext('n'))");
+    let mut running = load(&case).flags("--import-id n").spawn();
+    wait_until("it waits", || {
+        running.has_ended() || database.waits_for_lock()
+    });
+    running.still_runs();
+    batch.run("COMMIT");
+    case.exact("merged", &running.wait());
+}

@@ -316,11 +316,14 @@ fn a_long_run_of_values_that_an_input_function_refuses_stops_nothing() {
             true => format!("{id},a\n"),
             false => format!("{id},a=>{id}\n"),
         };
-        let load = database.load("t").flags("--no-header -j 1 --max-retries 3");
         let load = match flags.contains("--no-ledger") {
-            true => load.arg("--rejects").arg(files.path("rejects.csv")),
-            false => load,
+            true => {
+                let load = database.load_once("t").arg("--rejects");
+                load.arg(files.path("rejects.csv"))
+            }
+            false => database.load("t"),
         };
+        let load = load.flags("--no-header -j 1 --max-retries 3");
         let rows = files.write("rows.csv", (1..=300).map(line).collect::<String>());
         let ran = load.flags(flags).arg(rows).run();
         ran.exits(3);

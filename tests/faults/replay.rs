@@ -219,3 +219,41 @@ fn exported_rejects_are_the_original_bytes() {
     case.load_of(&file).run().exits(0);
     assert_eq!(case.rows(), 200);
 }
+
+#[test]
+fn rejects_are_not_loaded_into_another_table_that_has_got_the_name() {
+    let mut random = seeded("replay elsewhere");
+    let database = Database::new();
+    let case = Case::new(&database, input(60, &mut random));
+    orphans(&case, "r");
+    database.run(&format!(
+        "INSERT INTO parents VALUES (77);
+         ALTER TABLE {0} RENAME TO {0}_old; CREATE TABLE {0} (LIKE {0}_old INCLUDING ALL)",
+        case.table
+    ));
+    let left = rejects_left(&case);
+    let ran = replay(&case, "r", "copy").run();
+    ran.exits(6).says(&["has got its name from another one"]);
+    assert_eq!((case.rows(), rejects_left(&case)), (0, left), "{ran}");
+}
+
+/// What is loaded again is counted in a span, which may be merged with others just then.
+#[test]
+fn a_replay_waits_for_a_merge_of_the_spans_that_it_counts_in() {
+    let mut random = seeded("replay and merge");
+    let database = Database::new();
+    let mut case = Case::new(&database, input(60, &mut random));
+    orphans(&case, "r");
+    database.run("INSERT INTO parents VALUES (77)");
+    let merge = database.session();
+    merge.run(
+        "BEGIN; SELECT pg_advisory_xact_lock(1885827438, hashtext('r'));
+         CREATE TEMP TABLE merged ON COMMIT DROP AS SELECT * FROM pgrung.spans;
+         DELETE FROM pgrung.spans; INSERT INTO pgrung.spans SELECT * FROM merged",
+    );
+    let running = replay(&case, "r", "copy").spawn();
+    wait_until("it waits", || database.waits_for_lock());
+    merge.run("COMMIT");
+    running.wait().exits(0);
+    check(&mut case).survives("replay and merge");
+}

@@ -170,8 +170,12 @@ fn an_import_goes_on_in_a_table_that_has_another_schema() {
 #[test]
 fn a_table_emptied_between_two_nights_is_loaded_again() {
     let database = Database::new();
-    for sql in ["TRUNCATE {t}", "DELETE FROM {t}"] {
-        let case = Case::new(&database, mixed());
+    for (sql, unlogged) in [
+        ("TRUNCATE {t}", false),
+        ("DELETE FROM {t}", false),
+        ("TRUNCATE {t}", true),
+    ] {
+        let case = Case::with(&database, mixed(), unlogged);
         case.exact("the first night", &in_tens(&case).run());
         case.load()
             .run()
@@ -265,5 +269,18 @@ fn a_file_of_rejects_that_cannot_be_written_does_not_hide_what_is_committed() {
         let ran = load.run();
         ran.exits(1).says(&["bad.csv"]);
         assert_eq!(ran.committed(), database.count("t"), "{rung}: {ran}");
+    }
+}
+
+#[test]
+fn a_table_that_was_made_unlogged_or_logged_between_two_runs_is_refused() {
+    let database = Database::new();
+    for (unlogged, sql) in [(false, "SET UNLOGGED"), (true, "SET LOGGED")] {
+        let case = Case::with(&database, Input::good(50), unlogged);
+        interrupt(&case);
+        database.run(&format!("ALTER TABLE {} {sql}", case.table));
+        let ran = in_tens(&case).run();
+        ran.exits(6).says(&["was made logged or unlogged since"]);
+        assert_eq!(case.rows(), 20, "{sql}");
     }
 }

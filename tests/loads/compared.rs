@@ -5,7 +5,9 @@ use std::fs;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::support::{Cmd, Database, Files, Ran, Running, gzip, seeded, times, wait_until};
+use crate::support::{
+    Cmd, Database, Files, Ran, Running, gzip, names_in, seeded, times, wait_until,
+};
 
 /// A file of rows that are all of one length.
 fn file(ids: RangeInclusive<u32>) -> String {
@@ -640,4 +642,192 @@ fn stdin_cut_within_a_record_goes_on_when_it_is_sent_whole() {
     load("part").exits(6).says(&["record 301", "in the middle"]);
     load("whole").exits(0);
     assert_eq!(stored(&database), "500 500");
+}
+
+#[test]
+fn a_known_file_whose_header_names_its_columns_otherwise_is_refused() {
+    let database = Database::with("CREATE TABLE t (id int, other int)");
+    let files = Files::new();
+    let first = files.write("a.csv", "id,other\n1,2\n");
+    let second = files.write("b.csv", "id,other\n3,4\n");
+    exits(&database, &[&first, &second], 0);
+    // The same rows, at the same bytes.
+    files.write("b.csv", "other,id\n3,4\n");
+    exits(&database, &[&first, &second], 6).says(&["b.csv", "header"]);
+    assert_eq!(database.rows("t"), ["1|2", "3|4"]);
+}
+
+#[test]
+fn rows_that_a_trigger_has_moved_elsewhere_are_not_loaded_again_from_a_changed_file() {
+    let (database, files) = (database(), Files::new());
+    database.run(
+        "CREATE TABLE kept (LIKE t);
+         CREATE FUNCTION move() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN INSERT INTO kept SELECT NEW.*; RETURN NULL; END';
+         CREATE TRIGGER move BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION move()",
+    );
+    let path = files.write("f.csv", file(1..=20));
+    exits(&database, &[&path], 3).tells("20 kept out by a trigger");
+    files.write(
+        "f.csv",
+        file(1..=20).replace("name 0000007", "NAME 0000007"),
+    );
+    exits(&database, &[&path], 6).says(&["records 1 to 20 "]);
+    assert_eq!(database.count("kept"), 20);
+}
+
+/// What was put aside of the other file of the import is put aside once when that comes again.
+#[test]
+fn a_reject_of_a_file_that_comes_again_after_its_table_was_emptied_is_one_reject() {
+    let (database, files) = (database(), Files::new());
+    let paths = [
+        files.write("a.csv", file(1..=50)),
+        files.write("b.csv", format!("{}x,y\n", file(51..=100))),
+    ];
+    let load = |paths: &[String]| {
+        let load = database.load_once("t").args(paths);
+        load.args(["--import-id", "n"]).run()
+    };
+    load(&paths).exits(3);
+    database.run("TRUNCATE t");
+    load(&paths[..1]).exits(0).says(&["was emptied since"]);
+    load(&paths[1..])
+        .exits(3)
+        .tells("51 read = 50 loaded + 1 rejected");
+    assert_eq!(database.count("pgrung.rejects"), 1);
+    assert_eq!(stored(&database), "100 100");
+}
+
+/// Batches of a killed run wait on disk; meanwhile the file changes and is loaded in part.
+#[test]
+fn batches_left_on_disk_that_differ_from_what_was_loaded_in_their_place_stay_there() {
+    for (rows, abort) in [(20, "after commit:40"), (10, "after commit:80")] {
+        let (database, files) = (database(), Files::new());
+        database.slow_down("t", 100);
+        let dir = files.tmpdir("spill");
+        let path = files.write("f.csv", file(1..=1_000));
+        let load = database.load_once("t").arg(&path).flags("-j 1");
+        let spilling = load.clone().spill_to(&dir);
+        let first = spilling.clone().flags("--queue 1 --batch-rows 20");
+        let mut running = first.with_figures("50ms").spawn();
+        running.wait_for("pgrung_spill_batches", 30.0);
+        assert_eq!(running.kill().signal, Some(9));
+        database.run("DROP TRIGGER slow ON t");
+        let changed = file(1..=1_000).replace("name 0000700", "NAME 0000700");
+        files.write("f.csv", changed);
+        let other = load.flags("--batch-rows").arg(rows.to_string());
+        other.env("PGRUNG_ABORT_AT", abort).run().aborted();
+        let left = names_in(&dir);
+        let loaded = stored(&database);
+        let ran = spilling.run();
+        ran.exits(6).says(&["the ledger has another span"]);
+        assert_eq!(names_in(&dir), left);
+        assert_eq!(stored(&database), loaded, "{rows} rows a batch");
+    }
+}
+
+/// By its beginning a file is looked for; what it is, all of it says.
+#[test]
+fn files_that_only_begin_alike_are_all_loaded() {
+    let (database, files) = (database(), Files::new());
+    let begun = file(1..=5_000);
+    let line = |id: u32| format!("{id:07},name {id:07}\n");
+    let longer = files.write("longer.csv", begun.clone() + &line(5_001));
+    let other = files.write("other.csv", begun.replace(&line(5_000), &line(5_002)));
+    let first = files.write("first.csv", begun);
+    exits(&database, &[&first, &longer, &other], 0).tells("15,001 read = 15,001 loaded");
+    assert_eq!(stored(&database), "15001 5002");
+}
+
+#[test]
+fn of_two_files_that_go_on_behind_what_is_loaded_of_one_each_is_loaded_once() {
+    let (database, files) = (database(), Files::new());
+    let whole = file(1..=5_000);
+    let path = files.write("f.csv", &whole);
+    let load = |paths: &[&String]| {
+        let load = database.load_once("t").args(paths);
+        load.flags("-j 1 --batch-rows 1000")
+    };
+    let killed = load(&[&path]).env("PGRUNG_ABORT_AT", "after commit:4");
+    killed.run().aborted();
+    let other = files.write("other.csv", whole.replace("name 0005000", "NAME 0005000"));
+    let ran = load(&[&other, &path]).run();
+    ran.exits(0).tells("6,000 loaded + 4,000 already loaded");
+    assert_eq!(stored(&database), "10000 5000");
+}
+
+#[test]
+fn an_import_id_takes_no_file_of_other_columns_and_none_for_another_table() {
+    let (database, files) = (database(), Files::new());
+    database.run("CREATE TABLE u (id int, name text)");
+    let first = files.write("a.csv", file(1..=5));
+    let turned = files.write("b.csv", "name,id\nx,6\n");
+    let other = files.write("c.csv", file(7..=9));
+    let load = |table, path: &String| {
+        let load = database.load_once(table).args([path, "--import-id", "n"]);
+        load.run()
+    };
+    load("t", &first).exits(0);
+    for (table, path) in [("t", &turned), ("u", &other)] {
+        let ran = load(table, path);
+        ran.exits(6).says(&["import n is there already, but"]);
+    }
+    load("t", &other).exits(0);
+    assert_eq!(stored(&database), "8 8");
+    assert_eq!(database.count("u"), 0);
+}
+
+#[test]
+fn a_limit_counts_what_is_loaded_already() {
+    let (database, files) = (database(), Files::new());
+    let paths = [
+        files.write("a.csv", file(1..=50)),
+        files.write("b.csv", file(51..=200)),
+    ];
+    exits(&database, &[&paths[0]], 0);
+    let load = || database.load_once("t").args(&paths);
+    let some = load().flags("--limit 60").run();
+    some.exits(0).tells("10 loaded + 50 already loaded");
+    load()
+        .run()
+        .exits(0)
+        .tells("140 loaded + 60 already loaded");
+    assert_eq!(stored(&database), "200 200");
+}
+
+/// What a record is depends on how many columns there are, in each of the files.
+#[test]
+fn of_one_column_a_blank_line_is_a_record_in_every_file() {
+    let (database, files) = (Database::with("CREATE TABLE t (id text)"), Files::new());
+    let paths = [
+        files.write("a.csv", "id\na\n\n"),
+        files.write("b.csv", "id\nb\n\nc\n"),
+    ];
+    exits(&database, &[&paths[0], &paths[1]], 0).tells("5 read = 5 loaded");
+}
+
+#[test]
+fn spans_of_files_of_one_import_are_merged_each_with_its_own() {
+    let (database, files) = (database(), Files::new());
+    let paths = [
+        files.write("a.csv", file(1..=40)),
+        files.write("b.csv", file(41..=80)),
+    ];
+    let load = || database.load_once("t").args(&paths);
+    load().flags("--batch-rows 10 -j 2").run().exits(0);
+    let spans =
+        "SELECT string_agg(source || ' ' || records, ', ' ORDER BY source) FROM pgrung.spans";
+    assert_eq!(database.one(spans), "0 40, 1 40");
+    load().run().exits(0).tells("0 loaded + 80 already loaded");
+}
+
+/// A pgrung of before the checksums has kept none.
+#[test]
+fn a_stretch_without_a_checksum_proves_nothing() {
+    let (database, files) = (database(), Files::new());
+    let path = files.write("f.csv", file(1..=40));
+    exits(&database, &[&path], 0);
+    database.run("UPDATE pgrung.spans SET checksum = NULL");
+    exits(&database, &[&path], 6).says(&["records 1 to 40 ", "--restart"]);
+    assert_eq!(stored(&database), "40 40");
 }

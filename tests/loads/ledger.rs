@@ -381,3 +381,36 @@ fn a_role_without_rights_on_the_ledger_is_told_both_ways_out() {
         assert_eq!(database.count("t"), 1);
     }
 }
+
+#[test]
+fn an_import_is_unfinished_as_long_as_one_of_its_files_is() {
+    let database = Database::with("CREATE TABLE t (id integer)");
+    let files = Files::new();
+    let ids = |rows: u32| (1..=rows).fold("id\n".to_owned(), |text, id| text + &format!("{id}\n"));
+    let first = files.write("a.csv", ids(20));
+    let second = files.write("b.csv", ids(50));
+    let load = |inputs: &[&String]| {
+        let load = database.load_once("t").args(inputs);
+        load.flags("--import-id n -j 1 --batch-rows 10")
+    };
+    let state = |expected: &str| assert_eq!(status(&database, &["n"])[0]["state"], expected);
+    let both = load(&[&first, &second]);
+    let killed = |commits: &str| both.clone().env("PGRUNG_ABORT_AT", commits).run();
+    killed("after commit:3").aborted();
+    load(&[&first]).run().exits(0);
+    state("unfinished");
+    both.run().exits(0);
+    state("finished");
+    // What has grown is no longer read to its end.
+    files.write("b.csv", ids(100));
+    killed("after commit:1").aborted();
+    state("unfinished");
+    both.run().exits(0);
+    state("finished");
+    // Nor is what is read up to a limit.
+    files.write("b.csv", ids(200));
+    both.clone().flags("--limit 150").run().exits(0);
+    state("unfinished");
+    both.run().exits(0);
+    assert_eq!(database.count("t"), 220);
+}

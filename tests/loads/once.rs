@@ -76,6 +76,8 @@ fn what_was_dropped_of_a_file_is_loaded_by_the_next_run() {
         .exits(3)
         .says(&["dropped"]);
     assert!(database.count("t") < 1000);
+    let unfinished = "pgrung.imports WHERE finished_at IS NULL";
+    assert_eq!(database.count(unfinished), 1);
     database.run("DROP TRIGGER slow ON t");
     database.load_once("t").arg(&file).run().exits(0);
     assert_eq!(
@@ -135,5 +137,20 @@ fn a_source_that_turns_out_to_be_another_one_leaves_no_row_behind() {
     database
         .run("DELETE FROM pgrung.spans WHERE start_byte = 3; DELETE FROM t WHERE id = '1111111'");
     load().run_on("id\nforeign row\n2222222\n").exits(6);
+    assert_eq!(database.rows("t"), ["2222222"]);
+}
+
+#[test]
+fn a_source_that_ends_before_what_is_loaded_of_it_leaves_no_row_behind() {
+    let database = Database::with("CREATE TABLE t (id text)");
+    let load = |flags| {
+        let load = database.load_once("t").flags("- --import-id mine -j 1");
+        load.flags(flags)
+    };
+    let two = load("--batch-rows 1").env("PGRUNG_ABORT_AT", "after commit:2");
+    two.run_on("id\n1111111\n2222222\n3333333\n").aborted();
+    database
+        .run("DELETE FROM pgrung.spans WHERE start_byte = 3; DELETE FROM t WHERE id = '1111111'");
+    load("").run_on("id\nother\n").exits(6);
     assert_eq!(database.rows("t"), ["2222222"]);
 }

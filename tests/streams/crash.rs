@@ -289,3 +289,70 @@ fn a_run_terminated_while_spilled_leaves_the_rest_to_the_next() {
     the_ledger_agrees(&database, &["t"]);
     nothing_in(dir.dir());
 }
+
+/// The rows of other batches do not make up for those that are gone.
+#[test]
+fn what_the_server_loses_of_what_was_left_on_disk_is_missed_and_stays_there() {
+    let database = Sink::new();
+    let dir = Files::new();
+    killed_while_spilled(&database, "t", dir.dir(), 1, 400);
+    database.slow_down("t", 100);
+    let mut stream = spilling(&database, dir.dir()).open();
+    wait_until("some of it", || database.count() >= 6 * BATCH);
+    // One batch, as a crash of a server that does not wait for its disk takes it.
+    database.run(
+        "DELETE FROM pgrung.spans WHERE first_record = (SELECT max(first_record) FROM pgrung.spans);
+         DELETE FROM t WHERE id > (SELECT max(first_record + records) - 1 FROM pgrung.spans)",
+    );
+    assert!(!stream.has_ended());
+    let ran = stream.end();
+    ran.exits(1).says(&["the server has lost 20 of"]);
+    database.run("DROP TRIGGER slow ON t");
+    spilling(&database, dir.dir()).run_on("").exits(0);
+    nothing_spilled_is_lost(&database, "t", 1, 400);
+    the_ledger_agrees(&database, &["t"]);
+    nothing_in(dir.dir());
+}
+
+#[test]
+fn batches_that_the_disk_does_not_give_back_are_told_and_their_files_stay() {
+    let database = Sink::new();
+    let dir = Files::new();
+    killed_while_spilled(&database, "t", dir.dir(), 1, 400);
+    let names = names_in(dir.dir());
+    let paths = names.iter().map(|name| dir.path(name));
+    let length = |path: &std::path::PathBuf| std::fs::metadata(path).unwrap().len();
+    let largest = paths.max_by_key(length).unwrap();
+    let mut bytes = std::fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&largest, bytes).unwrap();
+    for _ in 0..2 {
+        let ran = spilling(&database, dir.dir()).run_on("");
+        ran.exits(1).says(&["are damaged", "the files stay"]);
+        assert_eq!(names_in(dir.dir()), names);
+        database.holds_no_row_twice();
+        the_ledger_agrees(&database, &["t"]);
+    }
+}
+
+/// The last of them: with it the file goes from the disk.
+#[test]
+fn a_batch_goes_from_the_disk_when_its_commit_is_known_and_not_before() {
+    for point in ["before write:10", "before commit:10"] {
+        let database = Sink::new();
+        let dir = Files::new();
+        let load = spilling(&database, dir.dir()).env("PGRUNG_ABORT_AT", point);
+        let mut stream = load.open_with(rows(1, BATCH));
+        wait_until("the first batch", || database.count() == BATCH);
+        let lock = database.lock("t");
+        stream.send(rows(BATCH + 1, 9 * BATCH));
+        all_spilled(&mut stream, 9);
+        drop(lock);
+        stream.wait().aborted();
+        spilling(&database, dir.dir()).run_on("").exits(0);
+        database.holds(10 * BATCH);
+        the_ledger_agrees(&database, &["t"]);
+        nothing_in(dir.dir());
+    }
+}
