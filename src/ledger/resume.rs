@@ -18,26 +18,24 @@ pub struct Resumed {
     pub columns: Vec<String>,
 }
 
-/// Takes up the imports of batches that an earlier run left on disk.
+/// Takes up the imports of batches that an earlier run left on disk; `None` if the ledger does not
+/// know theirs.
 ///
 /// # Errors
-/// When the ledger does not know them, and what the server says.
-pub async fn resume(client: &mut Client, identity: &Identity) -> Result<Resumed, LedgerError> {
+/// When rows of them may be in the table under another name, and what the server says.
+pub async fn resume(
+    client: &mut Client,
+    identity: &Identity,
+) -> Result<Option<Resumed>, LedgerError> {
     let transaction = begin(client).await?;
-    let unknown = || {
-        LedgerError::Unusable(format!(
-            "the spill holds batches of import {}, which the ledger of this database does not know: load them where they belong, or remove the files",
-            identity.import_id
-        ))
-    };
     let row = transaction
         .query_opt(
             "SELECT columns, target_oid, target_filenode, target_unlogged
              FROM pgrung.imports WHERE import_id = $1",
             &[&identity.import_id],
         )
-        .await?
-        .ok_or_else(unknown)?;
+        .await?;
+    let Some(row) = row else { return Ok(None) };
     let (unlogged, columns) = (row.get("target_unlogged"), row.get("columns"));
     let table = Place {
         name: identity.table.clone(),
@@ -92,7 +90,7 @@ pub async fn resume(client: &mut Client, identity: &Identity) -> Result<Resumed,
         sources.push(resumed);
     }
     transaction.commit().await?;
-    Ok(Resumed {
+    Ok(Some(Resumed {
         ledger: Ledger {
             import_id: identity.import_id.clone(),
             sources,
@@ -101,7 +99,7 @@ pub async fn resume(client: &mut Client, identity: &Identity) -> Result<Resumed,
         },
         known,
         columns,
-    })
+    }))
 }
 
 /// The name of a source of the same table that begins as this one does and has rows in it: it may be

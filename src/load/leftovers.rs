@@ -54,7 +54,14 @@ pub async fn load_leftovers(
             identity.import_id,
             identity.table,
         ));
-        let (running, destination, known) = take_up(&identity, connection).await?;
+        let Some((running, destination, known)) = take_up(&identity, connection).await? else {
+            control.console.notice(&format!(
+                "the ledger of this database does not know import {}: it was forgotten (--restart), or belongs to another database; the files that begin with pgrung-spill-{} stay where they are",
+                identity.import_id,
+                leftover.run(),
+            ));
+            continue;
+        };
         for (source, _) in identity
             .sources
             .iter()
@@ -101,15 +108,21 @@ pub async fn load_leftovers(
 async fn take_up(
     identity: &Identity,
     connection: &mut ControlConnection,
-) -> Result<(Running, Destination, Vec<Option<Known>>), Error> {
+) -> Result<Option<(Running, Destination, Vec<Option<Known>>)>, Error> {
     let pool = connect::pool(connection.server(), 1)?;
     connection.require_ledger().await?;
     let take_up = |mut client: Client| async {
         let resumed = ledger::resume(&mut client, identity).await?;
+        let Some(resumed) = resumed else {
+            return Ok((client, None));
+        };
         let table = Table::find(&client, &identity.table).await?;
-        Ok((client, (resumed, table)))
+        Ok((client, Some((resumed, table))))
     };
-    let (resumed, table) = connection.ask("taking up the import", take_up).await?;
+    let taken_up = connection.ask("taking up the import", take_up).await?;
+    let Some((resumed, table)) = taken_up else {
+        return Ok(None);
+    };
     let target = Arc::new(Target {
         table: table.quoted(),
         columns: table.pick(&resumed.columns)?,
@@ -125,7 +138,7 @@ async fn take_up(
         fresh: false,
     };
     let running = Running::unseen(target, resumed.ledger);
-    Ok((running, destination, resumed.known))
+    Ok(Some((running, destination, resumed.known)))
 }
 
 /// Delivers the batches with one worker: their order is that of the source.

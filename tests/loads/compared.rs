@@ -616,17 +616,25 @@ fn batches_on_disk_of_a_file_that_was_loaded_under_another_name_are_refused() {
 
 #[test]
 fn batches_on_disk_of_a_file_that_was_restarted_are_forgotten_with_it() {
-    let (database, files) = (database(), Files::new());
-    let path = files.write("b.csv", file(1..=1000));
-    let dir = files.path("spill").display().to_string();
-    killed_while_spilled(&database, &[&path], &dir);
-    let restart = database.load_once("t").arg(&path).flags("--restart");
-    restart.run().exits(0);
-    let load = database.load_once("t").args(["--spill-dir", &dir]);
-    let ran = load.flags("--overflow spill").arg(&path).run();
-    ran.exits(0).says(&["forgotten", "--restart"]);
-    assert_eq!(stored(&database), "1000 1000");
-    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "{ran}");
+    for company in [false, true] {
+        let (database, files) = (database(), Files::new());
+        let mut paths = vec![files.write("b.csv", file(1..=1000))];
+        if company {
+            paths.insert(0, files.write("a.csv", file(1001..=1100)));
+        }
+        let dir = files.path("spill").display().to_string();
+        killed_while_spilled(&database, &paths.iter().collect::<Vec<_>>(), &dir);
+        let restart = database.load_once("t").flags("--restart");
+        restart.arg(&paths[paths.len() - 1]).run().exits(0);
+        let load = database.load_once("t").args(["--spill-dir", &dir]);
+        let ran = load.flags("--overflow spill").args(&paths).run();
+        ran.exits(0).says(&["forgotten", "--restart"]);
+        let rows = if company { "1100 1100" } else { "1000 1000" };
+        assert_eq!(stored(&database), rows, "{ran}");
+        // Nothing but the import itself tells that the files are of this database.
+        let left = fs::read_dir(&dir).unwrap().count();
+        assert_eq!(left == 0, company, "{ran}");
+    }
 }
 
 #[test]
