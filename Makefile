@@ -38,7 +38,7 @@ test: server-programs ## Formatting, lints, and all tests on a real server
 	$(call ignored-tests,)
 
 test-18: server-programs $(PG18)/bin/postgres ## All tests that use a server, on PostgreSQL 18
-	PGRUNG_PG_BIN=$(CURDIR)/$(PG18)/bin RUST_TEST_THREADS=$$((2 * $$(nproc))) cargo test --test all -- encode:: loads:: faults:: streams:: bench::
+	PGRUNG_PG_BIN=$(CURDIR)/$(PG18)/bin RUST_TEST_THREADS=$$((2 * $$(nproc))) cargo test --test all -- --skip house::
 
 torture: server-programs ## The fault bench with far more of each fault, and of values; ends with what it cost
 	@rm -f $(FAULTS) $(LITERALS)

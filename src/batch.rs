@@ -121,13 +121,13 @@ impl Batch {
         self.start_byte..self.start_byte + self.bytes.len() as u64
     }
 
-    /// The bytes of this stretch of the source; `None` if the batch does not cover all of it.
-    pub fn within(&self, stretch: Range<u64>) -> Option<&[u8]> {
+    /// The bytes of this span of the source; `None` if the batch does not cover all of it.
+    pub fn within(&self, span: Range<u64>) -> Option<&[u8]> {
         let place = |at: u64| usize::try_from(at.checked_sub(self.start_byte)?).ok();
-        self.bytes.get(place(stretch.start)?..place(stretch.end)?)
+        self.bytes.get(place(span.start)?..place(span.end)?)
     }
 
-    /// Records (0-based, exclusive ends) that lie in none of the stretches `known`, which are in the
+    /// Records (0-based, exclusive ends) that lie in none of the spans `known`, which are in the
     /// order of their bytes; `None` if a record lies in one of them in part.
     pub fn outside(&self, known: &[Span]) -> Option<Vec<Range<usize>>> {
         let mut parts: Vec<Range<usize>> = Vec::new();
@@ -228,13 +228,13 @@ mod tests {
     #[allow(clippy::single_range_in_vec_init)]
     fn what_is_committed_of_a_batch_is_cut_out_of_it() {
         let batch = batch();
-        let known = |stretches: &[(u64, u64)]| {
+        let known = |spans: &[(u64, u64)]| {
             let span = |&(start, end): &(u64, u64)| Span {
                 start,
                 end,
                 ..Span::default()
             };
-            batch.outside(&stretches.iter().map(span).collect::<Vec<_>>())
+            batch.outside(&spans.iter().map(span).collect::<Vec<_>>())
         };
         assert_eq!(known(&[(0, 100), (112, 200)]), Some(vec![0..3]));
         assert_eq!(known(&[(90, 102)]), Some(vec![1..3]));

@@ -174,7 +174,7 @@ pub mod errors {
     pub use crate::queue::SpillError;
     pub use crate::retry::Failure;
     pub use crate::source::{Change, FieldError, FieldErrorKind, InputError};
-    pub use crate::span::{Position, Stretch};
+    pub use crate::span::{Extent, Position};
     pub use crate::target::TableError;
     pub use crate::worker::{DeliveryError, RowError};
 }

@@ -30,7 +30,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// A stretch of a source that is committed.
+/// A range of bytes of a source that is committed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Span {
     pub start: u64,
@@ -49,8 +49,8 @@ pub struct Span {
 
 impl Span {
     /// Where it is, for messages.
-    pub fn place(&self) -> Stretch {
-        Stretch {
+    pub fn place(&self) -> Extent {
+        Extent {
             first_record: self.first_record,
             last_record: (self.first_record + self.records).saturating_sub(1),
             start: self.start,
@@ -61,7 +61,7 @@ impl Span {
 
 /// Where a span is, in words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stretch {
+pub struct Extent {
     /// Number of its first record (1-based).
     pub first_record: u64,
     /// Number of its last record (1-based).
@@ -72,7 +72,7 @@ pub struct Stretch {
     pub end: u64,
 }
 
-impl fmt::Display for Stretch {
+impl fmt::Display for Extent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,

@@ -150,7 +150,7 @@ pub struct PartialSettings {
     /// What a commit covers; "row" needs --strategy insert
     #[arg(long, value_enum, help_heading = "Strategy")]
     pub commit: Option<Commit>,
-    /// Name of this load in the ledger, by which stdin is known when it comes again; files are known by their content under any [default: a new one]
+    /// Name of this load in the ledger, by which stdin is known when it comes again [default: none; files are known by their content]
     #[arg(long, value_name = "ID", help_heading = "Safety")]
     pub import_id: Option<ImportId>,
     /// Forget what the ledger knows of the input and load it again; of several inputs, of those that have changed [default: off]

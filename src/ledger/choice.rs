@@ -9,7 +9,7 @@ use crate::source::{InputError, LOAD_ANEW};
 /// What an input is.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Choice<'a> {
-    /// A source that the ledger knows: all its committed stretches are there. `whole`: and nothing
+    /// A source that the ledger knows: all its committed spans are there. `whole`: and nothing
     /// else is.
     Known { known: &'a KnownSource, whole: bool },
     /// A new source, once these are forgotten.

@@ -1,4 +1,4 @@
-//! Closes an import that has no gap left, and merges its spans so that the ledger stays small.
+//! Closes the sources of a run, and merges their spans so that the ledger stays small.
 
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, GenericClient, Transaction};
@@ -58,8 +58,9 @@ impl Ledger {
         Ok(())
     }
 
-    /// Marks the import as finished, after a look whether all `records` of its sources are still
-    /// committed, and merges the spans of each source into one. `place`: where its rows were found.
+    /// Marks the sources of this run as finished, after a look whether all `records` of them are still
+    /// committed, and with them each import that has no other; merges their spans. `place`: where the
+    /// rows were found.
     pub async fn finish(
         &self,
         client: &mut Client,

@@ -88,7 +88,7 @@ pub(super) async fn known_sources(
             ],
         )
         .await?;
-    let mut tables: HashMap<String, Kept> = HashMap::new();
+    let mut imports: HashMap<String, Kept> = HashMap::new();
     let mut found = Vec::new();
     for (input, source) in request.sources.iter().enumerate() {
         for row in &rows {
@@ -103,11 +103,11 @@ pub(super) async fn known_sources(
             if !is_it {
                 continue;
             }
-            let kept = match tables.get(&import_id) {
+            let kept = match imports.get(&import_id) {
                 Some(kept) => kept.clone(),
                 None => kept(transaction, request, &import_id).await?,
             };
-            tables.insert(import_id.clone(), kept.clone());
+            imports.insert(import_id.clone(), kept.clone());
             let (misfit, gone) = match kept {
                 Kept::Yes => (request.misfit(row), None),
                 Kept::No(why) => (Some(why), None),
@@ -164,16 +164,7 @@ async fn kept(
         )),
     };
     let kept = match standing {
-        Standing::Same | Standing::Renamed | Standing::Moved => {
-            transaction
-                .execute(
-                    "UPDATE pgrung.imports SET target = $2, target_filenode = $3
-                     WHERE import_id = $1 AND (target, target_filenode) IS DISTINCT FROM ($2, $3)",
-                    &[&import_id, name, &now.filenode],
-                )
-                .await?;
-            Kept::Yes
-        }
+        Standing::Same | Standing::Renamed | Standing::Moved => Kept::Yes,
         Standing::Emptied => gone(format!("{name} was emptied since")),
         Standing::Missing { found } => Kept::No(format!(
             "{name} holds {found} of {rows} rows that were loaded: it was truncated or rewritten since"

@@ -7,6 +7,7 @@ mod finish;
 mod forget;
 mod home;
 mod known;
+mod locks;
 mod merge;
 mod migrate;
 mod open;
@@ -16,7 +17,6 @@ mod request;
 mod resume;
 mod standing;
 mod status;
-mod take_over;
 
 use tokio_postgres::types::{Oid, ToSql};
 use tokio_postgres::{Client, IsolationLevel, Row, SimpleQueryMessage, Statement, Transaction};

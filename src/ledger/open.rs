@@ -10,8 +10,8 @@ use super::error::LedgerError;
 use super::forget::{forget, forget_rejects, vacate};
 use super::home::Home;
 use super::known::{KnownSource, Proof, known_sources, prove, signed_head};
+use super::locks::past_other_runs;
 use super::request::Request;
-use super::take_over::past_other_runs;
 use super::{Ledger, LedgerSource, TABLE_LOCK, begin};
 use crate::span::Known;
 use crate::target::Place;
@@ -241,7 +241,19 @@ async fn take_over(
             .await?;
         let Some(row) = raised else { continue };
         let epoch: i64 = row.get("epoch");
-        for known in known.clone().filter(|it| it.key.import_id == import_id) {
+        let mine = known.clone().filter(|it| it.key.import_id == import_id);
+        if mine.clone().next().is_some() {
+            // It may have another name or storage by now.
+            let now = Place::from(request.table);
+            transaction
+                .execute(
+                    "UPDATE pgrung.imports SET target = $2, target_filenode = $3
+                     WHERE import_id = $1 AND (target, target_filenode) IS DISTINCT FROM ($2, $3)",
+                    &[&import_id, &now.name, &now.filenode],
+                )
+                .await?;
+        }
+        for known in mine {
             let source = &request.sources[known.input];
             let head = signed_head(source);
             // Its name is another input's now.

@@ -47,9 +47,9 @@ pub struct SourceStatus {
     pub finished: bool,
     /// Bytes of the uncompressed source that are committed.
     pub bytes: u64,
-    /// Committed stretches; more than one means gaps between them.
+    /// Committed spans; more than one means gaps between them.
     pub spans: u64,
-    /// Byte ranges between committed stretches.
+    /// Byte ranges between committed spans.
     pub gaps: Vec<(u64, u64)>,
 }
 

@@ -101,7 +101,7 @@ impl Counters {
         self.reasons.clear();
     }
 
-    /// Notes a stretch of a source that an earlier run has committed.
+    /// Notes a span of a source that an earlier run has committed.
     pub fn known(&self, span: &Span) {
         self.read.add(span.records);
         self.found_bytes.add(span.end - span.start);

@@ -1,4 +1,4 @@
-//! Checksums of stretches of a source, as the ledger keeps them. They can be joined: that of two
+//! Checksums of spans of a source, as the ledger keeps them. They can be joined: that of two
 //! neighbours follows from theirs, so spans are merged without reading the bytes again.
 
 use crc_fast::CrcAlgorithm::Crc64Nvme;
@@ -9,7 +9,7 @@ pub fn checksum(bytes: &[u8]) -> u64 {
     crc_fast::checksum(Crc64Nvme, bytes)
 }
 
-/// The checksum of a stretch followed by another one of `length` bytes.
+/// The checksum of a span followed by another one of `length` bytes.
 pub fn join(first: u64, second: u64, length: u64) -> u64 {
     crc_fast::checksum_combine(Crc64Nvme, first, second, length)
 }
@@ -44,7 +44,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn stretches_joined_have_the_checksum_of_the_whole(
+        fn spans_joined_have_the_checksum_of_the_whole(
             bytes in prop::collection::vec(any::<u8>(), 0..4000),
             at in any::<prop::sample::Index>(),
         ) {

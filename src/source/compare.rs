@@ -11,10 +11,10 @@ use crate::span::Known;
 /// sources do, if they are the same the sources are compared.
 const HEAD: usize = 64 * 1024;
 
-/// What was found in a source that holds every committed stretch.
+/// What was found in a source that holds every committed span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compared {
-    /// Whether the stretches are all of it: no byte between header and end is outside of them.
+    /// Whether the spans are all of it: no byte between header and end is outside of them.
     pub whole: bool,
 }
 
@@ -37,11 +37,11 @@ pub fn head(input: &Input, options: &ReadOptions) -> Result<Option<u64>, InputEr
     Ok(Some(head.unwrap_or_default()))
 }
 
-/// Reads a file from its start to behind the last committed stretch and compares all of them.
+/// Reads a file from its start to behind the last committed span and compares all of them.
 /// `header`: the names that its header must have; `columns`: how many there are.
 ///
 /// # Errors
-/// [`InputError::Changed`] with the first stretch that is not there, another header, and what else
+/// [`InputError::Changed`] with the first span that is not there, another header, and what else
 /// keeps the file from being read.
 pub fn compare(
     input: &Input,

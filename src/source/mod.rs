@@ -41,7 +41,7 @@ pub use stream::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
 
-use crate::span::{Position, Stretch};
+use crate::span::{Extent, Position};
 
 /// Where rows come from.
 #[derive(Debug, Clone)]
@@ -270,8 +270,8 @@ pub enum InputError {
     Changed {
         /// The source.
         name: Arc<str>,
-        /// The committed stretch in which the difference shows.
-        place: Stretch,
+        /// The committed span in which the difference shows.
+        place: Extent,
         /// What is different.
         change: Change,
     },

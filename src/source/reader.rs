@@ -20,7 +20,7 @@ pub trait Downstream: Sync {
     /// Takes a closed batch; false if nobody takes batches any more.
     fn hand_over(&self, batch: Batch) -> bool;
 
-    /// A stretch that an earlier run has committed is passed over.
+    /// A span that an earlier run has committed is passed over.
     fn known(&self, span: &Span);
 
     /// So many bytes of an unfinished record were taken from a pipe and go no further.
@@ -45,7 +45,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader of source number `index` (0-based) that passes over the stretches `known` and
+    /// A reader of source number `index` (0-based) that passes over the spans `known` and
     /// reads `limit` records at most, those passed over included.
     pub fn new(
         index: usize,
@@ -129,13 +129,13 @@ impl Reader {
             start: records.start,
             ends: std::mem::take(&mut open.ends),
         };
-        // Where in the buffer the next committed stretch begins, if it does within reach.
-        let stretch = self.known.front().map_or(usize::MAX, |span| {
+        // Where in the buffer the next committed span begins, if it does within reach.
+        let next_known = self.known.front().map_or(usize::MAX, |span| {
             usize::try_from(span.start.saturating_sub(records.at.byte))
                 .map_or(usize::MAX, |ahead| records.start.saturating_add(ahead))
         });
         let result = loop {
-            if self.limit == 0 || records.start >= stretch {
+            if self.limit == 0 || records.start >= next_known {
                 break Ok(());
             }
             let length = match records.next_length() {
@@ -176,13 +176,13 @@ impl Reader {
         result
     }
 
-    /// Whether the next byte is the first of a committed stretch.
+    /// Whether the next byte is the first of a committed span.
     fn is_at_known(&self) -> bool {
         let next = self.known.front();
         next.is_some_and(|span| span.start <= self.records.at.byte)
     }
 
-    /// Passes over the committed stretches that begin here.
+    /// Passes over the committed spans that begin here.
     fn skip_known(&mut self, open: &mut OpenBatch<'_>) -> Result<(), Halt> {
         while self.is_at_known() {
             let Some(span) = self.known.pop_front() else {

@@ -1,4 +1,4 @@
-//! What a reader promises, for any text, window, limit and committed stretches: every record once,
+//! What a reader promises, for any text, window, limit and committed spans: every record once,
 //! in order, in batches that keep the window.
 
 use std::io::Write;
@@ -54,9 +54,9 @@ impl Downstream for Kept {
 }
 
 impl Kept {
-    /// The stretches that came, handed over or known, in the order of their bytes: from, to,
+    /// The spans that came, handed over or known, in the order of their bytes: from, to,
     /// records, first line of the batches.
-    fn stretches(&self) -> Vec<(u64, u64, u64)> {
+    fn spans(&self) -> Vec<(u64, u64, u64)> {
         let batches = self.batches.lock().unwrap();
         let known = self.known.lock().unwrap();
         let read = batches.iter().map(|batch| {
@@ -269,7 +269,7 @@ proptest! {
         // Together they are the whole text, without gap or overlap, and end at records.
         let (mut at, mut seen) = (0, 0);
         let ends = ends_of(&records);
-        for (start, end, count) in kept.stretches() {
+        for (start, end, count) in kept.spans() {
             prop_assert_eq!(start, at);
             seen += count;
             prop_assert_eq!(end, ends[seen as usize - 1]);
@@ -279,7 +279,7 @@ proptest! {
     }
 
     #[test]
-    fn a_committed_stretch_that_has_changed_is_refused_and_nothing_behind_it_is_read(
+    fn a_committed_span_that_has_changed_is_refused_and_nothing_behind_it_is_read(
         records in records(2..20),
         window in window(),
         step in 1usize..9,

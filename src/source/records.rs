@@ -217,7 +217,7 @@ impl Records {
         &self.buf[start..self.start]
     }
 
-    /// Passes over the committed stretch that begins here, and proves that it is the same: all its
+    /// Passes over the committed span that begins here, and proves that it is the same: all its
     /// bytes, and that its last record ends with it.
     pub(super) fn pass(&mut self, span: &Span) -> Result<(), InputError> {
         let changed = |records: &Self, change| InputError::Changed {
@@ -238,7 +238,7 @@ impl Records {
             Some(_) => {}
         }
         self.advance(0, span.records, span.lines);
-        // A stretch that ends in the middle of a line was the end of its source. If more than the
+        // A span that ends in the middle of a line was the end of its source. If more than the
         // line's end follows now, its last record was only a part of what stands here.
         let line_end = self.line_end();
         if last == Some(line_end) {

@@ -245,3 +245,21 @@ fn a_fault_that_passes_is_waited_out_by_rows_that_commit_alone() {
     assert_eq!(database.count("t"), 9);
     pooler.is_whole(&database.name, 2);
 }
+
+/// A server connection is one client's as long as that is there, and then the next one's.
+#[test]
+fn in_session_mode_every_rung_loads_and_leaves_nothing_behind() {
+    let database = Database::with(TABLE);
+    // The workers' connections and the one beside them.
+    let pooler = Pooler::start(&database.server, 3, "pool_mode = session\n");
+    let files = Files::new();
+    let file = files.write("rows.csv", csv(1000, 10));
+    for rung in RUNGS {
+        database.run("TRUNCATE t");
+        let load = pgrung("load -t t --restart -j 2 --batch-rows 100");
+        let load = load.dsn(&pooler.dsn(&database.name)).flags(rung);
+        load.arg(&file).run().exits(3);
+        assert_eq!(database.count("t"), 900, "{rung}");
+        pooler.is_whole(&database.name, 3);
+    }
+}
