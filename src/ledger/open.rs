@@ -103,35 +103,12 @@ async fn enter(
     for choice in &choices {
         forget(transaction, request, choice).await?;
     }
-    let mut home = None;
-    let (mut sources, mut known, mut whole) = (Vec::new(), Vec::new(), Vec::new());
-    for (input, choice) in choices.iter().enumerate() {
-        let Choice::Known {
-            known: it,
-            whole: all,
-        } = choice
-        else {
-            let home = match &home {
-                Some(home) => home,
-                None => home.insert(Home::find(transaction, request).await?),
-            };
-            sources.push(home.enrol(transaction, request, input).await?);
-            known.push(Known::new());
-            whole.push(false);
-            continue;
-        };
-        if it.spans.is_empty() {
-            forget_rejects(transaction, &it.key).await?;
-        }
-        tell(request, it, *all);
-        let epoch = epochs.iter().find(|(id, _)| *id == it.key.import_id);
-        sources.push(LedgerSource {
-            epoch: epoch.map_or(0, |(_, epoch)| *epoch),
-            ..it.key.clone()
-        });
-        known.push(it.spans.clone());
-        whole.push(*all);
-    }
+    let (home, inputs) = assign_sources(transaction, request, &choices, &epochs).await?;
+    let Inputs {
+        sources,
+        known,
+        whole,
+    } = inputs;
     let named = sources.iter().map(|source| &source.import_id);
     let mine = named
         .clone()
@@ -152,6 +129,55 @@ async fn enter(
         known,
         whole,
     }))
+}
+
+/// What the inputs are to the ledger from now on, in their order.
+#[derive(Default)]
+struct Inputs {
+    sources: Vec<LedgerSource>,
+    known: Vec<Known>,
+    whole: Vec<bool>,
+}
+
+/// Gives each input its source: the one that is known, or a new one in the import of this run.
+async fn assign_sources(
+    transaction: &Transaction<'_>,
+    request: &Request<'_>,
+    choices: &[Choice<'_>],
+    epochs: &[(String, i64)],
+) -> Result<(Option<Home>, Inputs), LedgerError> {
+    let mut home = None;
+    let mut inputs = Inputs::default();
+    for (input, choice) in choices.iter().enumerate() {
+        let Choice::Known {
+            known: it,
+            whole: all,
+        } = choice
+        else {
+            let home = match &home {
+                Some(home) => home,
+                None => home.insert(Home::find(transaction, request).await?),
+            };
+            inputs
+                .sources
+                .push(home.enrol(transaction, request, input).await?);
+            inputs.known.push(Known::new());
+            inputs.whole.push(false);
+            continue;
+        };
+        if it.spans.is_empty() {
+            forget_rejects(transaction, &it.key).await?;
+        }
+        tell(request, it, *all);
+        let epoch = epochs.iter().find(|(id, _)| *id == it.key.import_id);
+        inputs.sources.push(LedgerSource {
+            epoch: epoch.map_or(0, |(_, epoch)| *epoch),
+            ..it.key.clone()
+        });
+        inputs.known.push(it.spans.clone());
+        inputs.whole.push(*all);
+    }
+    Ok((home, inputs))
 }
 
 /// What each input is, by all that was found out.

@@ -2,8 +2,11 @@
 //! opens a second one for a moment.)
 
 use std::future::Future;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::connect::{self, ConnectError, ConnectSettings, skip_statement_names};
@@ -16,6 +19,9 @@ use crate::worker::{Attempts, RetryLimits};
 /// waits for the message should have it soon; a server that is being restarted refuses for a moment
 /// only, and then says that it is starting.
 const LOOKING_FOR_A_SERVER: Duration = Duration::from_secs(5);
+
+/// How long no answer is no reason for a word.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// A connection that is opened when it is needed, and again when it is lost. What is asked on it has
 /// a time limit, and is asked again while the fault is one that passes.
@@ -131,9 +137,9 @@ impl ControlConnection {
     {
         let mut tries = self.tries(doing);
         loop {
-            let answer_timeout = self.limits.answer_timeout;
+            let (answer_timeout, console) = (self.limits.answer_timeout, self.console.clone());
             let asked = async {
-                let taken = tokio::time::timeout(answer_timeout, self.take()).await;
+                let taken = timeout(answer_timeout, self.take()).await;
                 let client = taken.map_err(|_| Error::NoAnswer {
                     doing,
                     limit: answer_timeout,
@@ -144,7 +150,16 @@ impl ControlConnection {
                 }
                 work(client).await
             };
-            let error = match tokio::time::timeout(limit, asked).await {
+            let answered = patiently(limit, asked, || {
+                // Where more than one answer is awaited, whoever awaits them tells.
+                if limit <= answer_timeout {
+                    console.notice(&format!(
+                        "{doing}: the server does not answer yet, perhaps it waits for a lock; it is waited for, {limit:?} at most (--answer-timeout)"
+                    ));
+                }
+            });
+            let answered = answered.await;
+            let error = match answered {
                 Ok(Ok((client, answer))) => {
                     self.client = Some(client);
                     return Ok(answer);
@@ -169,7 +184,7 @@ impl ControlConnection {
     where
         F: Future<Output = Result<(Client, T), Error>>,
     {
-        let taken = tokio::time::timeout(limit, self.take()).await;
+        let taken = timeout(limit, self.take()).await;
         let doing = "connecting";
         let client = taken.map_err(|_| Error::NoAnswer { doing, limit })??;
         let (client, answer) = work(client).await?;
@@ -191,6 +206,22 @@ impl ControlConnection {
     /// Closes the connection: something may be left on it.
     pub fn forget(&mut self) {
         self.client = None;
+    }
+}
+
+/// Awaits `work` for `limit` at most; calls `tell` if that takes long.
+async fn patiently<T>(
+    limit: Duration,
+    work: impl Future<Output = T>,
+    tell: impl FnOnce(),
+) -> Result<T, Elapsed> {
+    let mut work = pin!(timeout(limit, work));
+    match timeout(SILENCE, &mut work).await {
+        Ok(done) => done,
+        Err(_) => {
+            tell();
+            work.await
+        }
     }
 }
 

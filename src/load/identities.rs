@@ -21,7 +21,8 @@ pub fn identities(
         match twin(&sources, &source, options)? {
             Some(twin) => console.notice(&format!(
                 "{} has the same content as {}: loaded once",
-                source.name, twin.name
+                source.input.name(),
+                twin.input.name()
             )),
             None => sources.push(source),
         }

@@ -8,6 +8,7 @@ mod compression;
 mod csv;
 mod feed;
 mod fields;
+mod first_line;
 mod foreign;
 mod line_end;
 mod ndjson;

@@ -154,3 +154,17 @@ fn what_does_not_pass_is_not_tried_again() {
         assert!(!ran.stderr.contains("trying again"), "{ran}");
     }
 }
+
+#[test]
+fn a_lock_that_is_in_the_way_before_the_first_row_is_not_waited_for_in_silence() {
+    let database = Database::with("CREATE TABLE t (id int)");
+    let lock = database.lock("t");
+    let mut load = database
+        .load_once("t")
+        .flags("--no-header")
+        .open_with("1\n");
+    load.wait_to_say("perhaps it waits for a lock");
+    drop(lock);
+    load.end().exits(0);
+    assert_eq!(database.count("t"), 1);
+}
