@@ -57,9 +57,7 @@ impl Blame<'_> {
         }
         Ok(Some(refusal))
     }
-}
 
-impl Blame<'_> {
     /// Whether the input function of a column refuses the row's value likewise, with no table and no
     /// trigger about.
     async fn is_no_value(
