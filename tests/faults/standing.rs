@@ -284,3 +284,20 @@ fn a_table_that_was_made_unlogged_or_logged_between_two_runs_is_refused() {
         assert_eq!(case.rows(), 20, "{sql}");
     }
 }
+
+#[test]
+fn rows_that_a_replay_has_loaded_are_there_after_a_rewrite_too() {
+    let database = Database::with("CREATE TABLE t (id int CHECK (id % 3 > 0))");
+    let files = Files::new();
+    let rows = files.write("rows.csv", "id\n1\n2\n3\n4\n5\n6\n");
+    let load = || {
+        let load = database.load_once("t").args(["--import-id", "i"]);
+        load.arg(&rows).run()
+    };
+    load().exits(3);
+    database.run("ALTER TABLE t DROP CONSTRAINT t_id_check");
+    database.pgrung("replay").arg("i").run().exits(0);
+    database.run("VACUUM FULL t");
+    load().exits(0).says(&["nothing is left to load"]);
+    assert_eq!(database.count("t"), 6);
+}
