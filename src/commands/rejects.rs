@@ -9,7 +9,7 @@ use super::done::Done;
 use crate::cli::RejectsArgs;
 use crate::error::Error;
 use crate::job::check_output;
-use crate::load::{Rejects, rejects};
+use crate::load::{Rejects, rejects, told};
 use crate::report::Console;
 use crate::server_error::one_line;
 
@@ -34,10 +34,7 @@ pub async fn run(args: &RejectsArgs, console: &Console) -> Result<Done, Error> {
     };
     let mut done = Done::new(text, fields);
     let written = export.as_ref().filter(|_| found.count > 0);
-    done.notice = written.map(|path| {
-        let path = path.display();
-        format!("{} rejects are in {path}", found.count)
-    });
+    done.notice = written.map(|path| told(found.count, path));
     Ok(done)
 }
 

@@ -27,8 +27,9 @@ pub async fn run(args: &ReplayArgs, console: &Console) -> Result<Done, Error> {
         still_bad,
         elapsed,
     } = replay(&server, &args.import_id, &settings, console).await?;
+    let rejects = if loaded == 1 { "reject" } else { "rejects" };
     let mut done = Done::new(
-        format!("{loaded} rejects loaded, {still_bad} still bad, in {elapsed:.2?}\n"),
+        format!("{loaded} {rejects} loaded, {still_bad} still bad, in {elapsed:.2?}\n"),
         json!({ "import_id": args.import_id, "loaded": loaded, "still_bad": still_bad }),
     );
     if still_bad > 0 {

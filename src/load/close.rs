@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 
 use super::connection::ControlConnection;
 use super::control::Control;
-use super::rejects::go_through;
+use super::rejects::{go_through, told};
 use super::running::Running;
 use crate::error::Error;
 use crate::job::LoadSettings;
@@ -126,8 +126,7 @@ pub async fn export(
         false => connection.once(limit, export).await?,
     };
     if found.count > 0 {
-        let notice = format!("{} rejects are in {}", found.count, path.display());
-        control.console.notice(&notice);
+        control.console.notice(&told(found.count, path));
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ use crate::job::LoadSettings;
 
 pub use connection::ControlConnection;
 pub use control::Control;
-pub use rejects::{Rejects, rejects};
+pub use rejects::{Rejects, rejects, told};
 pub use replay::{Replayed, replay};
 pub use running::LoadEnd;
 

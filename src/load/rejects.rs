@@ -22,6 +22,15 @@ pub struct Rejects {
     pub reasons: Vec<RejectReason>,
 }
 
+/// Says where so many rejects are.
+pub fn told(rejects: u64, path: &Path) -> String {
+    let path = path.display();
+    match rejects {
+        1 => format!("1 reject is in {path}"),
+        rejects => format!("{rejects} rejects are in {path}"),
+    }
+}
+
 /// Goes through the open rejects of an import in the ledger, and exports them to `path` if one is
 /// named; tells its table, quoted, as well.
 ///

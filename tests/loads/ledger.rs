@@ -172,12 +172,12 @@ fn replay_loads_each_reject_exactly_once() {
         // One of the two is mended.
         database.run(MEND);
         database.run("ALTER TABLE t ADD CONSTRAINT above CHECK (id > -3)");
-        replay("insert", 3, "1 rejects loaded, 1 still bad");
+        replay("insert", 3, "1 reject loaded, 1 still bad");
         assert_eq!(database.one(ALL), "-2b\n 1a", "{name}");
         let reason = "SELECT record, constraint_name FROM pgrung.rejects WHERE replayed_at IS NULL";
         assert_eq!(database.lines(reason), ["3|above"], "{name}");
         database.run("ALTER TABLE t DROP CONSTRAINT above");
-        replay("unnest", 0, "1 rejects loaded, 0 still bad");
+        replay("unnest", 0, "1 reject loaded, 0 still bad");
         replay("copy", 0, "0 rejects loaded, 0 still bad");
         assert_eq!(database.one(ALL), "-3c -2b\n 1a", "{name}");
         let told = status(&database, &[&import]);
