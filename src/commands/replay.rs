@@ -14,7 +14,7 @@ use crate::strategy::StrategyKind;
 pub async fn run(args: &ReplayArgs, console: &Console) -> Result<Done, Error> {
     let mut settings = LoadSettings::default();
     settings.strategy = args.strategy.unwrap_or(settings.strategy);
-    settings.retries = args.server.limits();
+    settings.retries = args.server.limits()?;
     if settings.strategy == StrategyKind::Discard {
         return Err(SettingsError(
             "--strategy discard writes nothing, so it can replay nothing".to_string(),

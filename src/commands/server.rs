@@ -52,12 +52,16 @@ impl ConnectionArgs {
 
 impl ServerArgs {
     /// The limits that a load has by default, with those that are given.
-    pub fn limits(&self) -> RetryLimits {
+    ///
+    /// # Errors
+    /// When there is no time for an answer.
+    pub fn limits(&self) -> Result<RetryLimits, Error> {
         let mut limits = LoadSettings::default().retries;
         if let Some(Time(answer_timeout)) = self.answer_timeout {
             limits.answer_timeout = answer_timeout;
         }
-        limits
+        limits.check()?;
+        Ok(limits)
     }
 
     /// A connection to the server, and what keeps a private one alive.
@@ -68,8 +72,9 @@ impl ServerArgs {
         &self,
         console: &Console,
     ) -> Result<(ControlConnection, Option<Embedded>), Error> {
+        let limits = self.limits()?;
         let (server, private) = self.connection.server(console).await?;
-        let control = ControlConnection::new(&server, self.limits(), console);
+        let control = ControlConnection::new(&server, limits, console);
         Ok((control, private))
     }
 }

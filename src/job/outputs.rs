@@ -21,7 +21,18 @@ pub fn check(settings: &LoadSettings) -> Result<(), SettingsError> {
             check_output(&settings.inputs, flag, path)?;
         }
     }
-    Ok(())
+    let is_other = |path: &Path| path.metadata().is_ok_and(|file| !file.is_file());
+    match settings
+        .metrics_file
+        .as_deref()
+        .filter(|path| is_other(path))
+    {
+        Some(path) => Err(SettingsError(format!(
+            "--metrics-file {}: it is replaced at each report, and this is no regular file",
+            path.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Checks one file that is written beside the `inputs` that are read.

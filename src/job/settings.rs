@@ -215,6 +215,7 @@ impl LoadSettings {
     /// # Errors
     /// The first setting that cannot be, named by its flag.
     pub fn check(&self) -> Result<(), SettingsError> {
+        self.retries.check()?;
         let workers = self.workers();
         let broken = [
             (self.table.is_empty(), "--table: name the table to load"),
@@ -273,6 +274,20 @@ impl LoadSettings {
         match broken.iter().chain(spilling).find(|(broken, _)| *broken) {
             Some((_, message)) => Err(SettingsError((*message).to_string())),
             None => super::outputs::check(self),
+        }
+    }
+}
+impl RetryLimits {
+    /// Checks what commands share with a load.
+    ///
+    /// # Errors
+    /// When there is no time for an answer.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        match self.answer_timeout.is_zero() {
+            true => Err(SettingsError(
+                "--answer-timeout: no answer comes in no time".to_string(),
+            )),
+            false => Ok(()),
         }
     }
 }

@@ -47,7 +47,10 @@ pub(super) fn choose<'a>(
     let is_moved = |proof: &Proof| moved.contains(&&proof.known.key);
     let (gone, there): (Vec<_>, Vec<_>) = proofs
         .iter()
-        .filter(|it| it.found.is_ok() || !is_moved(it))
+        .filter(|it| match is_moved(it) {
+            true => it.found.is_ok(),
+            false => it.known.alike,
+        })
         .partition(|it| it.known.gone.is_some());
     let gone = || {
         let same = gone.iter().filter(|it| it.found.is_ok());
@@ -64,8 +67,13 @@ pub(super) fn choose<'a>(
         .rev()
         .max_by_key(|(known, whole)| (*whole, known.bytes()));
     let named = || there.iter().filter(|proof| proof.known.same_name);
+    let changed = named().find(|proof| proof.found.is_err() && proof.known.stored() > 0);
+    // A source of which nothing is committed proves nothing.
+    let proves = |known: &KnownSource| known.bytes() > 0 || changed.is_none();
     match same {
-        Some((known, whole)) if !(restart && alone) => Ok(Choice::Known { known, whole }),
+        Some((known, whole)) if !(restart && alone) && proves(known) => {
+            Ok(Choice::Known { known, whole })
+        }
         _ if restart => {
             // What cannot be read to its end is not proven to be another one.
             let unread = |proof: &&&Proof| {
@@ -159,6 +167,7 @@ mod tests {
             },
             name: "f".to_string(),
             same_name,
+            alike: true,
             finished: true,
             spans: vec![span],
             misfit: None,
@@ -229,6 +238,22 @@ mod tests {
     }
 
     #[test]
+    fn a_source_of_which_nothing_is_committed_hides_no_change() {
+        let mut empty = known(2, true, 0);
+        empty.finished = false;
+        empty.spans.clear();
+        let two = proofs(vec![
+            (empty.clone(), is(false)),
+            (known(1, true, 5), differs()),
+        ]);
+        assert_eq!(choice(&two, false, true), None);
+        assert_eq!(
+            choice(&proofs(vec![(empty, is(false))]), false, true),
+            Some(Ok((2, false)))
+        );
+    }
+
+    #[test]
     fn restart_forgets_what_has_changed_and_all_of_an_input_that_is_alone() {
         let same = proofs(vec![
             (known(1, true, 5), is(true)),
@@ -246,7 +271,7 @@ mod tests {
     fn a_log_that_was_rotated_is_the_old_one_under_its_new_name() {
         // The first input has the name, the second the content, and more.
         let mut copy = known(1, false, 5);
-        copy.input = 1;
+        (copy.input, copy.alike) = (1, false);
         let rotated = proofs(vec![(known(1, true, 5), differs()), (copy, is(false))]);
         let moved = moved(&rotated);
         let choice = |proofs, restart| choose("f", proofs, &moved, restart, false).unwrap();

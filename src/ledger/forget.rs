@@ -4,9 +4,11 @@ use tokio_postgres::Transaction;
 
 use super::choice::Choice;
 use super::error::LedgerError;
-use super::known::Proof;
+use super::known::{Kept, Proof, kept};
 use super::request::Request;
+use super::standing::is_empty;
 use super::{LedgerSource, rejects, spans};
+use crate::target::Place;
 
 /// Forgets what imports have loaded whose rows are gone, in sources of this run and in others: it
 /// is no longer true. What was put aside stays.
@@ -27,35 +29,79 @@ pub(super) async fn vacate(
             continue;
         };
         vacated.push(import_id);
-        let mut rows = 0;
-        for spans in [spans(false), spans(true)] {
-            let sql = format!(
-                "WITH gone AS (DELETE FROM {spans} WHERE import_id = $1 RETURNING loaded)
-                 SELECT coalesce(sum(loaded), 0)::bigint AS rows FROM gone"
-            );
-            let row = transaction.query_one(&sql, &[&import_id]).await?;
-            rows += row.get::<_, i64>("rows");
-        }
-        transaction
-            .execute(
-                "WITH sources AS (UPDATE pgrung.sources SET finished_at = NULL WHERE import_id = $1)
-                 UPDATE pgrung.imports
-                 SET finished_at = NULL, target = $2, target_oid = $3, target_filenode = $4, target_unlogged = $5
-                 WHERE import_id = $1",
-                &[
-                    &import_id,
-                    &request.target.table,
-                    &request.table.oid,
-                    &request.table.filenode,
-                    &request.table.unlogged,
-                ],
-            )
-            .await?;
+        let rows = vacate_import(transaction, request, import_id).await?;
         (request.notify)(&format!(
             "import {import_id} had loaded {rows} rows, but {gone}: what it loaded is forgotten, and loaded again where it comes again"
         ));
     }
+    vacate_others(transaction, request, &vacated).await
+}
+
+/// The same of finished imports whose sources are no inputs of this run: what this one loads is not
+/// to be taken for their rows.
+async fn vacate_others(
+    transaction: &Transaction<'_>,
+    request: &Request<'_>,
+    vacated: &[&str],
+) -> Result<(), LedgerError> {
+    if !is_empty(transaction, &Place::from(request.table)).await? {
+        return Ok(());
+    }
+    let finished = transaction
+        .query(
+            "SELECT import_id FROM pgrung.imports
+             WHERE (target_oid = $1 OR target = $2) AND finished_at IS NOT NULL AND import_id <> ALL ($3)",
+            &[&request.table.oid, &request.target.table, &vacated],
+        )
+        .await?;
+    let mut others = 0;
+    for import in finished {
+        let import_id = import.get("import_id");
+        if let Kept::Gone(_) = kept(transaction, request, import_id).await? {
+            vacate_import(transaction, request, import_id).await?;
+            others += 1;
+        }
+    }
+    if others > 0 {
+        (request.notify)(&format!(
+            "{} was emptied since: what {others} more finished imports had loaded into it is forgotten",
+            request.target.table
+        ));
+    }
     Ok(())
+}
+
+/// Forgets the rows of one import; tells how many they were.
+async fn vacate_import(
+    transaction: &Transaction<'_>,
+    request: &Request<'_>,
+    import_id: &str,
+) -> Result<i64, LedgerError> {
+    let mut rows = 0;
+    for spans in [spans(false), spans(true)] {
+        let sql = format!(
+            "WITH gone AS (DELETE FROM {spans} WHERE import_id = $1 RETURNING loaded)
+             SELECT coalesce(sum(loaded), 0)::bigint AS rows FROM gone"
+        );
+        let row = transaction.query_one(&sql, &[&import_id]).await?;
+        rows += row.get::<_, i64>("rows");
+    }
+    transaction
+        .execute(
+            "WITH sources AS (UPDATE pgrung.sources SET finished_at = NULL WHERE import_id = $1)
+             UPDATE pgrung.imports
+             SET finished_at = NULL, target = $2, target_oid = $3, target_filenode = $4, target_unlogged = $5
+             WHERE import_id = $1",
+            &[
+                &import_id,
+                &request.target.table,
+                &request.table.oid,
+                &request.table.filenode,
+                &request.table.unlogged,
+            ],
+        )
+        .await?;
+    Ok(rows)
 }
 
 /// Forgets what was put aside of a source of which nothing is committed any more: all of its records

@@ -12,12 +12,15 @@ use super::standing::{Remembered, Standing, is_empty};
 use super::{LedgerSource, span_columns, span_of, spans};
 use crate::machine;
 use crate::outcome::{Outcome, Tally};
-use crate::source::{Compared, InputError, compare};
+use crate::source::{Compared, HEAD, InputError, compare};
 use crate::span::{Known, Span};
 use crate::target::Place;
 
 /// A comparison of so many bytes takes long enough to be told.
 const LONG: u64 = 1 << 30;
+
+/// Inputs that are few enough to compare each with what was loaded under the name of another.
+const FEW: usize = 16;
 
 /// A source of an import that may be an input of this run: it has its name, or begins as it does.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +30,9 @@ pub(super) struct KnownSource {
     pub key: LedgerSource,
     pub name: String,
     pub same_name: bool,
+    /// Whether it has the name or begins alike; if not, it has the name of another input, and may be
+    /// this one if that is another file now.
+    pub alike: bool,
     /// Whether it was read to its end.
     pub finished: bool,
     pub spans: Known,
@@ -96,11 +102,13 @@ pub(super) async fn known_sources(
             let head = signed_head(source);
             let import_id: String = row.get("import_id");
             // A pipe is another one each time, unless its import has a name.
-            let is_it = match head {
+            let alike = match head {
                 Some(head) => same_name || row.get::<_, Vec<i64>>("heads").contains(&head),
                 None => same_name && request.import_id.as_ref() == Some(&import_id),
             };
-            if !is_it {
+            // Its name is another input's.
+            let perhaps = head.is_some() && names.len() <= FEW && names.contains(&row.get("name"));
+            if !alike && !perhaps {
                 continue;
             }
             let kept = match imports.get(&import_id) {
@@ -119,10 +127,17 @@ pub(super) async fn known_sources(
                 number: row.get("source"),
                 epoch: row.get("epoch"),
             };
+            let spans = spans_of(transaction, &key, row.get("target_unlogged")).await?;
+            // One that is larger than a head is known by that.
+            let is_small = spans.last().is_some_and(|span| span.end <= HEAD as u64);
+            if !alike && !is_small {
+                continue;
+            }
             found.push(KnownSource {
                 input,
-                spans: spans_of(transaction, &key, row.get("target_unlogged")).await?,
+                spans,
                 key,
+                alike,
                 name: row.get("name"),
                 same_name,
                 finished: row.get("finished"),
@@ -136,7 +151,7 @@ pub(super) async fn known_sources(
 
 /// Whether the table still has the rows that an import loaded.
 #[derive(Debug, Clone)]
-enum Kept {
+pub(super) enum Kept {
     Yes,
     /// And nothing tells what became of them.
     No(String),
@@ -146,7 +161,7 @@ enum Kept {
     Elsewhere,
 }
 
-async fn kept(
+pub(super) async fn kept(
     transaction: &Transaction<'_>,
     request: &Request<'_>,
     import_id: &str,

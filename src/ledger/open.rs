@@ -93,7 +93,7 @@ async fn enter(
     }
     let choices = choices(request, proofs)?;
     let epochs = take_over(transaction, request, &choices).await?;
-    fence_off(transaction, proofs).await?;
+    fence_off(transaction, proofs, &choices).await?;
     // Until they were fenced off, older runs may have committed more.
     let known = known_sources(transaction, request).await?;
     if !all(KnownSource::is_as, &known) {
@@ -222,9 +222,18 @@ fn tell(request: &Request<'_>, known: &KnownSource, whole: bool) {
 
 /// Keeps older runs from committing more of what is no longer the source of an input, but has its
 /// name: that left no row in the table so far, and is to leave none.
-async fn fence_off(transaction: &Transaction<'_>, proofs: &[Proof]) -> Result<(), LedgerError> {
+async fn fence_off(
+    transaction: &Transaction<'_>,
+    proofs: &[Proof],
+    choices: &[Choice<'_>],
+) -> Result<(), LedgerError> {
+    let is_chosen = |it: &KnownSource| {
+        let is_it = |choice: &Choice<'_>| matches!(choice, Choice::Known { known, .. } if known.key == it.key);
+        choices.iter().any(is_it)
+    };
     let of_name = proofs.iter().filter(|proof| proof.known.same_name);
-    for proof in of_name.filter(|proof| proof.known.stored() == 0) {
+    let others = of_name.filter(|proof| !is_chosen(&proof.known));
+    for proof in others.filter(|proof| proof.known.stored() == 0) {
         let LedgerSource {
             import_id,
             number,

@@ -41,7 +41,12 @@ impl KnownImport {
     pub async fn find(client: &Client, import_id: &str) -> Result<Self, LedgerError> {
         let row = client
             .query_typed_opt(
-                "SELECT target, target_oid, columns, reading, target_unlogged FROM pgrung.imports WHERE import_id = $1",
+                // By the name that it has now.
+                r#"SELECT coalesce((SELECT format('"%s"."%s"', replace(nspname, '"', '""'), replace(relname, '"', '""'))
+                                    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                                    WHERE c.oid = target_oid), target) AS target,
+                          target_oid, columns, reading, target_unlogged
+                   FROM pgrung.imports WHERE import_id = $1"#,
                 &[(&import_id, Type::TEXT)],
             )
             .await

@@ -159,7 +159,7 @@ async fn may_see_all(
     client: &impl GenericClient,
     now: &Place,
 ) -> Result<bool, tokio_postgres::Error> {
-    let sql = "SELECT has_table_privilege($1::oid, 'SELECT') AND NOT row_security_active($1::oid) AS sees";
+    let sql = "SELECT coalesce(has_table_privilege($1::oid, 'SELECT') AND NOT row_security_active($1::oid), false) AS sees";
     Ok(client
         .query_typed_one(sql, &[(&now.oid, Type::OID)])
         .await?

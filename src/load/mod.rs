@@ -43,7 +43,10 @@ pub async fn load(server: &ConnectSettings, settings: &LoadSettings, control: &C
         () = control.stop.wait() => Err(Error::interrupted(&control.stop)),
     };
     match prepared {
-        Ok(prepared) => run(prepared, connection, settings, control).await,
+        Ok(prepared) => {
+            let settings = prepared.settle_workers(settings, control);
+            run(prepared, connection, &settings, control).await
+        }
         Err(error) => LoadEnd {
             error: Some(error),
             ..LoadEnd::default()

@@ -51,7 +51,12 @@ impl Before {
             finished: false,
             age: None,
         };
-        let standing = then.standing(client, &now).await.map_err(&failed)?;
+        let mut standing = then.standing(client, &now).await.map_err(&failed)?;
+        // Its rows were looked for by its name, which may have become another table's meanwhile.
+        let later = Place::find(client, name).await.map_err(&failed)?;
+        if later.is_none_or(|later| later.oid != now.oid) {
+            standing = Standing::Another;
+        }
         match standing {
             Standing::Another => gone(format!(
                 "table {name} was dropped and made anew, or renamed, while it was loaded: rows that were committed before are in no table of that name"

@@ -19,6 +19,21 @@ use crate::stop::Stops;
 use crate::worker::{Commit, Worker};
 
 impl Prepared {
+    /// Of rows that point to each other, one may have to be in before another: unless the user wants
+    /// more, one worker takes them in their order.
+    pub fn settle_workers(&self, settings: &LoadSettings, control: &Control) -> LoadSettings {
+        let mut settings = settings.clone();
+        if self.destination.table.rows_need_each_other && settings.workers() > 1 {
+            let table = &self.destination.target.table;
+            control.console.notice(&match settings.workers {
+                None => format!("a foreign key of {table} points to itself: one worker (-j) takes the rows in their order"),
+                Some(_) => format!("a foreign key of {table} points to itself: rows may be refused because the rows they point to are still with another worker; -j 1 takes them in their order"),
+            });
+            settings.workers.get_or_insert(1);
+        }
+        settings
+    }
+
     /// The moving parts, what looks at them, and the displays, which are shown at once.
     pub fn start(self, settings: &LoadSettings, control: &Control) -> (Engine, Running, Displays) {
         let counters = Counters::of(settings.strategy_factory().sends_nothing());

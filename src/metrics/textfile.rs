@@ -19,6 +19,9 @@ pub fn write_textfile(path: &Path, snapshot: &Snapshot) -> Result<(), MetricsErr
         path: path.to_path_buf(),
         source,
     };
+    // A link stays one: what it points to is replaced.
+    let target = path.canonicalize();
+    let path = target.as_deref().unwrap_or(path);
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),

@@ -2,7 +2,7 @@
 //! disk, from where a thread hands them on in their order.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_channel::{TrySendError, WeakSender};
 
@@ -13,6 +13,9 @@ use crate::report::{Console, Counters};
 
 /// Between two looks whether a full spill has room again, or whether the load has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Between two words about a full disk.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 /// Batches on disk between readers and workers. Clones are the same queue.
 #[derive(Clone)]
@@ -35,6 +38,8 @@ struct State {
     failure: Option<SpillError>,
     /// Whether the user knows that batches go to disk.
     told: bool,
+    /// When the user was last told that the disk is full.
+    told_full: Option<Instant>,
 }
 
 /// What is on disk.
@@ -57,6 +62,7 @@ impl SpillQueue {
             ended: false,
             failure: None,
             told: false,
+            told_full: None,
         };
         SpillQueue(Arc::new(Inner {
             state: Mutex::new(state),
@@ -134,7 +140,6 @@ impl SpillQueue {
         full: &async_channel::Sender<Batch>,
     ) -> HandOver {
         let mut state = self.lock();
-        let mut waited = false;
         loop {
             if full.is_closed() || state.failure.is_some() {
                 return HandOver::Gone;
@@ -162,8 +167,11 @@ impl SpillQueue {
                     return HandOver::Free(batch);
                 }
                 Err(error) if error.is_full() => {
-                    if !waited {
-                        waited = true;
+                    if state
+                        .told_full
+                        .is_none_or(|last| last.elapsed() >= TELL_AGAIN)
+                    {
+                        state.told_full = Some(Instant::now());
                         self.0.console.notice(&format!("{error}; the source waits"));
                     }
                     state = self.wait(state);

@@ -9,7 +9,7 @@ use crate::span::Known;
 
 /// Bytes at the beginning of a source by which the ledger looks for it: if they differ the
 /// sources do, if they are the same the sources are compared.
-const HEAD: usize = 64 * 1024;
+pub const HEAD: usize = 64 * 1024;
 
 /// What was found in a source that holds every committed span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

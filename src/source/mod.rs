@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use checksum::{checksum, join};
-pub use compare::{Compared, compare, head, is_same};
+pub use compare::{Compared, HEAD, compare, head, is_same};
 pub use compression::Compression;
 pub use csv::{Dialect, Splitter};
 pub use fields::{FieldError, FieldErrorKind, Fields};

@@ -483,3 +483,35 @@ fn what_is_no_text_at_all_is_no_reason_to_panic() {
     let ran = database.load("orders").arg(&path).run();
     assert!(matches!(ran.code, Some(1..=6)), "{ran}");
 }
+
+#[test]
+fn what_is_no_file_is_not_replaced_by_one() {
+    let (database, files) = (Database::with("CREATE TABLE t (id int)"), Files::new());
+    let (pipe, link, file) = (
+        files.path("pipe"),
+        files.path("link"),
+        files.path("file.prom"),
+    );
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    File::create(&file).unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let load = |metrics: &std::path::Path| {
+        let load = database.load("t").arg("--no-header").arg("--metrics-file");
+        load.arg(metrics).run_on("1\n")
+    };
+    load(&pipe)
+        .exits(2)
+        .says(&["--metrics-file", "no regular file"]);
+    load(&link).exits(0);
+    assert!(link.is_symlink() && file.metadata().unwrap().len() > 0);
+}
+
+#[test]
+fn no_time_for_an_answer_is_wrong_usage() {
+    let database = Database::with("CREATE TABLE t (id int)");
+    for command in ["load -t t -", "status", "migrate", "rejects i", "replay i"] {
+        let command = pgrung(command).flags("--answer-timeout 0s");
+        let ran = command.dsn(&database.dsn()).run();
+        ran.exits(2).says(&["--answer-timeout"]);
+    }
+}

@@ -235,3 +235,18 @@ fn a_fault_that_passes_is_tried_again_and_one_that_stays_is_the_rows() {
         assert_eq!(rejects, "\"id\"\n4\n", "{rung}");
     }
 }
+
+#[test]
+fn rows_that_point_to_rows_before_them_are_all_loaded() {
+    let files = Files::new();
+    let line = |id: usize| format!("{id},{}\n", id.max(2) - 1);
+    let rows = files.write("rows.csv", (1..=2000).map(line).collect::<String>());
+    for rung in RUNGS {
+        let database =
+            Database::with("CREATE TABLE t (id int PRIMARY KEY, parent int REFERENCES t)");
+        let load = database.load("t").flags("--no-header --batch-rows 100");
+        let ran = load.flags(rung).arg(&rows).run();
+        ran.exits(0).says(&["points to itself", "one worker"]);
+        assert_eq!(database.count("t"), 2000, "{rung}");
+    }
+}
