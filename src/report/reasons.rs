@@ -109,12 +109,12 @@ impl Reasons {
 }
 
 /// The message without the values that it quotes, in whatever language it is. Where a constraint is
-/// violated the server quotes names and no values.
+/// violated, or the record is no record, names are quoted and no values.
 fn without_value<'a>(sqlstate: &str, message: &'a str) -> Cow<'a, str> {
     let is_quote = |character| "\"«»„“”".contains(character);
     let parts: Vec<&str> = message.split(is_quote).collect();
     match parts.as_slice() {
-        [before, _, .., after] if !sqlstate.starts_with("23") => {
+        [before, _, .., after] if !sqlstate.starts_with("23") && sqlstate != "22P04" => {
             format!("{before}...{after}").into()
         }
         _ => message.into(),
