@@ -6,6 +6,8 @@ mod clash;
 mod compare;
 mod compression;
 mod csv;
+#[cfg(test)]
+mod csv_tests;
 mod feed;
 mod fields;
 mod first_line;
@@ -19,6 +21,7 @@ mod reader_tests;
 mod reading;
 mod records;
 mod scan;
+mod splitter;
 mod stream;
 
 use std::io;
@@ -28,7 +31,7 @@ use std::sync::Arc;
 pub use checksum::{checksum, join};
 pub use compare::{Compared, HEAD, compare, head, is_same};
 pub use compression::Compression;
-pub use csv::{Dialect, Splitter};
+pub use csv::Dialect;
 pub use fields::{FieldError, FieldErrorKind, Fields};
 pub use foreign::other_delimiter;
 pub use line_end::LineEnd;
@@ -37,6 +40,7 @@ pub use parser::RowParser;
 pub use reader::{Downstream, Reader};
 pub use reading::Reading;
 pub use records::Records;
+pub use splitter::Splitter;
 pub use stream::Stream;
 
 use serde::{Deserialize, Serialize};

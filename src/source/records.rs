@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::checksum::Checksum;
 use super::compression::Compression;
-use super::csv::{self, Dialect, Splitter};
+use super::csv::{self, Dialect};
 use super::feed::{CHUNK_BYTES, Feed, Step};
 use super::fields::Fields;
 use super::first_line::{FirstLineEnd, TwoReturns};
@@ -15,6 +15,7 @@ use super::foreign::{Foreign, HEAD_BYTES, other_delimiter, wide_encoding};
 use super::line_end::LineEnd;
 use super::ndjson;
 use super::reading::Reading;
+use super::splitter::Splitter;
 use super::{Change, Format, Input, InputError, ReadOptions};
 use crate::span::{Position, Span};
 
