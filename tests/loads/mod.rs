@@ -1,6 +1,5 @@
 //! Loads of files, what they leave, and what they say.
 
-mod compared;
 mod connect;
 mod copy_format;
 mod embedded;
@@ -9,6 +8,7 @@ mod fixtures;
 mod help;
 mod interrupts;
 mod keys;
+mod known;
 mod ledger;
 mod line_ends;
 mod memory;
