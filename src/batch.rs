@@ -178,6 +178,12 @@ impl Batch {
     /// Position of record `index` (0-based) in its source. Counts line breaks from the start of
     /// the batch, so it is for messages, not for loops.
     pub fn position(&self, index: usize) -> Position {
+        self.position_behind(index, &mut (0, self.first_line))
+    }
+
+    /// As [`Batch::position`], counting from a place in the bytes and its line, at or before the
+    /// record; they are moved there.
+    pub fn position_behind(&self, index: usize, counted: &mut (usize, u64)) -> Position {
         let range = self.range(index);
         let blank = self.bytes[range.clone()]
             .iter()
@@ -188,11 +194,13 @@ impl Batch {
         } else {
             range.start
         };
+        let (from, line) = *counted;
+        let lines = memchr::memchr_iter(self.line_end, &self.bytes[from.min(start)..start]).count();
+        *counted = (start, line + lines as u64);
         Position {
             byte: self.start_byte + start as u64,
             record: self.first_record + index as u64,
-            line: self.first_line
-                + memchr::memchr_iter(self.line_end, &self.bytes[..start]).count() as u64,
+            line: counted.1,
         }
     }
 }

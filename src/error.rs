@@ -8,13 +8,14 @@ use crate::embedded::EmbeddedError;
 use crate::exit_code::Exit;
 use crate::job::SettingsError;
 use crate::ledger::LedgerError;
+use crate::merge::{Guard, MergeError};
 use crate::metrics::MetricsError;
 use crate::queue::SpillError;
 use crate::retry::{self, Failure, Pace};
 use crate::server_error;
 use crate::source::InputError;
 use crate::stop::Stop;
-use crate::target::TableError;
+use crate::target::{KeyError, TableError};
 use crate::worker::DeliveryError;
 
 /// Why a load ended early.
@@ -63,6 +64,39 @@ pub enum Error {
         /// How long was waited.
         limit: Duration,
     },
+    /// The key by which rows are the same.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Staged rows cannot be merged.
+    #[error("merging the staged rows: {0}")]
+    Merge(MergeError),
+    /// A guard held.
+    #[error("{guard}; {consequence}")]
+    Guard {
+        /// Which.
+        guard: Guard,
+        /// What that means for the table.
+        consequence: &'static str,
+    },
+    /// Another run of the job is at it.
+    #[error("job {job}: another run is at it: {holder}")]
+    Overlap {
+        /// The job.
+        job: String,
+        /// Who.
+        holder: String,
+    },
+    /// SQL of the user's, that runs before or after.
+    #[error("{flag}: {}", server_error::describe(.error))]
+    Sql {
+        /// Where it was given.
+        flag: &'static str,
+        /// The server's words.
+        error: tokio_postgres::Error,
+    },
+    /// SQL of the user's has ended the transaction in which it runs.
+    #[error("{0}: it ended the transaction in which it runs; leave out COMMIT and ROLLBACK")]
+    Ended(&'static str),
     /// A private server.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -124,7 +158,10 @@ impl Error {
             ) => Exit::Usage,
             Error::Input(_) => Exit::Input,
             Error::Ledger(error) | Error::Delivery(DeliveryError::Ledger(error)) => ledger(error),
-            Error::Delivery(DeliveryError::RejectLimit { .. }) => Exit::Guard,
+            Error::Delivery(DeliveryError::RejectLimit { .. }) | Error::Guard { .. } => Exit::Guard,
+            Error::Key(KeyError::Server(_)) => Exit::Failed,
+            Error::Key(_) => Exit::Usage,
+            Error::Overlap { .. } => Exit::Overtaken,
             Error::Delivery(DeliveryError::GaveUp {
                 failure: Failure::Connect(error),
                 ..
@@ -135,6 +172,9 @@ impl Error {
             | Error::Leftover(_)
             | Error::Metrics(_)
             | Error::Server { .. }
+            | Error::Merge(_)
+            | Error::Sql { .. }
+            | Error::Ended(_)
             | Error::NoAnswer { .. }
             | Error::Embedded(_)
             | Error::BenchMismatch(_)
@@ -148,9 +188,11 @@ impl Error {
     /// lost, or is busy. `None`: never.
     pub(crate) fn pace(&self) -> Option<Pace> {
         match self {
-            Error::Server { error, .. } | Error::Table(TableError::Server(error)) => {
-                retry::pace(error)
-            }
+            Error::Server { error, .. }
+            | Error::Table(TableError::Server(error))
+            | Error::Key(KeyError::Server(error))
+            | Error::Sql { error, .. } => retry::pace(error),
+            Error::Merge(MergeError::Failed(failure)) => failure.action().pace(),
             Error::NoAnswer { .. } => Some(Pace::Backoff),
             Error::Connect(error) => retry::connecting_pace(error),
             Error::Ledger(error) => error.pace(),

@@ -126,6 +126,7 @@ mod job;
 mod ledger;
 mod load;
 mod machine;
+mod merge;
 mod metrics;
 mod outcome;
 mod plan;
@@ -145,8 +146,9 @@ mod worker;
 pub use connect::{ConnectSettings, connect};
 pub use embedded::{Embedded, EmbeddedOptions};
 pub use exit_code::Exit;
-pub use job::{Durability, LedgerUse, LoadSettings};
+pub use job::{Durability, LedgerUse, LoadSettings, Overlap};
 pub use load::{Control, LoadEnd, load};
+pub use merge::{Guards, Mode, Share, Superseded};
 pub use outcome::{Outcome, Rows, Tally};
 pub use queue::Overflow;
 pub use report::{
@@ -170,12 +172,13 @@ pub mod errors {
     pub use crate::error::Error;
     pub use crate::job::SettingsError;
     pub use crate::ledger::LedgerError;
+    pub use crate::merge::{Guard, MergeError};
     pub use crate::metrics::MetricsError;
     pub use crate::queue::SpillError;
     pub use crate::retry::Failure;
     pub use crate::source::{Change, FieldError, FieldErrorKind, InputError};
     pub use crate::span::{Extent, Position};
-    pub use crate::target::TableError;
+    pub use crate::target::{KeyError, TableError};
     pub use crate::worker::{DeliveryError, RowError};
 }
 

@@ -38,10 +38,25 @@ struct Properties {
 }
 
 outcomes! {
-    /// Stored by this run.
-    Inserted { name: "inserted", words: "loaded", column: Some("loaded"), missing: false }
+    /// Stored by this run as a new row.
+    Inserted { name: "inserted", words: "inserted", column: Some("loaded"), missing: false }
+    /// The row of its key was there and is as the input says now.
+    Updated { name: "updated", words: "updated", column: Some("updated"), missing: false }
+    /// The row of its key was there and was as the input says; it was not touched.
+    Unchanged { name: "unchanged", words: "unchanged", column: Some("unchanged"), missing: false }
+    /// A row of its key was there, which the mode leaves alone.
+    Ignored { name: "ignored", words: "ignored", column: Some("ignored"), missing: false }
+    /// Another record of its key has won, or a newer row of the table.
+    Superseded {
+        name: "superseded",
+        words: "superseded",
+        column: Some("superseded"),
+        missing: false
+    }
     /// Stored by an earlier run.
     AlreadyLoaded { name: "already_loaded", words: "already loaded", column: None, missing: false }
+    /// Waits in a staging table to be merged into the table.
+    Staged { name: "staged", words: "staged, not merged yet", column: None, missing: false }
     /// Read, parsed and encoded by a strategy that sends nothing.
     Discarded { name: "discarded", words: "read only", column: None, missing: false }
     /// Put aside, by this run or an earlier one.
@@ -109,20 +124,21 @@ impl Tally {
 
     /// Rows that this run put into the table.
     pub fn loaded(&self) -> u64 {
-        self[Outcome::Inserted]
+        self[Outcome::Inserted] + self[Outcome::Updated]
     }
 
-    /// Rows that this run put through to the end of the way: into the table, or, with a strategy
-    /// that sends nothing, to where they would be sent.
+    /// Rows that this run put through to the end of the way: into the table or its staging table, or,
+    /// with a strategy that sends nothing, to where they would be sent.
     pub fn passed(&self) -> u64 {
-        self[Outcome::Inserted] + self[Outcome::Discarded]
+        self.loaded() + self[Outcome::Staged] + self[Outcome::Discarded]
     }
 
     /// The same rows as a later run sees them.
     #[must_use]
     pub fn of_earlier_run(mut self) -> Self {
-        let loaded = std::mem::take(&mut self.0[Outcome::Inserted as usize]);
-        self.and(Outcome::AlreadyLoaded, loaded)
+        let in_table = [Outcome::Inserted, Outcome::Updated, Outcome::Unchanged];
+        let loaded = in_table.map(|outcome| std::mem::take(&mut self.0[outcome as usize]));
+        self.and(Outcome::AlreadyLoaded, loaded.iter().sum())
     }
 
     /// The same rows of a strategy that sends nothing: what it takes for stored is not.
@@ -130,6 +146,14 @@ impl Tally {
     pub fn of_discard(mut self) -> Self {
         let encoded = std::mem::take(&mut self.0[Outcome::Inserted as usize]);
         self.and(Outcome::Discarded, encoded)
+    }
+
+    /// The same rows where what is stored, by this run or an earlier one, is staged.
+    #[must_use]
+    pub fn of_staging(mut self) -> Self {
+        let stored = [Outcome::Inserted, Outcome::AlreadyLoaded];
+        let staged = stored.map(|outcome| std::mem::take(&mut self.0[outcome as usize]));
+        self.and(Outcome::Staged, staged.iter().sum())
     }
 
     /// Every outcome with its rows.
@@ -163,6 +187,8 @@ pub struct Rows {
     pub read: u64,
     /// What became of them.
     pub tally: Tally,
+    /// Rows of the table that were deleted, because the input does not have them.
+    pub deleted: u64,
 }
 
 impl Rows {
@@ -181,12 +207,13 @@ impl Rows {
 impl Serialize for Rows {
     /// `{"read": 3, "inserted": 2, ..., "loaded": 2}`
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(Outcome::COUNT + 2))?;
+        let mut map = serializer.serialize_map(Some(Outcome::COUNT + 3))?;
         map.serialize_entry("read", &self.read)?;
         for (outcome, rows) in self.tally.iter() {
             map.serialize_entry(outcome.name(), &rows)?;
         }
         map.serialize_entry("loaded", &self.tally.loaded())?;
+        map.serialize_entry("deleted", &self.deleted)?;
         map.end()
     }
 }
@@ -199,17 +226,26 @@ mod tests {
     fn rows_balance_when_every_one_of_them_became_something() {
         let mut tally = Tally::of(Outcome::Inserted, 2).and(Outcome::Rejected, 1);
         tally += Tally::of(Outcome::Inserted, 4);
-        let rows = Rows { read: 7, tally };
+        let rows = Rows {
+            read: 7,
+            tally,
+            ..Rows::default()
+        };
         assert!(rows.balanced() && rows.incomplete());
         assert_eq!(tally.loaded(), 6);
-        assert!(!Rows { read: 8, tally }.balanced());
+        assert!(!Rows { read: 8, ..rows }.balanced());
     }
 
     #[test]
     fn only_rows_that_are_not_in_the_table_make_a_load_incomplete() {
         for (outcome, missing) in [
             (Outcome::Inserted, false),
+            (Outcome::Updated, false),
+            (Outcome::Unchanged, false),
+            (Outcome::Ignored, false),
+            (Outcome::Superseded, false),
             (Outcome::AlreadyLoaded, false),
+            (Outcome::Staged, false),
             (Outcome::Discarded, false),
             (Outcome::Rejected, true),
             (Outcome::Dropped, true),
@@ -218,6 +254,7 @@ mod tests {
             let rows = Rows {
                 read: 1,
                 tally: Tally::of(outcome, 1),
+                deleted: 0,
             };
             assert_eq!(rows.incomplete(), missing, "{}", outcome.name());
         }
@@ -226,12 +263,17 @@ mod tests {
     #[test]
     fn the_json_names_every_outcome() {
         let tally = Tally::of(Outcome::Inserted, 2).and(Outcome::Dropped, 1);
-        let json = serde_json::json!(Rows { read: 3, tally });
+        let json = serde_json::json!(Rows {
+            read: 3,
+            tally,
+            deleted: 4
+        });
         assert_eq!(
             json,
             serde_json::json!({
-                "read": 3, "inserted": 2, "already_loaded": 0, "discarded": 0, "rejected": 0,
-                "dropped": 1, "suppressed": 0, "loaded": 2
+                "read": 3, "inserted": 2, "updated": 0, "unchanged": 0, "ignored": 0,
+                "superseded": 0, "already_loaded": 0, "staged": 0, "discarded": 0, "rejected": 0,
+                "dropped": 1, "suppressed": 0, "loaded": 2, "deleted": 4
             })
         );
     }

@@ -10,6 +10,7 @@ use crate::cli::LoadArgs;
 use crate::error::Error;
 use crate::exit_code::Exit;
 use crate::load::{Control, LoadEnd, load};
+use crate::outcome::Outcome;
 use crate::report::{Console, ProgressMode, Summary};
 use crate::source::Input;
 use crate::stop::Stop;
@@ -80,6 +81,10 @@ fn stopped(summary: &Summary, pipe: bool) -> String {
         true => format!(
             "{} rows were read and encoded, none was sent",
             tally.passed()
+        ),
+        false if tally[Outcome::Staged] > 0 => format!(
+            "{} rows are staged, none of them is in the table yet",
+            tally[Outcome::Staged]
         ),
         false => format!(
             "{} rows of this run are committed and stay in the table",

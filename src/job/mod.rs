@@ -15,5 +15,5 @@ pub use inputs::inputs;
 pub use outputs::check_output;
 pub use partial::{PartialReading, PartialSettings, defaults};
 pub use profile::Profile;
-pub use settings::{LedgerUse, LoadSettings, SettingsError};
+pub use settings::{LedgerUse, LoadSettings, Overlap, SettingsError};
 pub use units::{Number, Size, Time};

@@ -11,7 +11,8 @@ use serde::Deserialize;
 use super::inputs::inputs;
 use super::units::{Number, Size, Time};
 use super::values::{Byte, CompressionChoice, FormatChoice, ImportId, Names, OnErrorChoice, Quote};
-use super::{Durability, LedgerUse, LoadSettings, Profile, SettingsError};
+use super::{Durability, LedgerUse, LoadSettings, Overlap, Profile, SettingsError};
+use crate::merge::{Guards, Mode, Share, Superseded};
 use crate::queue::Overflow;
 use crate::report::ProgressMode;
 use crate::source::ReadOptions;
@@ -111,6 +112,42 @@ pub struct PartialSettings {
     #[command(flatten)]
     #[serde(flatten)]
     pub reading: PartialReading,
+    /// What the table holds afterwards: see "Modes" below
+    #[arg(long, value_enum, help_heading = "Target")]
+    pub mode: Option<Mode>,
+    /// Columns by which rows are the same, as a CSV list [default: the primary key]
+    #[arg(long, value_name = "LIST", help_heading = "Target")]
+    pub key: Option<Names>,
+    /// A record wins only over a smaller value of this column, in the input and in the table [default: the later record wins]
+    #[arg(long, value_name = "COLUMN", help_heading = "Target")]
+    pub newer: Option<String>,
+    /// What happens to records that lose to another of their key; counted they are either way
+    #[arg(long, value_enum, help_heading = "Target")]
+    pub superseded: Option<Superseded>,
+    /// SQL to run before the rows are in, @FILE for that of a file; in their transaction, with --mode append in that which opens the import [default: none]
+    #[arg(long, value_name = "SQL", help_heading = "Target")]
+    pub before: Vec<String>,
+    /// SQL to run when the rows are in, in the transaction that makes them seen, with --mode append in that which closes the import [default: none]
+    #[arg(long, value_name = "SQL", help_heading = "Target")]
+    pub after: Vec<String>,
+    /// Longest wait for other writers of the table to end their transactions
+    #[arg(long, value_name = "TIME", help_heading = "Target")]
+    pub lock_wait: Option<Time>,
+    /// Stop (exit 4) if the input has fewer good rows [default: 1 with replace and sync, else 0]
+    #[arg(long, value_name = "N", help_heading = "Guards")]
+    pub min_rows: Option<u64>,
+    /// Stop (exit 4) if the table would have so many percent fewer rows [default: none]
+    #[arg(long, value_name = "P%", help_heading = "Guards")]
+    pub max_shrink: Option<Share>,
+    /// Stop (exit 4) if more rows would be deleted, a number or a share of them [default: none]
+    #[arg(long, value_name = "N|P%", help_heading = "Guards")]
+    pub max_delete: Option<Share>,
+    /// Name of the job, of which one run at a time is at it [default: the table, with --mode append none]
+    #[arg(long, value_name = "NAME", help_heading = "Safety")]
+    pub job: Option<String>,
+    /// What a run does that finds another one of its job: wait, wait=TIME, fail (exit 7) or take-over
+    #[arg(long, value_name = "POLICY", help_heading = "Safety")]
+    pub overlap_policy: Option<Overlap>,
     /// What kind of load this is; sets the flags marked * [default: none]
     #[arg(long, value_enum, help_heading = "Strategy")]
     pub profile: Option<Profile>,
@@ -177,9 +214,9 @@ pub struct PartialSettings {
     /// Export bad rows to this file, in the format of the source [default: in the ledger only]
     #[arg(long, value_name = "FILE", help_heading = "Rejects")]
     pub rejects: Option<PathBuf>,
-    /// Stop (exit 4) past so many bad rows [default: any number, unless the first 100 are all refused with one SQLSTATE: exit 1, nothing loaded]
-    #[arg(long, value_name = "N", help_heading = "Rejects")]
-    pub reject_limit: Option<u64>,
+    /// Stop (exit 4) past so many bad rows, or at the end past such a share of them [default: any number, unless the first 100 are all refused with one SQLSTATE: exit 1, nothing loaded]
+    #[arg(long, value_name = "N|P%", help_heading = "Rejects")]
+    pub reject_limit: Option<Share>,
     /// How progress is shown on stderr
     #[arg(long, value_enum, help_heading = "Output")]
     pub progress: Option<ProgressMode>,
@@ -229,6 +266,7 @@ impl PartialSettings {
             None => self,
         };
         let default = LoadSettings::default();
+        let mode = given.mode.unwrap_or(default.mode);
         let mut retries = default.retries;
         set(&mut retries.answer_timeout, given.answer_timeout.map(time));
         set(
@@ -245,6 +283,24 @@ impl PartialSettings {
             inputs: inputs(&given.inputs)?,
             table: given.table.unwrap_or(default.table),
             read: given.reading.options(),
+            mode,
+            key: given.key.map_or(default.key, |Names(names)| names),
+            newer: given.newer.or(default.newer),
+            superseded: given.superseded.unwrap_or(default.superseded),
+            guards: Guards {
+                min_rows: given.min_rows.unwrap_or(match mode {
+                    // An empty file is hardly ever what was meant.
+                    Mode::Replace | Mode::Sync => 1,
+                    Mode::Append | Mode::Ignore | Mode::Upsert => 0,
+                }),
+                max_shrink: given.max_shrink.map(percent).transpose()?,
+                max_delete: given.max_delete,
+            },
+            before: sql("--before", given.before)?,
+            after: sql("--after", given.after)?,
+            lock_wait: given.lock_wait.map_or(default.lock_wait, time),
+            job: given.job.or(default.job),
+            overlap: given.overlap_policy.unwrap_or(default.overlap),
             strategy: given.strategy.unwrap_or(default.strategy),
             copy_format: given.copy_format.unwrap_or(default.copy_format),
             own_strategy: None,
@@ -281,6 +337,26 @@ impl PartialSettings {
     }
 }
 
+/// A limit that is a share of something.
+fn percent(share: Share) -> Result<f64, SettingsError> {
+    match share {
+        Share::Percent(percent) => Ok(percent),
+        Share::Rows(rows) => Err(SettingsError(format!(
+            "--max-shrink {rows}: a share is needed, such as {rows}%"
+        ))),
+    }
+}
+
+/// SQL as given, or that of the files it names.
+fn sql(flag: &str, given: Vec<String>) -> Result<Vec<String>, SettingsError> {
+    let read = |text: String| match text.strip_prefix('@') {
+        None => Ok(text),
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| SettingsError(format!("{flag} {text}: {error}"))),
+    };
+    given.into_iter().map(read).collect()
+}
+
 fn set<T>(slot: &mut T, given: Option<T>) {
     if let Some(given) = given {
         *slot = given;
@@ -311,6 +387,10 @@ pub fn defaults() -> Vec<(&'static str, String)> {
         ("quote", text(read.quote)),
         ("null", format!("\"{}\"", read.null)),
         ("max_record_bytes", Size(read.max_record_bytes).to_string()),
+        ("mode", name(load.mode.to_possible_value())),
+        ("superseded", name(load.superseded.to_possible_value())),
+        ("lock_wait", Time(load.lock_wait).to_string()),
+        ("overlap_policy", "wait".to_string()),
         ("strategy", name(load.strategy.to_possible_value())),
         ("copy_format", name(load.copy_format.to_possible_value())),
         ("batch_bytes", Size(load.batch_bytes).to_string()),
@@ -406,7 +486,7 @@ mod tests {
         assert_eq!(told(&settings), "7 rows 4s Some(Off) Block Load");
         assert!(!settings.read.header);
         assert_eq!(settings.read.delimiter, Some(b';'));
-        assert_eq!(settings.on_error, OnError::Reject(Some(5)));
+        assert_eq!(settings.on_error, OnError::Reject(Some(Share::Rows(5))));
     }
 
     #[test]

@@ -2,10 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use super::Durability;
+use super::units::Time;
 use crate::machine;
+use crate::merge::{Guards, Mode, Superseded};
 use crate::queue::Overflow;
 use crate::report::ProgressMode;
 use crate::source::{Input, ReadOptions};
@@ -36,6 +41,26 @@ pub struct LoadSettings {
     pub read: ReadOptions,
     /// The target as SQL names it: `[schema.]table`.
     pub table: String,
+    /// What it holds afterwards.
+    pub mode: Mode,
+    /// Columns by which rows are the same; none: the primary key.
+    pub key: Vec<String>,
+    /// A record wins only over a smaller value of this column.
+    pub newer: Option<String>,
+    /// What happens to records that another one of their key has superseded.
+    pub superseded: Superseded,
+    /// What stops the load before it is to be seen.
+    pub guards: Guards,
+    /// SQL that runs before the rows are in, in their transaction where there is one for all of them.
+    pub before: Vec<String>,
+    /// SQL that runs when they are in, likewise.
+    pub after: Vec<String>,
+    /// Longest wait for other writers of the table.
+    pub lock_wait: Duration,
+    /// What must not run twice at a time; `None`: for modes other than append, the table.
+    pub job: Option<String>,
+    /// What happens if it does.
+    pub overlap: Overlap,
     /// How batches become statements.
     pub strategy: StrategyKind,
     /// What `copy` sends.
@@ -83,6 +108,42 @@ pub struct LoadSettings {
     pub metrics_file: Option<PathBuf>,
 }
 
+/// What a run does that finds another one of its job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Overlap {
+    /// Waits for its end, so long at most.
+    Wait(Option<Duration>),
+    /// Ends at once.
+    Fail,
+    /// Goes on in its place; the other one ends.
+    TakeOver,
+}
+
+impl FromStr for Overlap {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "wait" => Ok(Overlap::Wait(None)),
+            "fail" => Ok(Overlap::Fail),
+            "take-over" => Ok(Overlap::TakeOver),
+            _ => match text.strip_prefix("wait=") {
+                Some(time) => time.parse().map(|Time(time)| Overlap::Wait(Some(time))),
+                None => Err("wait, wait=TIME, fail or take-over is needed".to_string()),
+            },
+        }
+    }
+}
+
+impl TryFrom<String> for Overlap {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
 /// Whether and how the ledger is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LedgerUse {
@@ -103,6 +164,16 @@ impl Default for LoadSettings {
             inputs: vec![Input::Stdin],
             read: ReadOptions::default(),
             table: String::new(),
+            mode: Mode::Append,
+            key: Vec::new(),
+            newer: None,
+            superseded: Superseded::Count,
+            guards: Guards::default(),
+            before: Vec::new(),
+            after: Vec::new(),
+            lock_wait: Duration::from_secs(300),
+            job: None,
+            overlap: Overlap::Wait(None),
             strategy: StrategyKind::Copy,
             copy_format: CopyFormat::Auto,
             own_strategy: None,
@@ -271,12 +342,71 @@ impl LoadSettings {
             ),
         ];
         let spilling = spilling.iter().filter(|_| self.overflow == Overflow::Spill);
-        match broken.iter().chain(spilling).find(|(broken, _)| *broken) {
+        let modes = self.broken_modes();
+        match broken
+            .iter()
+            .chain(spilling)
+            .chain(&modes)
+            .find(|(broken, _)| *broken)
+        {
             Some((_, message)) => Err(SettingsError((*message).to_string())),
             None => super::outputs::check(self),
         }
     }
 }
+
+impl LoadSettings {
+    /// Whether rows are staged, and merged into the table once they are all there.
+    pub fn is_staged(&self) -> bool {
+        self.mode != Mode::Append && !self.strategy_factory().sends_nothing()
+    }
+
+    /// What contradicts the mode.
+    fn broken_modes(&self) -> [(bool, &'static str); 8] {
+        let append = self.mode == Mode::Append;
+        let exact = matches!(self.mode, Mode::Replace | Mode::Sync);
+        let Guards {
+            max_shrink,
+            max_delete,
+            ..
+        } = self.guards;
+        [
+            (
+                append && !self.key.is_empty(),
+                "--key says by what rows are the same: it needs --mode ignore, upsert, replace or sync",
+            ),
+            (
+                self.newer.is_some() && matches!(self.mode, Mode::Append | Mode::Ignore),
+                "--newer says which of two rows wins: it needs --mode upsert, replace or sync",
+            ),
+            (
+                append && self.superseded == Superseded::Reject,
+                "--superseded: with --mode append no record supersedes another",
+            ),
+            (
+                max_shrink.is_some() && !exact,
+                "--max-shrink: only --mode replace and sync let a table shrink",
+            ),
+            (
+                max_delete.is_some() && !exact,
+                "--max-delete: only --mode replace and sync delete rows",
+            ),
+            (
+                !append && self.ledger == LedgerUse::Off,
+                "--no-ledger goes with --mode append: the other modes resume and finish by the ledger",
+            ),
+            (
+                !append && self.overflow != Overflow::Block,
+                "--overflow drop and spill go with --mode append: what is missing would be taken for deleted, or come too late",
+            ),
+            (
+                !append && self.commit == Commit::Row,
+                "--commit row goes with --mode append: the other modes commit when all rows are there",
+            ),
+        ]
+    }
+}
+
 impl RetryLimits {
     /// Checks what commands share with a load.
     ///

@@ -50,7 +50,8 @@ async fn vacate_others(
     let finished = transaction
         .query(
             "SELECT import_id FROM pgrung.imports
-             WHERE (target_oid = $1 OR target = $2) AND finished_at IS NOT NULL AND import_id <> ALL ($3)",
+             WHERE (target_oid = $1 OR target = $2) AND finished_at IS NOT NULL AND import_id <> ALL ($3)
+               AND mode = 'append' AND replaced_at IS NULL",
             &[&request.table.oid, &request.target.table, &vacated],
         )
         .await?;

@@ -83,6 +83,7 @@ pub(super) async fn known_sources(
                     s.source, s.name, s.heads, s.epoch, s.finished_at IS NOT NULL AS finished
              FROM pgrung.sources s JOIN pgrung.imports i USING (import_id)
              WHERE (i.target_oid = $2 OR i.target = $3 OR i.import_id = $1)
+               AND (i.finished_at IS NULL OR i.mode = 'append') AND i.replaced_at IS NULL
                AND (s.name = ANY ($4) OR s.heads && $5)
              ORDER BY i.started_at DESC, i.import_id, s.source",
             &[
@@ -257,7 +258,7 @@ pub(super) async fn prove(
             ));
         }
         let header = request.header.map(<[String]>::to_vec);
-        let columns = request.target.columns.len();
+        let columns = request.target.inputs().len();
         let (input, options) = (source.input.clone(), request.options.clone());
         let spans: Arc<Vec<Span>> = Arc::new(known.spans.clone());
         let comparing = move || compare(&input, &options, header.as_deref(), columns, &spans);

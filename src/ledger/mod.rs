@@ -7,6 +7,7 @@ mod finish;
 mod forget;
 mod home;
 mod known;
+mod lease;
 mod locks;
 mod merge;
 mod migrate;
@@ -15,6 +16,7 @@ mod rejects;
 mod replay;
 mod request;
 mod resume;
+mod staged;
 mod standing;
 mod status;
 
@@ -29,12 +31,14 @@ use crate::target::Place;
 
 pub use error::LedgerError;
 pub use finish::{Finish, WAIT_FOR_THE_DISK};
+pub use lease::{Lease, RENEW_EVERY};
 pub use migrate::{migrate, require};
 pub use open::open;
 pub use rejects::OpenRejects;
 pub use replay::KnownImport;
 pub use request::{Request, SourceIdentity};
 pub use resume::resume;
+pub use staged::{StagingRequest, forget_finished, staging};
 pub use standing::{Remembered, Standing};
 pub use status::{ImportStatus, status};
 

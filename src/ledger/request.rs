@@ -42,7 +42,7 @@ pub struct SourceIdentity {
 impl Request<'_> {
     /// Names of the columns in the order of the fields.
     pub(super) fn columns(&self) -> Vec<&str> {
-        let columns = self.target.columns.iter();
+        let columns = self.target.inputs().iter();
         columns.map(|column| column.name.as_str()).collect()
     }
 

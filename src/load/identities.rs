@@ -6,16 +6,21 @@ use crate::report::Console;
 use crate::source::{Input, InputError, ReadOptions, head, is_same};
 
 /// The identity of each input. A file given twice, under whatever name or packed as it may be, is
-/// one source: it is loaded once.
+/// one source: it is loaded once, where it comes first, or, if the last counts, where it comes last.
 ///
 /// # Errors
 /// When a file cannot be read.
 pub fn identities(
     inputs: &[Input],
     options: &ReadOptions,
+    last_counts: bool,
     console: &Console,
 ) -> Result<Vec<SourceIdentity>, Error> {
     let mut sources: Vec<SourceIdentity> = Vec::new();
+    let mut inputs: Vec<&Input> = inputs.iter().collect();
+    if last_counts {
+        inputs.reverse();
+    }
     for input in inputs {
         let source = identity(input, options)?;
         match twin(&sources, &source, options)? {
@@ -26,6 +31,9 @@ pub fn identities(
             )),
             None => sources.push(source),
         }
+    }
+    if last_counts {
+        sources.reverse();
     }
     Ok(sources)
 }

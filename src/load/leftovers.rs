@@ -123,10 +123,7 @@ async fn take_up(
     let Some((resumed, table)) = taken_up else {
         return Ok(None);
     };
-    let target = Arc::new(Target {
-        table: table.quoted(),
-        columns: table.pick(&resumed.columns)?,
-    });
+    let target = Arc::new(Target::new(table.quoted(), table.pick(&resumed.columns)?));
     let names = identity.sources.iter().map(|source| source.name.as_str());
     let destination = Destination {
         names: names.map(Arc::from).collect(),

@@ -6,7 +6,9 @@ mod connection;
 mod control;
 mod engine;
 mod identities;
+mod lease;
 mod leftovers;
+mod merging;
 mod prepare;
 mod proof;
 mod publish;
@@ -16,6 +18,7 @@ mod replay;
 mod rights;
 mod running;
 mod sessions;
+mod staging;
 mod start;
 mod watch;
 mod workers;
@@ -23,11 +26,14 @@ mod workers;
 use std::time::Instant;
 
 use self::close::{close, export};
+use self::lease::Held;
+use self::merging::merge;
 use self::prepare::{Prepared, prepare};
 use self::watch::Watch;
 use crate::connect::ConnectSettings;
 use crate::error::Error;
 use crate::job::LoadSettings;
+use crate::ledger::LedgerError;
 
 pub use connection::ControlConnection;
 pub use control::Control;
@@ -38,43 +44,68 @@ pub use running::LoadEnd;
 /// Loads. Committed rows stay committed whatever happens later; the end says how many.
 pub async fn load(server: &ConnectSettings, settings: &LoadSettings, control: &Control) -> LoadEnd {
     let mut connection = ControlConnection::new(server, settings.retries, &control.console);
+    let mut held = None;
     let prepared = tokio::select! {
-        prepared = prepare(settings, &mut connection, control) => prepared,
+        prepared = prepare(settings, &mut connection, control, &mut held) => prepared,
         () = control.stop.wait() => Err(Error::interrupted(&control.stop)),
     };
-    match prepared {
+    let (mut connection, end) = match prepared {
         Ok(prepared) => {
             let settings = prepared.settle_workers(settings, control);
-            run(prepared, connection, &settings, control).await
+            run(prepared, connection, held.as_ref(), &settings, control).await
         }
-        Err(error) => LoadEnd {
-            error: Some(error),
-            ..LoadEnd::default()
-        },
+        Err(error) => (
+            connection,
+            LoadEnd {
+                error: Some(error),
+                ..LoadEnd::default()
+            },
+        ),
+    };
+    if let Some(held) = held {
+        held.give_back(&mut connection).await;
     }
+    end
 }
 
 /// Everything is ready; from here on rows move.
 async fn run(
     prepared: Prepared,
     connection: ControlConnection,
+    held: Option<&Held>,
     settings: &LoadSettings,
     control: &Control,
-) -> LoadEnd {
+) -> (ControlConnection, LoadEnd) {
     let started = Instant::now();
     let leftover_rejects = prepared.leftover_rejects;
     let (engine, running, displays) = prepared.start(settings, control);
     let watch = Watch::start(connection, &running, settings);
 
-    let result = engine.run(&control.stop).await;
+    let (stop, following) = lease::follow(&control.stop, held);
+    let result = engine.run(&stop).await;
+    following.abort();
     let writing = started.elapsed();
     let (mut connection, looks) = watch.end().await;
     let result = result.and(running.check_spill());
-    let result = match result {
+    let result = match (result, &running.staged, held) {
+        (Ok(()), _, Some(held)) if held.is_lost() => {
+            Err(LedgerError::TakenOver(held.lease.job().to_string()).into())
+        }
         // A signal is no failure of the engine; nothing is closed after it.
-        Ok(()) if control.stop.is_set() => Ok(()),
-        Ok(()) => close(&mut connection, &running, settings, control).await,
-        Err(error) => Err(error),
+        (Ok(()), ..) if control.stop.is_set() => Ok(()),
+        (Ok(()), Some(staged), Some(held)) => {
+            let merged = merge(
+                &mut connection,
+                &running,
+                staged,
+                &held.lease,
+                settings,
+                control,
+            );
+            merged.await
+        }
+        (Ok(()), ..) => close(&mut connection, &running, settings, control).await,
+        (Err(error), ..) => Err(error),
     };
     // A load that has given up on the server, or is to end, does not begin to wait for it here.
     let again = result.is_ok() && !control.stop.is_set();
@@ -86,13 +117,14 @@ async fn run(
         control.console.notice(&error.chain());
     }
     running.tell(control);
-    LoadEnd {
+    let end = LoadEnd {
         summary: Some(running.summary(settings, started.elapsed(), writing, looks)),
         error: result.err().or(interrupted).or(exported.err()),
         target: Some(running.target),
         counters: running.counters,
         leftover_rejects,
-    }
+    };
+    (connection, end)
 }
 
 #[cfg(test)]

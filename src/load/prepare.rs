@@ -11,14 +11,17 @@ use super::columns::{Named, check_copy_format};
 use super::connection::ControlConnection;
 use super::control::Control;
 use super::identities::identities;
+use super::lease::Held;
 use super::leftovers::load_leftovers;
 use super::proof::Before;
 use super::rights::check_rights;
 use super::sessions;
+use super::staging::Staged;
 use super::workers::Destination;
 use crate::error::Error;
 use crate::job::{Durability, LedgerUse, LoadSettings};
 use crate::ledger::{self, Ledger};
+use crate::merge::Mode;
 use crate::metrics::{self, Listener};
 use crate::queue::{Identity, Spill, SpilledSource};
 use crate::reject_file::{RejectFile, RejectLayout};
@@ -32,6 +35,8 @@ pub struct Prepared {
     /// Where rows come from.
     pub origin: Origin,
     pub destination: Destination,
+    /// How staged rows go on from there; `None`: they are in their table.
+    pub staged: Option<Staged>,
     /// The table as it is now; `None` where nothing is sent to it.
     pub before: Option<Before>,
     /// Stored bytes of all sources, where known.
@@ -74,6 +79,7 @@ pub async fn prepare(
     settings: &LoadSettings,
     connection: &mut ControlConnection,
     control: &Control,
+    held: &mut Option<Held>,
 ) -> Result<Prepared, Error> {
     settings.check()?;
     let leftover_rejects = load_leftovers(settings, connection, control).await?;
@@ -87,11 +93,11 @@ pub async fn prepare(
         Ok((client, table))
     };
     let table = connection.ask("reading the catalog", find).await?;
-    let target = Arc::new(Target {
-        table: table.quoted(),
-        columns: named.columns(&first, &table, settings)?,
-    });
-    check_target(settings, connection, &target).await?;
+    let columns = named.columns(&first, &table, settings)?;
+    let target = Arc::new(Target::new(table.quoted(), columns));
+    if !settings.is_staged() {
+        check_target(settings, connection, &target).await?;
+    }
     if let Some(doubt) = named.doubt(&first, settings) {
         control.console.notice(&doubt);
     }
@@ -107,7 +113,7 @@ pub async fn prepare(
         };
         Ok((client, (indexes, durable_at_end, before)))
     };
-    let (indexes, durable_at_end, before) = connection
+    let (indexes, durable_at_end, mut before) = connection
         .ask("reading the server's settings", look)
         .await?;
     control.console.detail(&describe(&first, &target));
@@ -122,9 +128,39 @@ pub async fn prepare(
         whole: all,
         taken,
     };
-    let ledger = origin
-        .open_import(settings, connection, &table, &target, control)
-        .await?;
+    let job = settings.job.clone();
+    let job = job.or_else(|| {
+        settings
+            .is_staged()
+            .then(|| format!("table {}", table.quoted()))
+    });
+    if let Some(job) = &job {
+        *held = Some(Held::take(job, settings, connection, control).await?);
+    }
+    let (mut table, mut target, mut staged) = (table, target, None);
+    let ledger = match (job, settings.is_staged()) {
+        (Some(job), true) => {
+            let mut it = Staged::prepare(settings, connection, &table, &target).await?;
+            let opened = it.open(&job, &mut origin, settings, connection, control);
+            let (staging, staging_target, ledger) = opened.await?;
+            let note = |client: Client| async {
+                let before = Before::note(&client, &staging).await?;
+                Ok((client, before))
+            };
+            before = Some(
+                connection
+                    .ask("reading the server's settings", note)
+                    .await?,
+            );
+            (table, target, staged) = (staging, staging_target, Some(it));
+            Some(ledger)
+        }
+        _ => {
+            origin
+                .open_import(settings, connection, &table, &target, control)
+                .await?
+        }
+    };
     let total = stored_bytes(&origin.first, &origin.inputs, &origin.whole)?;
     let reject_file = reject_file(settings, &ledger, &origin)?;
     let destination = Destination {
@@ -141,6 +177,7 @@ pub async fn prepare(
         listener: listen(settings).await?,
         origin,
         destination,
+        staged,
         before,
         total,
         indexes,
@@ -202,7 +239,7 @@ impl Origin {
 
     /// Opens the import in the ledger, if one is used: what is known of the sources, and which of
     /// them are the same.
-    async fn open_import(
+    pub(super) async fn open_import(
         &mut self,
         settings: &LoadSettings,
         connection: &mut ControlConnection,
@@ -218,7 +255,11 @@ impl Origin {
         }
         let (inputs, options) = (self.inputs.clone(), settings.read.clone());
         let console = control.console.clone();
-        let sources = blocking(move || identities(&inputs, &options, &console)).await?;
+        // Which of two equal files is left out must not change which record of a key wins.
+        let last_counts =
+            settings.newer.is_none() && !matches!(settings.mode, Mode::Append | Mode::Ignore);
+        let sources =
+            blocking(move || identities(&inputs, &options, last_counts, &console)).await?;
         self.inputs = sources.iter().map(|source| source.input.clone()).collect();
         let server = connection.server().clone();
         connection.require_ledger().await?;

@@ -54,10 +54,7 @@ pub async fn replay(
         Ok((client, (import, table)))
     };
     let (import, table) = connection.ask("reading the import", find).await?;
-    let target = Arc::new(Target {
-        table: table.quoted(),
-        columns: table.pick(&import.columns)?,
-    });
+    let target = Arc::new(Target::new(table.quoted(), table.pick(&import.columns)?));
     connection.forget();
 
     let pool = connect::pool(server, 1)?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::control::Control;
 use super::proof::Before;
+use super::staging::Staged;
 use crate::batch::Batch;
 use crate::error::Error;
 use crate::job::LoadSettings;
@@ -24,8 +25,12 @@ const WORTH_A_VERDICT: Duration = Duration::from_secs(2);
 /// A load that runs.
 pub struct Running {
     pub target: Arc<Target>,
-    /// The table when the load began; `None` where nothing is sent to it.
+    /// The table that is written when the load began; `None` where nothing is sent to it.
     pub before: Option<Before>,
+    /// How staged rows go on; `None`: they are in their table.
+    pub staged: Option<Staged>,
+    /// Names of the sources.
+    pub sources: Vec<Arc<str>>,
     /// Where commits are noted.
     pub ledger: Option<Ledger>,
     pub counters: Arc<Counters>,
@@ -70,6 +75,8 @@ impl Running {
         Running {
             target,
             before: None,
+            staged: None,
+            sources: Vec::new(),
             ledger: Some(ledger),
             counters: Arc::default(),
             taken: Arc::default(),
@@ -130,6 +137,7 @@ impl Running {
         Summary {
             import_id: self.ledger.as_ref().map(|ledger| ledger.import_id.clone()),
             table: self.target.table.clone(),
+            mode: settings.mode.name(),
             strategy: settings.strategy_factory().name(),
             sends_nothing: settings.strategy_factory().sends_nothing(),
             workers: settings.workers(),
@@ -138,7 +146,13 @@ impl Running {
             reject_reasons: counters.reasons.all(),
             bytes_read: self.taken.load(Relaxed),
             elapsed_seconds: seconds,
-            rows_per_second: rows.tally.passed() as f64 / seconds.max(f64::EPSILON),
+            rows_per_second: match settings.is_staged() {
+                true => rows.read as f64 / seconds.max(f64::EPSILON),
+                false => rows.tally.passed() as f64 / seconds.max(f64::EPSILON),
+            },
+            writers_waited_seconds: Some(counters.locked_micros.get())
+                .filter(|micros| *micros > 0)
+                .map(|micros| micros as f64 / 1e6),
             batches,
             commit_latency_ms: LatencyMillis::of(&counters.commit),
             wait_ms: LatencyMillis::of(&counters.wait),

@@ -13,7 +13,7 @@ use super::running::Running;
 use crate::error::Error;
 use crate::job::LoadSettings;
 use crate::queue::{Entrance, Overflow, Policy, Queue, SpillQueue};
-use crate::report::Counters;
+use crate::report::{Counters, Way};
 use crate::source::RowParser;
 use crate::stop::Stops;
 use crate::worker::{Commit, Worker};
@@ -36,7 +36,11 @@ impl Prepared {
 
     /// The moving parts, what looks at them, and the displays, which are shown at once.
     pub fn start(self, settings: &LoadSettings, control: &Control) -> (Engine, Running, Displays) {
-        let counters = Counters::of(settings.strategy_factory().sends_nothing());
+        let counters = Counters::of(match (&self.staged, &self.before) {
+            (Some(_), _) => Way::Staged,
+            (None, Some(_)) => Way::Stored,
+            (None, None) => Way::Discarded,
+        });
         let (counters, stops) = (Arc::new(counters), Stops::default());
         let (workers, count) = (settings.workers(), self.origin.reader_count(settings));
         // One more goes between disk and workers.
@@ -53,8 +57,13 @@ impl Prepared {
             spilling
         });
         let running = Running {
-            target: self.destination.target.clone(),
+            target: match &self.staged {
+                Some(staged) => staged.merge.target.clone(),
+                None => self.destination.target.clone(),
+            },
             before: self.before,
+            staged: self.staged,
+            sources: self.destination.names.clone(),
             ledger: self.destination.ledger.clone(),
             counters: counters.clone(),
             taken: self.origin.taken.clone(),
@@ -160,7 +169,7 @@ impl Origin {
                 name,
                 format,
                 header: self.header,
-                columns: running.target.columns.len(),
+                columns: running.target.inputs().len(),
             },
             options: settings.read.clone(),
             window: settings.window(),

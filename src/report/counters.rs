@@ -1,6 +1,6 @@
 //! Counts of a load while it runs, written by readers and workers, read by the display.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
@@ -27,11 +27,28 @@ impl Count {
     }
 }
 
+/// Where rows go that the strategy has taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Way {
+    /// Into the table.
+    #[default]
+    Stored,
+    /// Into a staging table, until they are merged.
+    Staged,
+    /// Nowhere.
+    Discarded,
+}
+
 /// What a load has counted so far. Rows are records of the sources.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Whether the strategy sends nothing, so that no row is stored.
-    sends_nothing: bool,
+    way: Way,
+    /// Whether staged rows are merged.
+    merged: AtomicBool,
+    /// Rows of the table that a merge has deleted.
+    deleted: Count,
+    /// How long a merge kept other writers of the table waiting, in microseconds.
+    pub locked_micros: Count,
     /// Rows read from the sources and taken by a worker, known from an earlier run, or dropped.
     pub read: Count,
     /// Rows read and given up because the load stopped; they are in no table.
@@ -68,12 +85,21 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Of a load whose strategy stores rows, or `sends_nothing`.
-    pub fn of(sends_nothing: bool) -> Self {
+    /// Of a load of this way.
+    pub fn of(way: Way) -> Self {
         Counters {
-            sends_nothing,
+            way,
             ..Counters::default()
         }
+    }
+
+    /// Notes what a merge has made of all staged rows, and of those put aside before it.
+    pub fn merged(&self, tally: Tally, deleted: u64) {
+        for (outcome, rows) in tally.iter() {
+            self.outcomes[outcome as usize].set(rows);
+        }
+        self.deleted.set(deleted);
+        self.merged.store(true, Relaxed);
     }
 
     /// Notes what became of rows.
@@ -121,18 +147,21 @@ impl Counters {
         let tally = self.tally();
         Rows {
             read: self.read.get().saturating_sub(self.abandoned.get()),
-            tally: match self.sends_nothing {
-                true => tally.of_discard(),
-                false => tally,
+            tally: match self.way {
+                Way::Discarded => tally.of_discard(),
+                Way::Staged if !self.merged.load(Relaxed) => tally.of_staging(),
+                Way::Staged | Way::Stored => tally,
             },
+            deleted: self.deleted.get(),
         }
     }
 
     /// What [`Tally::passed`] means in this load.
     pub fn passed_means(&self) -> &'static str {
-        match self.sends_nothing {
-            true => "encoded, none sent",
-            false => "loaded",
+        match self.way {
+            Way::Discarded => "encoded, none sent",
+            Way::Staged => "staged",
+            Way::Stored => "loaded",
         }
     }
 

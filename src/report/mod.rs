@@ -10,7 +10,7 @@ mod summary;
 mod verdict;
 
 pub use console::{Console, LogFormat};
-pub use counters::{Batches, Counters};
+pub use counters::{Batches, Counters, Way};
 pub use latency::{Latency, LatencyMillis};
 pub use progress::{Progress, ProgressMode};
 pub use reasons::{Reasons, RejectReason};

@@ -21,6 +21,8 @@ pub struct Summary {
     pub import_id: Option<String>,
     /// Schema and table, quoted.
     pub table: String,
+    /// What the table was to hold.
+    pub mode: &'static str,
     /// The strategy.
     pub strategy: &'static str,
     /// Whether the strategy sends nothing, so that no row is loaded.
@@ -36,8 +38,12 @@ pub struct Summary {
     pub bytes_read: u64,
     /// Wall-clock time of the load.
     pub elapsed_seconds: f64,
-    /// Rows loaded by this run a second; with a strategy that sends nothing, rows encoded.
+    /// Rows loaded by this run a second; with a strategy that sends nothing, rows encoded; with a mode
+    /// other than append, rows read.
     pub rows_per_second: f64,
+    /// How long other writers of the table had to wait for the merge; `null` without one that keeps
+    /// them waiting. Readers never wait.
+    pub writers_waited_seconds: Option<f64>,
     /// The batches.
     pub batches: Batches,
     /// From BEGIN to the answer to COMMIT.
@@ -63,6 +69,9 @@ impl fmt::Display for Summary {
             HumanCount(tally.passed()),
             match self.sends_nothing {
                 true => "read and encoded, none sent,".to_string(),
+                false if self.rows.tally[Outcome::Staged] > 0 => {
+                    format!("staged for {}, none merged,", one_line(&self.table))
+                }
                 false => format!("loaded into {}", one_line(&self.table)),
             },
             Duration::from_secs_f64(self.elapsed_seconds),
@@ -117,7 +126,22 @@ impl Summary {
         } else {
             "  DOES NOT BALANCE"
         };
-        writeln!(f, "{balance}")
+        writeln!(f, "{balance}")?;
+        if self.rows.deleted > 0 {
+            writeln!(
+                f,
+                "  deleted  {} rows of the table",
+                HumanCount(self.rows.deleted)
+            )?;
+        }
+        if let Some(seconds) = self.writers_waited_seconds {
+            let time = Duration::from_secs_f64(seconds);
+            writeln!(
+                f,
+                "  locked   {time:.2?} for other writers of the table; readers did not wait"
+            )?;
+        }
+        Ok(())
     }
 
     fn write_batches(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

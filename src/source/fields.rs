@@ -2,6 +2,7 @@
 //! they stand.
 
 use std::fmt;
+use std::io::Write;
 
 /// The fields of one record; reused from record to record.
 #[derive(Debug, Default)]
@@ -76,6 +77,26 @@ impl Fields {
         let start = self.owned.len();
         self.owned.extend_from_slice(text);
         self.places[index] = Place::Owned(start as u32, self.owned.len() as u32);
+    }
+
+    /// One more field, behind all others.
+    pub fn push_text(&mut self, text: fmt::Arguments<'_>) {
+        self.begin_owned();
+        // Writing to memory does not fail.
+        let _ = self.owned.write_fmt(text);
+        self.end_owned();
+    }
+
+    /// One more field, behind all others: the text of these bytes as a bytea.
+    pub fn push_hex(&mut self, bytes: &[u8]) {
+        self.begin_owned();
+        self.owned.extend_from_slice(b"\\x");
+        let digit = |half: u8| b"0123456789abcdef"[usize::from(half)];
+        let digits = bytes
+            .iter()
+            .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]);
+        self.owned.extend(digits);
+        self.end_owned();
     }
 
     pub(super) fn begin_owned(&mut self) {

@@ -102,6 +102,11 @@ impl RowParser {
     pub(crate) fn fields(&self) -> &Fields {
         &self.fields
     }
+
+    /// The same, to put more behind them.
+    pub(crate) fn fields_mut(&mut self) -> &mut Fields {
+        &mut self.fields
+    }
 }
 
 fn is_clean(bytes: &[u8]) -> bool {

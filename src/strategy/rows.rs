@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::batch::Batch;
 use crate::source::{FieldError, Fields, RowParser};
-use crate::target::Target;
+use crate::target::{Order, Stamp, Target};
 
 /// Some consecutive records of a batch, without those already refused.
 pub struct RowSlice<'a> {
@@ -18,6 +18,7 @@ pub struct RowSlice<'a> {
     parser: &'a mut RowParser,
     refused: &'a mut Refused,
     pulse: Pulse,
+    stamp: Option<Stamping>,
 }
 
 /// Signs of life of a server in the middle of a write: each answer, and each piece that it takes,
@@ -58,7 +59,15 @@ impl<'a> RowSlice<'a> {
             parser,
             refused,
             pulse: Pulse::default(),
+            stamp: None,
         }
+    }
+
+    /// The same rows, each with a stamp behind its fields.
+    pub(crate) fn stamped(self, stamp: Option<Stamp>) -> Self {
+        let counted = (0, self.batch.first_line);
+        let stamp = stamp.map(|stamp| Stamping { stamp, counted });
+        RowSlice { stamp, ..self }
     }
 
     /// The same rows, with a pulse to watch.
@@ -90,8 +99,11 @@ impl<'a> RowSlice<'a> {
         }
     }
 
-    /// Begins anew with these records only, given by their indexes in the batch.
+    /// Begins anew with these records only, given by their indexes in the batch, in their order.
     pub fn restart_with(&mut self, records: Vec<usize>) {
+        if let Some(stamping) = &mut self.stamp {
+            stamping.counted = (0, self.batch.first_line);
+        }
         self.records = Records::List(records.into_iter());
     }
 
@@ -109,6 +121,9 @@ impl<'a> RowSlice<'a> {
             let record = self.batch.record(index);
             match self.parser.parse(record) {
                 Ok(()) => {
+                    if let Some(stamping) = &mut self.stamp {
+                        stamping.stamp(self.batch, index, self.parser.fields_mut());
+                    }
                     let fields = self.parser.fields();
                     return Some(Row {
                         index,
@@ -118,6 +133,27 @@ impl<'a> RowSlice<'a> {
                 }
                 Err(error) => self.refused.insert(index, error.into()),
             }
+        }
+    }
+}
+
+/// Stamps rows, and counts lines on its way.
+struct Stamping {
+    stamp: Stamp,
+    /// A place in the bytes of the batch, and its line.
+    counted: (usize, u64),
+}
+
+impl Stamping {
+    fn stamp(&mut self, batch: &Batch, index: usize, fields: &mut Fields) {
+        let order = Order::of(batch.source, batch.first_record + index as u64);
+        fields.push_text(format_args!("{}", order.0));
+        if self.stamp == Stamp::Full {
+            let line = batch.position_behind(index, &mut self.counted).line;
+            fields.push_text(format_args!("{line}"));
+            let start = batch.start_byte + batch.range(index).start as u64;
+            fields.push_text(format_args!("{start}"));
+            fields.push_hex(batch.record(index));
         }
     }
 }

@@ -1,12 +1,16 @@
 //! The table that is loaded, and what of it is written.
 
+mod key;
 mod near;
 mod place;
+mod staging;
 mod table;
 
 use crate::source::KeyColumn;
 
+pub use key::{Key, KeyError};
 pub use place::Place;
+pub use staging::{Order, STATE, Staging, Stamp, index_staged};
 pub use table::{Column, Table, TableError};
 
 /// `name` as SQL takes it, always quoted: no name is a reserved word then, and none is folded.
@@ -19,11 +23,28 @@ pub fn quote_name(name: &str) -> String {
 pub struct Target {
     /// Schema and name, quoted.
     pub table: String,
-    /// The columns in the order of the fields.
+    /// The columns in the order of the fields, then those of the stamp.
     pub columns: Vec<Column>,
+    /// What each row is stamped with behind its fields: the table is a staging table.
+    pub(crate) stamp: Option<Stamp>,
 }
 
 impl Target {
+    /// Columns of the table `table`, quoted, as the input has them.
+    pub(crate) fn new(table: String, columns: Vec<Column>) -> Self {
+        Target {
+            table,
+            columns,
+            stamp: None,
+        }
+    }
+
+    /// The columns that the input fills.
+    pub fn inputs(&self) -> &[Column] {
+        let stamped = self.stamp.map_or(0, |stamp| stamp.columns().len());
+        &self.columns[..self.columns.len() - stamped]
+    }
+
     /// The quoted column names, separated by commas.
     pub fn column_list(&self) -> String {
         self.columns
@@ -41,7 +62,7 @@ impl Target {
 
     /// The columns as keys of JSON find them.
     pub fn key_columns(&self) -> Vec<KeyColumn> {
-        let columns = self.columns.iter().map(|column| KeyColumn {
+        let columns = self.inputs().iter().map(|column| KeyColumn {
             name: column.name.clone(),
             json: column.is_json(),
             any_case: column.any_case,

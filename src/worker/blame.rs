@@ -77,7 +77,7 @@ impl Blame<'_> {
             text.map(|text| json!({ "v": text }).to_string())
         });
         let texts: Vec<Option<String>> = texts.collect();
-        let numbered = self.target.columns.iter().enumerate();
+        let numbered = self.target.inputs().iter().enumerate();
         // An answer of which no type has to be looked up.
         let reads = numbered.map(|(at, column)| {
             let read = column.read_from(&format!("${}::json", at + 1));

@@ -20,6 +20,7 @@ use self::attempts::Next;
 use self::session::Uncommitted;
 use crate::batch::Batch;
 use crate::ledger::{Backend, Ledger};
+use crate::merge::Share;
 use crate::outcome::{Outcome, Tally};
 use crate::queue::SpillQueue;
 use crate::reject_file::RejectFile;
@@ -51,11 +52,12 @@ pub enum Commit {
 }
 
 /// What happens to bad rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum OnError {
-    /// They are put aside, and the good ones go on; the load stops past this many. Without a limit
-    /// it stops, with nothing loaded, if its first 100 rows are all refused with one SQLSTATE.
-    Reject(Option<u64>),
+    /// They are put aside, and the good ones go on; the load stops past this many, or at its end if
+    /// they are more than this share. Without a limit it stops, with nothing loaded, if its first 100
+    /// rows are all refused with one SQLSTATE.
+    Reject(Option<Share>),
     /// The first one stops the load.
     Stop,
 }

@@ -3,6 +3,7 @@
 use super::head::HEAD_ROWS;
 use super::{Commit, DeliveryError, Job, OnError, RowError, Session};
 use crate::batch::Batch;
+use crate::merge::Share;
 use crate::outcome::Outcome;
 use crate::reject_file::Reason;
 use crate::report::{Reasons, RejectReason};
@@ -39,7 +40,7 @@ impl Job {
         }
         let before = self.counters.tally()[Outcome::Rejected];
         match limit {
-            Some(limit) if before + uncommitted + refused.len() as u64 > limit => {
+            Some(Share::Rows(limit)) if before + uncommitted + refused.len() as u64 > limit => {
                 Err(DeliveryError::RejectLimit {
                     limit,
                     first: first(),

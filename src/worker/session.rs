@@ -125,6 +125,7 @@ impl Session {
         let pulse = Pulse::default();
         let rows = RowSlice::new(batch, range.clone(), parser, refused)
             .one_after_the_other(in_order)
+            .stamped(self.target.stamp)
             .watched(pulse.clone());
         let mut write = self.strategy.write(&self.client, rows);
         let result = loop {
@@ -160,6 +161,7 @@ impl Session {
             .get_or_insert_with(|| StrategyFactory::text_copy(target));
         let mut refused = Refused::default();
         let rows = RowSlice::new(batch, index..index + 1, parser, &mut refused);
+        let rows = rows.stamped(target.stamp);
         let written = match tokio::time::timeout(
             self.answer_timeout,
             probe.write(&self.client, rows),

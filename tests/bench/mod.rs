@@ -184,9 +184,7 @@ fn a_rung_too_slow_for_its_time_stops_early_and_says_how_far_it_came() {
     let database = Database::new();
     // So many transactions are more than any machine makes in that time, one is not.
     let ran = on(&database)
-        .flags(
-            "--rows 30000 --rounds 1 --strategies insert --batch-rows 1 --max-seconds 2s --json",
-        )
+        .flags("--rows 30000 --rounds 1 --strategies insert --batch-rows 1 --max-seconds 2s --json")
         .run();
     let told = ran.exits(0).json();
     assert_eq!(told["rows"], 30_000);

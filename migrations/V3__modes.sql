@@ -1,0 +1,43 @@
+-- Modes: rows are staged like any load, then merged into their table in one step.
+ALTER TABLE pgrung.imports
+    ADD COLUMN mode text NOT NULL DEFAULT 'append',
+    ADD COLUMN job text,                   -- what must not run twice at a time
+    ADD COLUMN merged jsonb,               -- what became of the records of a staged import; counts
+    ADD COLUMN replaced_at timestamptz;    -- since then the table has nothing of its rows
+
+ALTER TABLE pgrung.spans ADD COLUMN updated bigint, ADD COLUMN unchanged bigint,
+    ADD COLUMN ignored bigint, ADD COLUMN superseded bigint;
+ALTER TABLE pgrung.unlogged_spans ADD COLUMN updated bigint, ADD COLUMN unchanged bigint,
+    ADD COLUMN ignored bigint, ADD COLUMN superseded bigint;
+
+-- Tables of schema pgrung in which the rows of an unfinished import wait to be merged.
+CREATE TABLE pgrung.stagings (
+    staging    text PRIMARY KEY,           -- schema and table, quoted
+    import_id  text UNIQUE REFERENCES pgrung.imports ON DELETE SET NULL,
+    job        text NOT NULL,
+    target     text NOT NULL,              -- where the rows go: schema and table, quoted
+    target_oid oid NOT NULL,
+    shape      jsonb NOT NULL,             -- what its rows are; another shape, another table
+    parts      integer,                    -- of the key, merged one by one; NULL before the first
+    made_at    timestamptz NOT NULL DEFAULT now()
+);
+
+-- Parts that are merged, with what became of their records.
+CREATE TABLE pgrung.merged_parts (
+    staging text NOT NULL REFERENCES pgrung.stagings ON DELETE CASCADE,
+    part    integer NOT NULL,
+    merged  jsonb NOT NULL,
+    PRIMARY KEY (staging, part)
+);
+
+-- Who is at which job. A run that takes over raises the epoch, and waits for whoever has it locked.
+CREATE TABLE pgrung.leases (
+    job        text PRIMARY KEY,
+    epoch      bigint NOT NULL,
+    host       text NOT NULL,
+    process    integer NOT NULL,
+    instance   text NOT NULL,              -- tells that process from others of its number
+    since      timestamptz NOT NULL,
+    renewed_at timestamptz NOT NULL,       -- -infinity once it is given back
+    UNIQUE (job, epoch)
+);

@@ -1,0 +1,237 @@
+//! A load whose rows are staged: what it needs to know of the table, and its staging table.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::connection::ControlConnection;
+use super::control::Control;
+use super::prepare::Origin;
+use crate::error::Error;
+use crate::job::{LedgerUse, LoadSettings, SettingsError};
+use crate::ledger::{self, Ledger, LedgerError, StagingRequest};
+use crate::merge::{Merge, Mode, Superseded};
+use crate::source::Input;
+use crate::target::{Key, KeyError, Place, Staging, Stamp, Table, Target};
+
+/// A load whose rows are staged.
+pub struct Staged {
+    pub merge: Merge,
+    /// Where its rows go in the end.
+    pub place: Place,
+    /// Its name, unquoted and without its schema.
+    name: String,
+    staging: Staging,
+}
+
+/// What bears on a merge into the table: who points to it, whether deletes of it are published that
+/// have no identity, and which triggers may keep rows from being written.
+const FACTS: &str = "
+WITH tree AS (SELECT $1::oid AS oid UNION SELECT relid FROM pg_partition_tree($1))
+SELECT EXISTS (SELECT FROM pg_constraint f JOIN tree ON f.confrelid = tree.oid
+               WHERE f.contype = 'f' AND f.conrelid NOT IN (SELECT oid FROM tree)) AS is_pointed_to,
+       EXISTS (SELECT FROM pg_publication p
+               JOIN pg_class c ON c.oid = $1
+               JOIN pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_publication_tables t ON t.pubname = p.pubname AND t.schemaname = n.nspname AND t.tablename = c.relname
+               WHERE p.pubdelete AND (c.relreplident = 'n' OR c.relreplident = 'd'
+                     AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)))
+         AS unpublishable,
+       EXISTS (SELECT FROM pg_trigger t JOIN tree ON t.tgrelid = tree.oid
+               -- Row (1), before (2); insert (4) or update (16); see pg_trigger.h.
+               WHERE t.tgtype & 3 = 3 AND t.tgtype & 20 <> 0 AND NOT t.tgisinternal AND t.tgenabled <> 'D')
+         AS suppresses";
+
+impl Staged {
+    /// Finds out how the rows of `target`, columns of `table`, will be merged.
+    ///
+    /// # Errors
+    /// When the mode does not fit the table.
+    pub async fn prepare(
+        settings: &LoadSettings,
+        connection: &mut ControlConnection,
+        table: &Table,
+        target: &Arc<Target>,
+    ) -> Result<Self, Error> {
+        let newer = match &settings.newer {
+            Some(name) => Some(newer(name, table, target)?),
+            None => None,
+        };
+        let look = |client: Client| async {
+            let mode = settings.mode;
+            let key = match Key::find(&client, table, target, &settings.key).await {
+                // Without a key of its own all rows are the input's.
+                Err(KeyError::NotInInput { .. })
+                    if mode == Mode::Replace && settings.key.is_empty() =>
+                {
+                    None
+                }
+                key => key?,
+            };
+            if key.is_none() && (mode.needs_key() || newer.is_some()) {
+                let table = table.quoted();
+                return Err(KeyError::None { table }.into());
+            }
+            let keeps = settings.superseded == Superseded::Reject;
+            let failed = Error::server("reading the catalog");
+            let staging = Staging::of(&client, table, target, key.as_ref(), keeps)
+                .await
+                .map_err(&failed)?;
+            let facts = client
+                .query_typed_one(FACTS, &[(&table.oid, Type::OID)])
+                .await
+                .map_err(&failed)?;
+            let merge = Merge {
+                mode,
+                target: target.clone(),
+                staging: String::new(),
+                key,
+                newer: newer.clone(),
+                suppresses: facts.get("suppresses"),
+                deferrable: table.deferrable,
+                truncates: facts.get("unpublishable"),
+                is_pointed_to: facts.get("is_pointed_to"),
+                full: staging.stamp == Stamp::Full,
+                guards: settings.guards,
+            };
+            Ok((client, (merge, staging)))
+        };
+        let (merge, staging) = connection.ask("reading the catalog", look).await?;
+        if merge.mode == Mode::Replace && merge.is_pointed_to && merge.key.is_none() {
+            return Err(SettingsError(format!(
+                "--mode replace: other tables point to {}, so rows that come again must stay, and the input does not have its key: add the columns of the key, or name them with --key",
+                table.quoted()
+            ))
+            .into());
+        }
+        Ok(Staged {
+            merge,
+            place: Place::from(table),
+            name: table.name.clone(),
+            staging,
+        })
+    }
+
+    /// Opens the staging table of the job and the import in it: as an unfinished run left them, if
+    /// that had the very same input, else new ones.
+    ///
+    /// # Errors
+    /// What the ledger says, or the server.
+    pub async fn open(
+        &mut self,
+        job: &str,
+        origin: &mut Origin,
+        settings: &LoadSettings,
+        connection: &mut ControlConnection,
+        control: &Control,
+    ) -> Result<(Table, Arc<Target>, Ledger), Error> {
+        let LedgerUse::On { import_id, restart } = &settings.ledger else {
+            return Err(LedgerError::Unusable("a staged load needs the ledger".to_string()).into());
+        };
+        if let Some(import_id) = import_id {
+            let forget = |client: Client| async {
+                ledger::forget_finished(&client, import_id).await?;
+                Ok((client, ()))
+            };
+            connection
+                .ask("opening the import in the ledger", forget)
+                .await?;
+        }
+        let inputs = origin.inputs.clone();
+        let mut anew =
+            *restart || inputs.iter().any(|input| !is_file(input)) && import_id.is_none();
+        loop {
+            let (table, target) = self.find(job, settings, connection, anew).await?;
+            origin.inputs.clone_from(&inputs);
+            let opened = origin
+                .open_import(settings, connection, &table, &target, control)
+                .await;
+            let ledger = match opened {
+                Ok(Some(ledger)) => ledger,
+                Ok(None) => {
+                    return Err(LedgerError::Unusable(
+                        "a staged load needs the ledger".to_string(),
+                    )
+                    .into());
+                }
+                // Another input than that of the run that did not finish.
+                Err(Error::Ledger(LedgerError::Changed(_))) if !anew => {
+                    anew = true;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let mode = settings.mode.name();
+            let owns = |client: Client| async {
+                let owns = ledger.owns(&client, job, mode).await;
+                let owns = owns.map_err(Error::server("opening the import in the ledger"))?;
+                Ok((client, owns))
+            };
+            if connection
+                .ask("opening the import in the ledger", owns)
+                .await?
+            {
+                self.merge.staging.clone_from(&target.table);
+                return Ok((table, target, ledger));
+            }
+            if anew {
+                return Err(LedgerError::Unusable(format!(
+                    "import {} is of other sources; name another --import-id",
+                    ledger.import_id
+                ))
+                .into());
+            }
+            anew = true;
+        }
+    }
+
+    /// The staging table of the job.
+    async fn find(
+        &self,
+        job: &str,
+        settings: &LoadSettings,
+        connection: &mut ControlConnection,
+        anew: bool,
+    ) -> Result<(Table, Arc<Target>), Error> {
+        let create = |name: &str| self.staging.create(name);
+        let key = self.merge.key.iter().flat_map(|key| &key.columns);
+        let key: Vec<&str> = key.map(|column| column.name.as_str()).collect();
+        let shape = json!({
+            "definition": self.staging.definition, "mode": settings.mode, "key": key, "newer": self.merge.newer,
+        });
+        let request = StagingRequest {
+            job,
+            target: &self.place,
+            table_name: &self.name,
+            shape: &shape,
+            create: &create,
+        };
+        let find = |mut client: Client| async {
+            let name = ledger::staging(&mut client, &request, anew).await?;
+            let table = Table::find(&client, &name).await?;
+            Ok((client, table))
+        };
+        let table = connection.ask("making the staging table", find).await?;
+        let target = Arc::new(self.staging.target(&table));
+        Ok((table, target))
+    }
+}
+
+fn is_file(input: &Input) -> bool {
+    matches!(input.size(), Ok(Some(_)))
+}
+
+/// The column that says what is newer.
+fn newer(name: &str, table: &Table, target: &Target) -> Result<String, Error> {
+    let picked = table.pick(&[name.to_string()])?;
+    let column = picked.first().map_or(name, |column| column.name.as_str());
+    match target.inputs().iter().any(|input| input.name == column) {
+        true => Ok(column.to_string()),
+        false => Err(SettingsError(format!(
+            "--newer {name}: the input does not have that column"
+        ))
+        .into()),
+    }
+}

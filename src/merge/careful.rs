@@ -1,0 +1,290 @@
+//! A merge of rows of which some are bad: piece by piece, each behind a savepoint, until the bad
+//! ones have failed alone.
+
+use tokio_postgres::Client;
+
+use super::sql::{Sql, order};
+use super::step::{MergeError, Merged, Step};
+use crate::outcome::Outcome;
+use crate::retry::Failure;
+use crate::server_error::one_line;
+use crate::span::Position;
+use crate::strategy::Refusal;
+use crate::target::{Order, STATE, index_staged, quote_name};
+
+/// Rows of one piece at most, and right after a bad one at least.
+const PIECE: (i64, i64) = (65_536, 16);
+
+/// Passes over rows that a foreign key refused, at most: each may let others in.
+const MOST_PASSES: usize = 16;
+
+/// Foreign keys: a row may be refused only because the row it points to comes later.
+const FOREIGN_KEY: &str = "23503";
+
+impl Step<'_> {
+    /// Merges the rows of `sql`, those that are bad aside.
+    pub(super) async fn careful(&self, sql: &Sql<'_>) -> Result<Merged, MergeError> {
+        let staging = &self.merge.staging;
+        let (order, state) = (quote_name(Order::COLUMN), quote_name(STATE));
+        self.client.batch_execute(&index_staged(staging)).await?;
+        if self.merge.key.is_some() {
+            let lose = format!(
+                "UPDATE {staging} l SET {state} = 'l' FROM ({}) losers WHERE l.{order} = losers.lost",
+                sql.losers(),
+            );
+            self.client.execute_typed(&lose, &[]).await?;
+        }
+        let exact = self.lock(sql).await?;
+        let mut deleted = self.delete(sql, exact.as_ref()).await?;
+        let mut pass = Pass {
+            step: self,
+            sql,
+            total: Merged::default(),
+            waiting: Vec::new(),
+        };
+        pass.all().await?;
+        pass.second_chance().await?;
+        let Pass { mut total, .. } = pass;
+        if self.merge.is_by_key() {
+            // Rows of the table that all records of their key have left.
+            deleted += self.delete(sql, exact.as_ref()).await?;
+        }
+        let losers = sql.and(&format!("s.{state} = 'l'"));
+        total.tally = total
+            .tally
+            .and(Outcome::Superseded, self.number(&losers.count()).await?);
+        if self.keep_losers {
+            let keep = self.ledger.keep_losers(staging);
+            let keep = format!("WITH losers AS ({}), {keep} SELECT 1", self.winners(sql));
+            self.client.batch_execute(&keep).await?;
+        }
+        total.deleted = deleted;
+        self.check_exact(sql, exact.as_ref(), &mut total).await?;
+        Ok(total)
+    }
+
+    /// Of each record that loses the one that has won, as `lost` and `winner`.
+    fn winners(&self, sql: &Sql<'_>) -> String {
+        let staging = &self.merge.staging;
+        let (order, state) = (quote_name(Order::COLUMN), quote_name(STATE));
+        format!(
+            "SELECT l.{order} AS lost, w.{order} AS winner FROM {staging} l JOIN {staging} w ON {}
+             WHERE l.{state} = 'l' AND w.{state} IS DISTINCT FROM 'l' AND {}",
+            sql.same_key("l", "w"),
+            sql.part_of("l"),
+        )
+    }
+}
+
+/// One way through all rows.
+struct Pass<'a> {
+    step: &'a Step<'a>,
+    sql: &'a Sql<'a>,
+    total: Merged,
+    /// Rows that wait for others: a foreign key has refused them.
+    waiting: Vec<(i64, Refusal)>,
+}
+
+impl Pass<'_> {
+    fn client(&self) -> &Client {
+        self.step.client
+    }
+
+    async fn all(&mut self) -> Result<(), MergeError> {
+        let (most, least) = PIECE;
+        let (mut behind, mut piece) = (i64::MIN, most);
+        while let Some((last, rows)) = self.next(behind, piece).await? {
+            let (state, order) = (quote_name(STATE), order("s"));
+            let condition =
+                format!("s.{state} IS NULL AND {order} > {behind} AND {order} <= {last}");
+            match self.attempt(&condition, rows).await? {
+                None => {
+                    (behind, piece) = (last, (piece * 2).clamp(least, most));
+                    continue;
+                }
+                Some(_) if rows > 1 => piece = rows / 2,
+                Some(failure) => {
+                    self.judge(last, failure).await?;
+                    (behind, piece) = (last, least);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next rows behind an order: the last of them, and how many they are.
+    async fn next(&self, behind: i64, most: i64) -> Result<Option<(i64, i64)>, MergeError> {
+        let (state, order) = (quote_name(STATE), order("s"));
+        let sql = self
+            .sql
+            .and(&format!("s.{state} IS NULL AND {order} > {behind}"));
+        let sql = format!(
+            "SELECT max(o) AS last, count(*) AS rows FROM ({}) piece",
+            sql.orders(most)
+        );
+        let row = self.client().query_typed_one(&sql, &[]).await?;
+        Ok(row
+            .get::<_, Option<i64>>("last")
+            .map(|last| (last, row.get("rows"))))
+    }
+
+    /// Merges some rows behind a savepoint; what one of them may be to blame for, if it fails.
+    async fn attempt(&mut self, condition: &str, rows: i64) -> Result<Option<Failure>, MergeError> {
+        let sql = self.sql.and(condition);
+        self.client()
+            .batch_execute("SAVEPOINT pgrung_piece")
+            .await?;
+        match self.step.write(&sql, rows.cast_unsigned()).await {
+            Ok(merged) => {
+                self.client().batch_execute("RELEASE pgrung_piece").await?;
+                self.total += merged;
+                Ok(None)
+            }
+            Err(MergeError::Failed(failure)) if failure.may_be_a_row(false) => {
+                self.back().await?;
+                Ok(Some(failure))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn back(&self) -> Result<(), MergeError> {
+        let back = "ROLLBACK TO pgrung_piece; RELEASE pgrung_piece";
+        Ok(self.client().batch_execute(back).await?)
+    }
+
+    /// Puts a row aside that has failed alone, and lets the next best record of its key try.
+    async fn judge(&mut self, bad: i64, failure: Failure) -> Result<(), MergeError> {
+        let mut bad = Some((bad, failure));
+        while let Some((row, failure)) = bad.take() {
+            // What fails with any row fails with none.
+            if !failure.names_a_value()
+                && let Some(failure) = self.attempt("false", 0).await?
+            {
+                return Err(failure.into());
+            }
+            let refusal = refusal(&failure);
+            if refusal.sqlstate == FOREIGN_KEY {
+                self.waiting.push((row, refusal));
+                return Ok(());
+            }
+            bad = self.reject(row, &refusal).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts a row aside; the record of its key that comes next and is bad as well, if it is.
+    async fn reject(
+        &mut self,
+        row: i64,
+        refusal: &Refusal,
+    ) -> Result<Option<(i64, Failure)>, MergeError> {
+        let Step {
+            merge,
+            client,
+            ledger,
+            reasons,
+            sources,
+            ..
+        } = *self.step;
+        let order = Order(row);
+        let stored = ledger
+            .reject_staged(client, &merge.staging, order, refusal)
+            .await?;
+        reasons.count(
+            &refusal.sqlstate,
+            refusal.column.as_deref(),
+            &refusal.message,
+            || {
+                let source = usize::try_from(order.source())
+                    .ok()
+                    .and_then(|source| sources.get(source));
+                let position = Position {
+                    record: order.record(),
+                    line: stored,
+                    ..Position::START
+                };
+                format!("{}, {position}", source.map_or("", |name| name))
+            },
+        );
+        self.total.tally = self.total.tally.and(Outcome::Rejected, 1);
+        let next = match merge.key {
+            Some(_) => self.next_of_key(row).await?,
+            None => None,
+        };
+        let (o, state) = (quote_name(Order::COLUMN), quote_name(STATE));
+        let remove = format!("DELETE FROM {} WHERE {o} = {row}", merge.staging);
+        client.batch_execute(&remove).await?;
+        let Some(next) = next else { return Ok(None) };
+        match self.attempt(&format!("s.{o} = {next}"), 1).await? {
+            None => {
+                let done = format!(
+                    "UPDATE {} SET {state} = 'd' WHERE {o} = {next}",
+                    merge.staging
+                );
+                client.batch_execute(&done).await?;
+                Ok(None)
+            }
+            Some(failure) => Ok(Some((next, failure))),
+        }
+    }
+
+    /// The best of the records that have lost to this one.
+    async fn next_of_key(&self, row: i64) -> Result<Option<i64>, MergeError> {
+        let staging = &self.step.merge.staging;
+        let sql = format!(
+            "SELECT {} AS next FROM {staging} s JOIN {staging} bad ON {} WHERE bad.{} = {row} AND s.{} = 'l'
+             ORDER BY {} LIMIT 1",
+            order("s"),
+            self.sql.same_key("s", "bad"),
+            quote_name(Order::COLUMN),
+            quote_name(STATE),
+            self.sql.best_first(),
+        );
+        let next = self.client().query_typed_opt(&sql, &[]).await?;
+        Ok(next.map(|row| row.get("next")))
+    }
+
+    /// Tries rows again that a foreign key refused, until no more of them get in; the others are put
+    /// aside.
+    async fn second_chance(&mut self) -> Result<(), MergeError> {
+        for _ in 0..MOST_PASSES {
+            let again = std::mem::take(&mut self.waiting);
+            let before = again.len();
+            for (row, refusal) in again {
+                let alone = format!("{} = {row}", order("s"));
+                if self.attempt(&alone, 1).await?.is_some() {
+                    self.waiting.push((row, refusal));
+                }
+            }
+            if self.waiting.len() == before {
+                break;
+            }
+        }
+        while let Some((row, refusal)) = self.waiting.pop() {
+            if let Some((next, failure)) = self.reject(row, &refusal).await? {
+                self.judge(next, failure).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a row is put aside with.
+fn refusal(failure: &Failure) -> Refusal {
+    let mut refusal = Refusal {
+        sqlstate: failure.sqlstate().unwrap_or("XX000").to_string(),
+        field: None,
+        column: None,
+        constraint: None,
+        message: one_line(&failure.to_string()),
+    };
+    if let Failure::Server { error, .. } = failure
+        && let Some(server) = error.as_db_error()
+    {
+        refusal.message = one_line(server.message());
+        refusal.column = server.column().map(str::to_string);
+        refusal.constraint = server.constraint().map(str::to_string);
+    }
+    refusal
+}

@@ -1,0 +1,299 @@
+//! The statements of a merge. In all of them `s` is the staging table, `t` the table.
+
+use super::{Merge, Mode, Part};
+use crate::target::{Column, Order, quote_name};
+
+/// Statements on some of the staged rows.
+pub struct Sql<'a> {
+    merge: &'a Merge,
+    part: Part,
+    /// Which of the part, as a condition on `s`.
+    condition: String,
+}
+
+impl<'a> Sql<'a> {
+    /// On all rows of a part.
+    pub fn new(merge: &'a Merge, part: Part) -> Self {
+        Sql {
+            merge,
+            part,
+            condition: "true".to_string(),
+        }
+    }
+
+    /// The same on fewer rows.
+    pub fn and(&self, condition: &str) -> Self {
+        Sql {
+            merge: self.merge,
+            part: self.part,
+            condition: format!("{} AND {condition}", self.condition),
+        }
+    }
+
+    fn filter(&self) -> String {
+        format!("{} AND {}", self.part_of("s"), self.condition)
+    }
+
+    /// Whether a row of the staging table, called `of`, is in the part.
+    pub fn part_of(&self, of: &str) -> String {
+        let Part { number, of: parts } = self.part;
+        if parts == 1 {
+            return "true".to_string();
+        }
+        // Twenty bits of the hash are enough to be fair.
+        let bound = |number: i32| (i64::from(number) << 20) / i64::from(parts);
+        format!(
+            "hash_record_extended(ROW({}), 0) & 1048575 BETWEEN {} AND {}",
+            self.key(of),
+            bound(number),
+            bound(number + 1) - 1
+        )
+    }
+
+    fn table(&self) -> &str {
+        &self.merge.target.table
+    }
+
+    /// How many there are, as `rows`.
+    pub fn count(&self) -> String {
+        let Merge { staging, .. } = self.merge;
+        format!(
+            "SELECT count(*) AS rows FROM {staging} s WHERE {}",
+            self.filter()
+        )
+    }
+
+    /// The orders of the first so many of them.
+    pub fn orders(&self, most: i64) -> String {
+        let (staging, order) = (&self.merge.staging, order("s"));
+        let filter = self.filter();
+        format!("SELECT {order} AS o FROM {staging} s WHERE {filter} ORDER BY o LIMIT {most}")
+    }
+
+    /// Rows of the table, as `rows`.
+    pub fn count_table(&self) -> String {
+        format!("SELECT count(*) AS rows FROM {}", self.table())
+    }
+
+    /// The records that lose to another one of their key, with the one that wins: `lost`, `winner`.
+    pub fn losers(&self) -> String {
+        let Merge { staging, .. } = self.merge;
+        let (key, order, filter) = (self.key("s"), order("s"), &self.filter());
+        format!(
+            "SELECT lost, winner
+             FROM (SELECT {order} AS lost, row_number() OVER best AS place, first_value({order}) OVER best AS winner
+                   FROM {staging} s
+                   WHERE {filter} AND ({key}) IN (SELECT {key} FROM {staging} s WHERE {filter} GROUP BY {key} HAVING count(*) > 1)
+                   WINDOW best AS (PARTITION BY {key} ORDER BY {})) all_of_key
+             WHERE place > 1",
+            self.best_first()
+        )
+    }
+
+    /// Deletes them, and tells how many they were, as `rows`; `keep` is one more part of the
+    /// statement that looks at `losers`.
+    pub fn delete_losers(&self, keep: Option<String>) -> String {
+        let keep = keep.map_or(String::new(), |keep| format!(", {keep}"));
+        format!(
+            "WITH losers AS ({}), gone AS (DELETE FROM {} d USING losers WHERE d.{} = losers.lost RETURNING 1){keep}
+             SELECT count(*) AS rows FROM gone",
+            self.losers(),
+            self.merge.staging,
+            quote_name(Order::COLUMN),
+        )
+    }
+
+    /// Which of the records of a key wins comes first.
+    pub fn best_first(&self) -> String {
+        match (&self.merge.newer, self.merge.mode) {
+            (Some(newer), _) => format!("s.{} DESC NULLS LAST, {}", quote_name(newer), order("s")),
+            (None, Mode::Ignore) => order("s"),
+            (None, _) => format!("{} DESC", order("s")),
+        }
+    }
+
+    /// Deletes all rows of the table.
+    pub fn delete_all(&self) -> String {
+        match self.merge.truncates {
+            true => format!("TRUNCATE {}", self.table()),
+            false => format!("DELETE FROM {}", self.table()),
+        }
+    }
+
+    /// Deletes the rows of the table whose key is not staged.
+    pub fn delete_missing(&self) -> String {
+        format!(
+            "DELETE FROM {} t WHERE NOT EXISTS (SELECT FROM {} s WHERE {})",
+            self.table(),
+            self.merge.staging,
+            self.same_key("t", "s")
+        )
+    }
+
+    /// What is to be expected: rows that are `missing` in the table, those that are `other` there,
+    /// and those that are other there and `stale` here.
+    pub fn expect(&self) -> String {
+        let missing = match self.merge.key.as_ref().and_then(|key| key.columns.first()) {
+            Some(first) => format!("t.{} IS NULL", quote_name(&first.name)),
+            None => "true".to_string(),
+        };
+        format!(
+            "SELECT count(*) FILTER (WHERE {missing}) AS missing,
+                    count(*) FILTER (WHERE NOT {missing} AND {differs} AND {wins}) AS other,
+                    count(*) FILTER (WHERE NOT {missing} AND {differs} AND NOT {wins}) AS stale
+             FROM {} s LEFT JOIN {} t ON {} WHERE {}",
+            self.merge.staging,
+            self.table(),
+            self.same_key("t", "s"),
+            self.filter(),
+            differs = self.differs("s"),
+            wins = self.wins("s"),
+        )
+    }
+
+    /// Makes the rows of the table that are other as they are staged; `None`: there is nothing that
+    /// could be other.
+    pub fn update(&self) -> Option<String> {
+        Some(format!(
+            "UPDATE {} AS t SET {} FROM {} s WHERE {} AND {} AND {} AND {}",
+            self.table(),
+            self.set("s")?,
+            self.merge.staging,
+            self.same_key("t", "s"),
+            self.differs("s"),
+            self.wins("s"),
+            self.filter()
+        ))
+    }
+
+    /// Inserts the rows that are not in the table.
+    pub fn insert_missing(&self) -> String {
+        format!(
+            "{} WHERE NOT EXISTS (SELECT FROM {} t WHERE {}) AND {}{}",
+            self.insert_from(),
+            self.table(),
+            self.same_key("t", "s"),
+            self.filter(),
+            self.on_conflict()
+        )
+    }
+
+    /// Inserts all rows.
+    pub fn insert_all(&self) -> String {
+        format!("{} WHERE {}", self.insert_from(), self.filter())
+    }
+
+    fn insert_from(&self) -> String {
+        let target = &self.merge.target;
+        let into = target.insert_into();
+        // Its alias goes behind its name, of which there is one.
+        let into = into.replacen(&target.table, &format!("{} AS t", target.table), 1);
+        format!(
+            "{into} SELECT {} FROM {} s",
+            list(target.inputs().iter().map(|column| &column.name), "s"),
+            self.merge.staging
+        )
+    }
+
+    /// What becomes of a row whose key another writer has brought meanwhile.
+    fn on_conflict(&self) -> String {
+        let Some(key) = self.merge.key.as_ref().filter(|key| key.arbiter) else {
+            return String::new();
+        };
+        let columns: Vec<String> = key
+            .columns
+            .iter()
+            .map(|column| quote_name(&column.name))
+            .collect();
+        let columns = columns.join(", ");
+        match (self.merge.mode, self.set("excluded")) {
+            // Nobody else writes.
+            (Mode::Replace | Mode::Sync, _) => String::new(),
+            (Mode::Upsert, Some(set)) => format!(
+                " ON CONFLICT ({columns}) DO UPDATE SET {set} WHERE {} AND {}",
+                self.differs("excluded"),
+                self.wins("excluded")
+            ),
+            _ => format!(" ON CONFLICT ({columns}) DO NOTHING"),
+        }
+    }
+
+    /// The columns of the key, of table `of`.
+    pub fn key(&self, of: &str) -> String {
+        list(self.keys().iter().map(|column| &column.name), of)
+    }
+
+    fn keys(&self) -> &[Column] {
+        self.merge.key.as_ref().map_or(&[], |key| &key.columns)
+    }
+
+    pub fn same_key(&self, one: &str, other: &str) -> String {
+        let same = self.keys().iter().map(|column| {
+            let name = quote_name(&column.name);
+            format!("{one}.{name} = {other}.{name}")
+        });
+        same.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// The columns in which rows of one key may differ.
+    fn others(&self) -> impl Iterator<Item = &String> + Clone {
+        let names = self.merge.target.inputs().iter().map(|column| &column.name);
+        let key = self.merge.key.as_ref();
+        names.filter(move |name| {
+            key.is_none_or(|key| {
+                let is_key = key.columns.iter().any(|column| column.name == **name);
+                !is_key || key.loose.contains(name)
+            })
+        })
+    }
+
+    /// Whether the row of the table is another one than that of `source`, to the byte: what is equal
+    /// may look other (`1.0` and `1.00`), and not every type knows what is equal.
+    fn differs(&self, source: &str) -> String {
+        let others = self.others();
+        match others.clone().next() {
+            None => "false".to_string(),
+            Some(_) => format!(
+                "ROW({})::record OPERATOR(pg_catalog.*<>) ROW({})::record",
+                list(others.clone(), "t"),
+                list(others, source)
+            ),
+        }
+    }
+
+    /// Whether the record may win over the row of the table.
+    fn wins(&self, source: &str) -> String {
+        match &self.merge.newer {
+            None => "true".to_string(),
+            Some(newer) => {
+                let newer = quote_name(newer);
+                format!(
+                    "(t.{newer} IS NULL AND {source}.{newer} IS NOT NULL OR coalesce(t.{newer} < {source}.{newer}, false))"
+                )
+            }
+        }
+    }
+
+    fn set(&self, source: &str) -> Option<String> {
+        let set: Vec<String> = self
+            .others()
+            .map(|name| {
+                let name = quote_name(name);
+                format!("{name} = {source}.{name}")
+            })
+            .collect();
+        (!set.is_empty()).then(|| set.join(", "))
+    }
+}
+
+/// The column of the order, of table `of`.
+pub fn order(of: &str) -> String {
+    format!("{of}.{}", quote_name(Order::COLUMN))
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a String>, of: &str) -> String {
+    let names: Vec<String> = names
+        .map(|name| format!("{of}.{}", quote_name(name)))
+        .collect();
+    names.join(", ")
+}

@@ -1,0 +1,363 @@
+//! One merge of staged rows, or of a part of them, in the caller's transaction.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use super::guard::Guard;
+use super::sql::Sql;
+use super::{Merge, Mode};
+use crate::ledger::Ledger;
+use crate::outcome::{Outcome, Tally};
+use crate::report::Reasons;
+use crate::retry::Failure;
+
+/// A part of the staged rows, by the hash of their keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Its number (0-based).
+    pub number: i32,
+    /// Of how many.
+    pub of: i32,
+}
+
+impl Part {
+    /// All rows.
+    pub const WHOLE: Part = Part { number: 0, of: 1 };
+}
+
+/// What a merge did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Merged {
+    /// What became of the staged records.
+    pub tally: Tally,
+    /// Rows of the table that they are.
+    pub present: u64,
+    /// Rows of the table that were deleted.
+    pub deleted: u64,
+    /// How long other writers had to wait, until the caller commits.
+    pub locked: Duration,
+}
+
+impl std::ops::AddAssign for Merged {
+    fn add_assign(&mut self, other: Self) {
+        self.tally += other.tally;
+        self.present += other.present;
+        self.deleted += other.deleted;
+        self.locked = self.locked.max(other.locked);
+    }
+}
+
+/// Why a merge failed. The transaction is good for a rollback only.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    /// The server refused something, or is away.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// Rows of the table cannot be deleted.
+    #[error("the rows of {table} that the input does not have cannot be deleted: {failure}")]
+    Delete {
+        /// The table.
+        table: String,
+        /// What the server says.
+        failure: Failure,
+    },
+    /// A guard holds.
+    #[error(transparent)]
+    Guard(#[from] Guard),
+    /// The table would not be what the mode promises.
+    #[error(
+        "{table} would have {found} rows and not the {wanted} of the input: a trigger of it keeps rows in it or puts others into it, or a policy hides some; nothing is changed"
+    )]
+    NotExact {
+        /// The table.
+        table: String,
+        /// Rows that it would have.
+        found: u64,
+        /// Rows that it should have.
+        wanted: u64,
+    },
+    /// The server's own counts make no sense.
+    #[error(
+        "{table}: of {staged} staged rows {done} were merged without an error, and no trigger could explain it"
+    )]
+    Count {
+        /// The table.
+        table: String,
+        /// Rows to be merged.
+        staged: u64,
+        /// Rows that were.
+        done: u64,
+    },
+}
+
+impl From<tokio_postgres::Error> for MergeError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        MergeError::Failed(Failure::Server {
+            error,
+            record: None,
+            before_rows: false,
+        })
+    }
+}
+
+/// What a merge of one transaction works with.
+pub struct Step<'a> {
+    pub merge: &'a Merge,
+    pub client: &'a Client,
+    /// Where rejects go.
+    pub ledger: &'a Ledger,
+    /// Why there are any.
+    pub reasons: &'a Reasons,
+    /// Names of the sources.
+    pub sources: &'a [std::sync::Arc<str>],
+    /// Whether records that lose are kept with the rejects.
+    pub keep_losers: bool,
+    /// Longest wait for other writers of the table.
+    pub lock_wait: Duration,
+}
+
+/// How long those who come later have to wait behind us while we wait for a lock.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Step<'_> {
+    /// Merges the rows of `part`. Rows that the table refuses are put aside.
+    ///
+    /// # Errors
+    /// Whatever is not about a row.
+    pub async fn run(&self, part: Part) -> Result<Merged, MergeError> {
+        let Step { merge, client, .. } = self;
+        let sql = Sql::new(merge, part);
+        if !merge.full {
+            return self.whole(&sql).await;
+        }
+        client.batch_execute("SAVEPOINT pgrung_merge").await?;
+        match self.whole(&sql).await {
+            Ok(merged) => {
+                client.batch_execute("RELEASE pgrung_merge").await?;
+                Ok(merged)
+            }
+            Err(MergeError::Failed(failure)) if failure.may_be_a_row(false) => {
+                client
+                    .batch_execute("ROLLBACK TO pgrung_merge; RELEASE pgrung_merge")
+                    .await?;
+                self.careful(&sql).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All rows at once.
+    async fn whole(&self, sql: &Sql<'_>) -> Result<Merged, MergeError> {
+        let staged = self.number(&sql.count()).await?;
+        let superseded = match self.merge.key.is_some() {
+            true => self.drop_losers(sql).await?,
+            false => 0,
+        };
+        let exact = self.lock(sql).await?;
+        let deleted = self.delete(sql, exact.as_ref()).await?;
+        let mut merged = self.write(sql, staged - superseded).await?;
+        merged.deleted = deleted;
+        merged.tally = merged.tally.and(Outcome::Superseded, superseded);
+        self.check_exact(sql, exact.as_ref(), &mut merged).await?;
+        Ok(merged)
+    }
+
+    /// Deletes the records that lose to another one of their key.
+    async fn drop_losers(&self, sql: &Sql<'_>) -> Result<u64, MergeError> {
+        let keep = self
+            .keep_losers
+            .then(|| self.ledger.keep_losers(&self.merge.staging));
+        self.number(&sql.delete_losers(keep)).await
+    }
+
+    /// Keeps other writers out where the table is to be exactly the input; readers see what was there
+    /// until the end.
+    pub(super) async fn lock(&self, sql: &Sql<'_>) -> Result<Option<Exact>, MergeError> {
+        if !self.merge.is_exact() {
+            return Ok(None);
+        }
+        let mode = match self.merge.truncates && !self.merge.is_by_key() {
+            true => "ACCESS EXCLUSIVE",
+            false => "SHARE ROW EXCLUSIVE",
+        };
+        let lock = format!("LOCK TABLE {} IN {mode} MODE", self.merge.target.table);
+        let patience = LOCK_PATIENCE.min(self.lock_wait).as_millis().max(1);
+        let try_lock = format!(
+            "SAVEPOINT pgrung_lock; SET LOCAL lock_timeout = {patience}; {lock}; RELEASE pgrung_lock"
+        );
+        let began = Instant::now();
+        while let Err(error) = self.client.batch_execute(&try_lock).await {
+            let held = error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE);
+            if !held || began.elapsed() >= self.lock_wait {
+                return Err(error.into());
+            }
+            // Let those through who have queued up behind.
+            self.client
+                .batch_execute("ROLLBACK TO pgrung_lock; RELEASE pgrung_lock")
+                .await?;
+            tokio::time::sleep(LOCK_PATIENCE / 2).await;
+        }
+        self.client
+            .batch_execute("SET LOCAL lock_timeout = '30s'")
+            .await?;
+        let since = Instant::now();
+        let before = self.number(&sql.count_table()).await?;
+        Ok(Some(Exact { since, before }))
+    }
+
+    /// Deletes what the table is not to have any more.
+    pub(super) async fn delete(
+        &self,
+        sql: &Sql<'_>,
+        exact: Option<&Exact>,
+    ) -> Result<u64, MergeError> {
+        let Some(exact) = exact.filter(|exact| exact.before > 0) else {
+            return Ok(0);
+        };
+        let by_key = self.merge.is_by_key();
+        let statement = match by_key {
+            true => sql.delete_missing(),
+            false => sql.delete_all(),
+        };
+        let deleted = self
+            .client
+            .execute_typed(&statement, &[])
+            .await
+            .map_err(|error| {
+                match MergeError::from(error) {
+                    // No row of the input is to blame.
+                    MergeError::Failed(failure) if failure.may_be_a_row(false) => {
+                        MergeError::Delete {
+                            table: self.merge.target.table.clone(),
+                            failure,
+                        }
+                    }
+                    error => error,
+                }
+            })?;
+        // TRUNCATE does not say how many they were.
+        Ok(match self.merge.truncates && !by_key {
+            true => exact.before,
+            false => deleted,
+        })
+    }
+
+    /// Brings `staged` rows, of each key one, into the table.
+    pub(super) async fn write(&self, sql: &Sql<'_>, staged: u64) -> Result<Merged, MergeError> {
+        let Step { merge, client, .. } = self;
+        if !merge.is_by_key() {
+            let inserted = client.execute_typed(&sql.insert_all(), &[]).await?;
+            self.constraints().await?;
+            let suppressed = staged.saturating_sub(inserted);
+            if inserted > staged || suppressed > 0 && !merge.suppresses {
+                return Err(self.miscounted(staged, inserted));
+            }
+            return Ok(Merged {
+                tally: Tally::of(Outcome::Inserted, inserted).and(Outcome::Suppressed, suppressed),
+                present: inserted,
+                ..Merged::default()
+            });
+        }
+        let expected = match merge.suppresses || merge.newer.is_some() {
+            true => Some(client.query_typed_one(&sql.expect(), &[]).await?),
+            false => None,
+        };
+        let expected = |column| {
+            expected
+                .as_ref()
+                .map_or(0, |row| row.get::<_, i64>(column).cast_unsigned())
+        };
+        let updated = match sql.update().filter(|_| merge.mode != Mode::Ignore) {
+            Some(update) => client.execute_typed(&update, &[]).await?,
+            None => 0,
+        };
+        let inserted = client.execute_typed(&sql.insert_missing(), &[]).await?;
+        self.constraints().await?;
+        let kept_out = |expected: u64, done: u64| match merge.suppresses {
+            true => expected.saturating_sub(done),
+            false => 0,
+        };
+        let not_updated = match merge.mode {
+            Mode::Ignore => 0,
+            _ => kept_out(expected("other"), updated),
+        };
+        let not_inserted = kept_out(expected("missing"), inserted);
+        let suppressed = not_inserted + not_updated;
+        let stale = match merge.newer {
+            Some(_) => expected("stale"),
+            None => 0,
+        };
+        let rest = staged.checked_sub(inserted + updated + suppressed + stale);
+        let rest = rest.ok_or_else(|| self.miscounted(staged, inserted + updated))?;
+        let rest_is = match merge.mode {
+            Mode::Ignore => Outcome::Ignored,
+            _ => Outcome::Unchanged,
+        };
+        let tally = Tally::of(Outcome::Inserted, inserted)
+            .and(Outcome::Updated, updated)
+            .and(Outcome::Suppressed, suppressed)
+            .and(Outcome::Superseded, stale)
+            .and(rest_is, rest);
+        Ok(Merged {
+            tally,
+            present: staged - not_inserted,
+            ..Merged::default()
+        })
+    }
+
+    async fn constraints(&self) -> Result<(), MergeError> {
+        if self.merge.deferrable {
+            let sql = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED";
+            self.client.batch_execute(sql).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the table has what the mode promises, and no guard holds.
+    pub(super) async fn check_exact(
+        &self,
+        sql: &Sql<'_>,
+        exact: Option<&Exact>,
+        merged: &mut Merged,
+    ) -> Result<(), MergeError> {
+        let Some(Exact { since, before }) = exact else {
+            return Ok(());
+        };
+        let found = self.number(&sql.count_table()).await?;
+        if found != merged.present {
+            return Err(MergeError::NotExact {
+                table: self.merge.target.table.clone(),
+                found,
+                wanted: merged.present,
+            });
+        }
+        self.merge.guards.shrink(*before, found)?;
+        self.merge.guards.delete(merged.deleted, *before)?;
+        merged.locked = since.elapsed();
+        Ok(())
+    }
+
+    fn miscounted(&self, staged: u64, done: u64) -> MergeError {
+        MergeError::Count {
+            table: self.merge.target.table.clone(),
+            staged,
+            done,
+        }
+    }
+
+    /// The one number, `rows`, that a query answers.
+    pub(super) async fn number(&self, sql: &str) -> Result<u64, MergeError> {
+        let row = self.client.query_typed_one(sql, &[]).await?;
+        Ok(row.get::<_, i64>("rows").cast_unsigned())
+    }
+}
+
+/// A table that is to be exactly the input.
+pub struct Exact {
+    /// When other writers began to wait.
+    pub since: Instant,
+    /// Rows that it had.
+    pub before: u64,
+}

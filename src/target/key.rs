@@ -1,0 +1,170 @@
+//! The key by which records of the input and rows of the table are the same: columns with a unique
+//! index.
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::table::{Column, Table, TableError};
+use super::{Target, quote_name};
+use crate::server_error;
+
+/// Columns that have a unique index, and are all in the input.
+#[derive(Debug, Clone)]
+pub struct Key {
+    pub columns: Vec<Column>,
+    /// Whether INSERT ... ON CONFLICT can use the index: it is not deferrable.
+    pub arbiter: bool,
+    /// Whether the values of each column can be hashed.
+    pub hashable: bool,
+    /// Columns whose values may be equal and yet not the same: `1.0` and `1.00`, or by a collation.
+    pub loose: Vec<String>,
+}
+
+/// Why there is no such key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// No key was named, and the table has no primary key.
+    #[error("{table} has no primary key: name the columns that tell its rows apart with --key")]
+    None {
+        /// The table.
+        table: String,
+    },
+    /// Nothing keeps two rows of one key out of the table.
+    #[error(
+        "{table} has no unique index on ({columns}): CREATE UNIQUE INDEX ON {table} ({columns})"
+    )]
+    NotUnique {
+        /// The table.
+        table: String,
+        /// The columns, quoted.
+        columns: String,
+    },
+    /// The input does not have it.
+    #[error(
+        "column {column} of the key of {table} is not in the input, whose columns are {columns}; --key names another key"
+    )]
+    NotInInput {
+        /// The table.
+        table: String,
+        /// The column, quoted.
+        column: String,
+        /// The columns of the input, quoted.
+        columns: String,
+    },
+    /// A name is no column.
+    #[error("--key: {0}")]
+    Column(TableError),
+    /// The catalog could not be read.
+    #[error("reading the catalog: {}", server_error::describe(.0))]
+    Server(#[from] tokio_postgres::Error),
+}
+
+/// The unique indexes of a table that cover all of its rows by plain columns.
+const INDEXES: &str = "
+SELECT i.indisprimary AS is_primary, i.indimmediate AS immediate,
+       ARRAY(SELECT a.attname::text FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) k JOIN pg_attribute a
+             ON a.attrelid = i.indrelid AND a.attnum = k ORDER BY 1) AS columns
+FROM pg_index i
+WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indisready
+  AND i.indpred IS NULL AND i.indexprs IS NULL
+ORDER BY i.indisprimary DESC, i.indimmediate DESC";
+
+/// Of each type: whether it has a hash, and whether equal values of it are the same to the byte. (A
+/// btree says so in support function 4; see nbtree's `BTEQUALIMAGE_PROC`.)
+const TYPES: &str = "
+SELECT a.attname::text AS name,
+       EXISTS (SELECT FROM pg_opclass c JOIN pg_am m ON m.oid = c.opcmethod AND m.amname = 'hash'
+               WHERE c.opcdefault AND (c.opcintype = t.oid OR EXISTS (SELECT FROM pg_cast k
+                     WHERE k.castsource = t.oid AND k.casttarget = c.opcintype AND k.castmethod = 'b' AND k.castcontext = 'i')
+                     OR t.typtype = 'e' AND c.opcintype = 'anyenum'::regtype)) AS hashable,
+       t.typtype = 'e' OR EXISTS (SELECT FROM pg_opclass c JOIN pg_am m ON m.oid = c.opcmethod AND m.amname = 'btree'
+               JOIN pg_amproc p ON p.amprocfamily = c.opcfamily AND p.amproclefttype = c.opcintype AND p.amprocnum = 4
+               WHERE c.opcdefault AND (c.opcintype = t.oid OR c.opcintype = 'text'::regtype AND t.oid = 'varchar'::regtype))
+         AND NOT EXISTS (SELECT FROM pg_collation l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic)
+         AND t.oid <> 'bpchar'::regtype AS exact
+FROM unnest($2::text[], $3::oid[]) AS mine (name, base)
+JOIN pg_attribute a ON a.attrelid = $1 AND a.attname = mine.name
+JOIN pg_type t ON t.oid = mine.base";
+
+impl Key {
+    /// The key of `table` that `named` are the columns of; without any its primary key, if it has
+    /// one.
+    ///
+    /// # Errors
+    /// When they are no key, or not in the input.
+    pub async fn find(
+        client: &Client,
+        table: &Table,
+        target: &Target,
+        named: &[String],
+    ) -> Result<Option<Self>, KeyError> {
+        let named = match named {
+            [] => None,
+            named => Some(table.pick(named).map_err(KeyError::Column)?),
+        };
+        let mut wanted: Option<Vec<String>> = named.map(names);
+        if let Some(names) = &mut wanted {
+            names.sort_unstable();
+        }
+        let indexes = client
+            .query_typed(INDEXES, &[(&table.oid, Type::OID)])
+            .await?;
+        let index = indexes.iter().find(|index| match &wanted {
+            Some(wanted) => index.get::<_, Vec<String>>("columns") == *wanted,
+            None => index.get("is_primary"),
+        });
+        let Some(index) = index else {
+            return match wanted {
+                None => Ok(None),
+                Some(wanted) => Err(KeyError::NotUnique {
+                    table: table.quoted(),
+                    columns: quoted(&wanted),
+                }),
+            };
+        };
+        let mut key = Key {
+            columns: Vec::new(),
+            arbiter: index.get("immediate"),
+            hashable: true,
+            loose: Vec::new(),
+        };
+        let input = target.inputs();
+        for name in index.get::<_, Vec<String>>("columns") {
+            let column = input.iter().find(|column| column.name == name);
+            key.columns
+                .push(column.cloned().ok_or_else(|| KeyError::NotInInput {
+                    table: table.quoted(),
+                    column: quote_name(&name),
+                    columns: quoted(&names(input.to_vec())),
+                })?);
+        }
+        let bases: Vec<u32> = key.columns.iter().map(|column| column.base_type).collect();
+        let types = client
+            .query_typed(
+                TYPES,
+                &[
+                    (&table.oid, Type::OID),
+                    (&names(key.columns.clone()), Type::TEXT_ARRAY),
+                    (&bases, Type::OID_ARRAY),
+                ],
+            )
+            .await?;
+        for row in types {
+            key.hashable &= row.get::<_, bool>("hashable");
+            if !row.get::<_, bool>("exact") {
+                key.loose.push(row.get("name"));
+            }
+        }
+        Ok(Some(key))
+    }
+}
+
+fn names(columns: Vec<Column>) -> Vec<String> {
+    columns.into_iter().map(|column| column.name).collect()
+}
+
+/// Names quoted, separated by commas.
+fn quoted(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| quote_name(name)).collect();
+    quoted.join(", ")
+}
