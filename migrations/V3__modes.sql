@@ -18,7 +18,8 @@ CREATE TABLE pgrung.stagings (
     target     text NOT NULL,              -- where the rows go: schema and table, quoted
     target_oid oid NOT NULL,
     shape      jsonb NOT NULL,             -- what its rows are; another shape, another table
-    parts      integer,                    -- of the key, merged one by one; NULL before the first
+    bounds     text[],                     -- of the parts that are merged one by one; NULL: not divided
+    dropped    bigint,                     -- records that lost to another of their key; NULL: not known yet
     made_at    timestamptz NOT NULL DEFAULT now()
 );
 

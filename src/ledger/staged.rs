@@ -7,7 +7,7 @@ use tokio_postgres::{Client, Transaction};
 
 use super::error::{LedgerError, refused};
 use super::rejects::storable;
-use super::{Ledger, begin, rejects, spans, unsigned};
+use super::{Ledger, LedgerSource, begin, rejects, spans, unsigned};
 use crate::outcome::{Outcome, Tally};
 use crate::strategy::Refusal;
 use crate::target::{Order, Place, quote_name};
@@ -249,6 +249,99 @@ impl Ledger {
                 read: records,
             }),
         }
+    }
+
+    /// The bounds of the parts into which an earlier run has divided the merge.
+    pub async fn bounds(
+        &self,
+        transaction: &Transaction<'_>,
+    ) -> Result<Option<Vec<String>>, tokio_postgres::Error> {
+        let sql = "SELECT bounds FROM pgrung.stagings WHERE staging = $1";
+        Ok(transaction
+            .query_one(sql, &[&self.table.name])
+            .await?
+            .get("bounds"))
+    }
+
+    /// Divides the merge into parts between these bounds.
+    pub async fn divide(
+        &self,
+        transaction: &Transaction<'_>,
+        bounds: &[String],
+    ) -> Result<(), tokio_postgres::Error> {
+        let sql = "UPDATE pgrung.stagings SET bounds = $2 WHERE staging = $1";
+        transaction
+            .execute(sql, &[&self.table.name, &bounds])
+            .await
+            .map(|_| ())
+    }
+
+    /// How many records have lost to another one of their key, if that was found out.
+    pub async fn dropped(
+        &self,
+        transaction: &Transaction<'_>,
+    ) -> Result<Option<u64>, tokio_postgres::Error> {
+        let sql = "SELECT dropped FROM pgrung.stagings WHERE staging = $1 FOR UPDATE";
+        let row = transaction.query_one(sql, &[&self.table.name]).await?;
+        Ok(row.get::<_, Option<i64>>("dropped").map(unsigned))
+    }
+
+    /// Notes how many.
+    pub async fn note_dropped(
+        &self,
+        transaction: &Transaction<'_>,
+        dropped: u64,
+    ) -> Result<(), tokio_postgres::Error> {
+        let sql = "UPDATE pgrung.stagings SET dropped = $2 WHERE staging = $1";
+        transaction
+            .execute(sql, &[&self.table.name, &dropped.cast_signed()])
+            .await
+            .map(|_| ())
+    }
+
+    /// Whether a part is merged already, and what that did. Else locks out newer runs until the end of
+    /// the transaction.
+    ///
+    /// # Errors
+    /// When a newer run has taken over, and what the server says.
+    pub async fn begin_part(
+        &self,
+        transaction: &Transaction<'_>,
+        part: i32,
+    ) -> Result<Option<(Tally, u64)>, LedgerError> {
+        let fence = "SELECT 1 FROM pgrung.sources WHERE import_id = $1 AND source = $2 AND epoch = $3 FOR SHARE";
+        if let Some(LedgerSource {
+            import_id,
+            number,
+            epoch,
+        }) = self.sources.first()
+            && transaction
+                .query_opt(fence, &[import_id, number, epoch])
+                .await?
+                .is_none()
+        {
+            return Err(LedgerError::TakenOver(self.import_id.clone()));
+        }
+        let sql = "SELECT merged FROM pgrung.merged_parts WHERE staging = $1 AND part = $2";
+        let row = transaction
+            .query_opt(sql, &[&self.table.name, &part])
+            .await?;
+        Ok(row.map(|row| of_json(&row.get("merged"))))
+    }
+
+    /// Notes that a part is merged.
+    pub async fn finish_part(
+        &self,
+        transaction: &Transaction<'_>,
+        part: i32,
+        (tally, deleted): (Tally, u64),
+    ) -> Result<(), tokio_postgres::Error> {
+        let sql = "INSERT INTO pgrung.merged_parts (staging, part, merged) VALUES ($1, $2, $3)";
+        let merged = json(tally, deleted);
+        transaction
+            .execute(sql, &[&self.table.name, &part, &merged])
+            .await
+            .map(|_| ())
     }
 
     /// Closes the import in the transaction that has merged its rows, and drops their staging table.

@@ -11,9 +11,10 @@ use super::staging::Staged;
 use crate::error::Error;
 use crate::job::LoadSettings;
 use crate::ledger::{Lease, Ledger, LedgerError, WAIT_FOR_THE_DISK};
-use crate::merge::{Guard, MergeError, Merged, Part, Step, Superseded};
+use crate::merge::{Guard, Merge, MergeError, Merged, Part, Step, Superseded};
 use crate::outcome::Outcome;
-use crate::worker::OnError;
+use crate::target::index_staged;
+use crate::worker::{Commit, OnError};
 
 /// Merges the staged rows into their table, once.
 ///
@@ -72,6 +73,20 @@ pub async fn merge(
     Ok(())
 }
 
+const DOING: &str = "merging the staged rows";
+
+/// A transaction of the merge, unless that is done.
+enum Opened<'a> {
+    Transaction(Transaction<'a>),
+    Merged(Merged),
+}
+
+/// Into which parts the merge is divided, unless it is done.
+enum Divided {
+    Into(Vec<Part>),
+    Merged(Merged),
+}
+
 struct Merging<'a> {
     staged: &'a Staged,
     ledger: &'a Ledger,
@@ -95,13 +110,70 @@ impl Merging<'_> {
         control
             .console
             .detail(&format!("merging {rows} staged rows into {table}"));
-        let doing = "merging the staged rows";
-        let one = |mut client: Client| async {
-            let merged = self.once(&mut client).await?;
+        if self.is_one_transaction() {
+            let one = |mut client: Client| async {
+                let merged = self.whole(&mut client).await?;
+                Ok((client, merged))
+            };
+            // A merge takes as long as it takes.
+            return connection.ask_within(Duration::MAX, DOING, one).await;
+        }
+        let divide = |mut client: Client| async {
+            let divided = self.divide(&mut client).await?;
+            Ok((client, divided))
+        };
+        let parts = match connection.ask_within(Duration::MAX, DOING, divide).await? {
+            Divided::Into(parts) => parts,
+            Divided::Merged(merged) => return Ok(merged),
+        };
+        let mut total = Merged::default();
+        let merging = parts.iter().map(|part| self.merge_part(connection, part));
+        for merged in futures::future::try_join_all(merging).await? {
+            total += merged;
+        }
+        let close = |mut client: Client| async {
+            let merged = self.close(&mut client, total).await?;
             Ok((client, merged))
         };
-        // A merge takes as long as it takes.
-        connection.ask_within(Duration::MAX, doing, one).await
+        connection.ask_within(Duration::MAX, DOING, close).await
+    }
+
+    /// Merges a part on a connection of its own.
+    async fn merge_part(&self, beside: &ControlConnection, part: &Part) -> Result<Merged, Error> {
+        let mut connection = beside.another();
+        let new = |mut client: Client| async {
+            let merged = self.part(&mut client, part, true).await?;
+            Ok((client, merged))
+        };
+        if let Some(merged) = connection.ask_within(Duration::MAX, DOING, new).await? {
+            return Ok(merged);
+        }
+        let drop_losers = |mut client: Client| async {
+            let transaction = begin(&mut client, self.settings)
+                .await
+                .map_err(Error::server(DOING))?;
+            self.drop_losers(&transaction).await?;
+            transaction.commit().await.map_err(Error::server(DOING))?;
+            Ok((client, ()))
+        };
+        connection
+            .ask_within(Duration::MAX, DOING, drop_losers)
+            .await?;
+        let all = |mut client: Client| async {
+            let merged = self.part(&mut client, part, false).await?;
+            Ok((client, merged.unwrap_or_default()))
+        };
+        connection.ask_within(Duration::MAX, DOING, all).await
+    }
+
+    /// Whether what is merged is to be seen all at once.
+    fn is_one_transaction(&self) -> bool {
+        let settings = self.settings;
+        !self.staged.merge.is_divisible()
+            || settings.commit == Commit::Load
+            || !settings.before.is_empty()
+            || !settings.after.is_empty()
+            || matches!(settings.on_error, OnError::Reject(Some(_)) | OnError::Stop)
     }
 
     /// What is known before anything is merged.
@@ -123,44 +195,185 @@ impl Merging<'_> {
     }
 
     /// The whole merge in one transaction.
-    async fn once(&self, client: &mut Client) -> Result<Merged, Error> {
-        let Merging {
-            staged,
-            ledger,
-            settings,
-            ..
-        } = self;
-        let failed = Error::server("merging the staged rows");
-        let transaction = begin(client, settings).await.map_err(&failed)?;
-        if !self.lease.hold(&transaction).await.map_err(&failed)? {
-            return Err(LedgerError::TakenOver(ledger.import_id.clone()).into());
+    async fn whole(&self, client: &mut Client) -> Result<Merged, Error> {
+        let transaction = match self.open(client).await? {
+            Opened::Transaction(transaction) => transaction,
+            Opened::Merged(merged) => return Ok(merged),
+        };
+        self.analyze(&transaction).await?;
+        run_sql(&transaction, "--before", &self.settings.before).await?;
+        let (step, all) = (self.step(&transaction), Part::default());
+        let merged = match step.run_new(&all).await.map_err(error)? {
+            Some(merged) => merged,
+            None => {
+                self.drop_losers(&transaction).await?;
+                step.run(&all).await.map_err(error)?
+            }
+        };
+        let began = Instant::now();
+        run_sql(&transaction, "--after", &self.settings.after).await?;
+        let mut merged = self.finish(transaction, merged).await?;
+        if self.staged.merge.is_exact() {
+            merged.locked += began.elapsed();
         }
-        if let Some((tally, deleted)) = ledger.begin_merge(&transaction, self.records).await? {
-            return Ok(Merged {
+        Ok(merged)
+    }
+
+    /// Leaves of the records of each key the one that wins, unless that is done.
+    async fn drop_losers(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        let failed = Error::server(DOING);
+        if self
+            .ledger
+            .dropped(transaction)
+            .await
+            .map_err(&failed)?
+            .is_some()
+        {
+            return Ok(());
+        }
+        let dropped = self.step(transaction).drop_losers().await.map_err(error)?;
+        self.ledger
+            .note_dropped(transaction, dropped)
+            .await
+            .map_err(&failed)
+    }
+
+    /// Divides the merge into parts.
+    async fn divide(&self, client: &mut Client) -> Result<Divided, Error> {
+        let failed = Error::server(DOING);
+        let transaction = match self.open(client).await? {
+            Opened::Transaction(transaction) => transaction,
+            Opened::Merged(merged) => return Ok(Divided::Merged(merged)),
+        };
+        let bounds = match self.ledger.bounds(&transaction).await.map_err(&failed)? {
+            Some(bounds) => bounds,
+            None => {
+                self.analyze(&transaction).await?;
+                let parts = self.settings.workers();
+                let bounds = self.step(&transaction).bounds(parts).await.map_err(error)?;
+                self.ledger
+                    .divide(&transaction, &bounds)
+                    .await
+                    .map_err(&failed)?;
+                bounds
+            }
+        };
+        if self.staged.merge.full {
+            // Parts in which rows are bad could not make it beside each other.
+            let index = index_staged(&self.staged.merge.staging);
+            transaction.batch_execute(&index).await.map_err(&failed)?;
+        }
+        transaction.commit().await.map_err(&failed)?;
+        Ok(Divided::Into(Part::between(&bounds)))
+    }
+
+    /// One part, in a transaction of its own. `new`: only if the table has none of its rows, and no two
+    /// of them have one key.
+    async fn part(
+        &self,
+        client: &mut Client,
+        part: &Part,
+        new: bool,
+    ) -> Result<Option<Merged>, Error> {
+        let failed = Error::server(DOING);
+        let transaction = begin(client, self.settings).await.map_err(&failed)?;
+        self.hold(&transaction).await?;
+        if let Some((tally, deleted)) = self.ledger.begin_part(&transaction, part.number).await? {
+            return Ok(Some(Merged {
                 tally,
                 deleted,
                 ..Merged::default()
-            });
+            }));
         }
-        let analyze = format!("ANALYZE {}", staged.merge.staging);
-        transaction.batch_execute(&analyze).await.map_err(&failed)?;
-        run_sql(&transaction, "--before", &settings.before).await?;
         let step = self.step(&transaction);
-        let mut merged = step.run(Part::WHOLE).await.map_err(error)?;
-        let began = Instant::now();
-        run_sql(&transaction, "--after", &settings.after).await?;
-        let exact = staged.merge.is_exact();
-        let rejected = self.running.counters.tally()[Outcome::Rejected];
-        self.check_rejects(rejected + merged.tally[Outcome::Rejected])?;
-        let noted = merged.tally.and(Outcome::Rejected, rejected);
-        let finished =
-            ledger.finish_merge(&transaction, &staged.place, (noted, merged.deleted), exact);
+        let merged = match new {
+            true => step.run_new(part).await,
+            false => step.run(part).await.map(Some),
+        };
+        let Some(merged) = merged.map_err(error)? else {
+            return Ok(None);
+        };
+        let counts = (merged.tally, merged.deleted);
+        let finished = self
+            .ledger
+            .finish_part(&transaction, part.number, counts)
+            .await;
+        finished.map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)?;
+        Ok(Some(merged))
+    }
+
+    /// Closes the import after its last part.
+    async fn close(&self, client: &mut Client, merged: Merged) -> Result<Merged, Error> {
+        match self.open(client).await? {
+            Opened::Transaction(transaction) => self.finish(transaction, merged).await,
+            Opened::Merged(merged) => Ok(merged),
+        }
+    }
+
+    /// Begins a transaction that keeps newer runs out, unless the merge is done already: the answer to
+    /// its COMMIT may have been lost.
+    async fn open<'a>(&self, client: &'a mut Client) -> Result<Opened<'a>, Error> {
+        let transaction = begin(client, self.settings)
+            .await
+            .map_err(Error::server(DOING))?;
+        self.hold(&transaction).await?;
+        Ok(
+            match self.ledger.begin_merge(&transaction, self.records).await? {
+                None => Opened::Transaction(transaction),
+                Some((tally, deleted)) => Opened::Merged(Merged {
+                    tally,
+                    deleted,
+                    ..Merged::default()
+                }),
+            },
+        )
+    }
+
+    /// Makes sure that the lease is ours until the end of the transaction.
+    async fn hold(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        match self
+            .lease
+            .hold(transaction)
+            .await
+            .map_err(Error::server(DOING))?
+        {
+            true => Ok(()),
+            false => Err(LedgerError::TakenOver(self.ledger.import_id.clone()).into()),
+        }
+    }
+
+    async fn analyze(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        let analyze = self.staged.merge.analyze();
+        transaction
+            .batch_execute(&analyze)
+            .await
+            .map_err(Error::server(DOING))
+    }
+
+    /// Closes the import in its last transaction.
+    async fn finish(
+        &self,
+        transaction: Transaction<'_>,
+        mut merged: Merged,
+    ) -> Result<Merged, Error> {
+        let failed = Error::server(DOING);
+        let dropped = self.ledger.dropped(&transaction).await.map_err(&failed)?;
+        let step = self.step(&transaction);
+        let superseded = step.superseded(dropped.unwrap_or(0)).await.map_err(error)?;
+        let before = self.running.counters.tally()[Outcome::Rejected];
+        merged.tally = merged
+            .tally
+            .and(Outcome::Rejected, before)
+            .and(Outcome::Superseded, superseded);
+        self.check_rejects(merged.tally[Outcome::Rejected])?;
+        let Staged { merge, place, .. } = self.staged;
+        let counts = (merged.tally, merged.deleted);
+        let finished = self
+            .ledger
+            .finish_merge(&transaction, place, counts, merge.is_exact());
         finished.await.map_err(&failed)?;
         transaction.commit().await.map_err(&failed)?;
-        if exact {
-            merged.locked += began.elapsed();
-        }
-        merged.tally = noted;
         Ok(merged)
     }
 
@@ -201,7 +414,10 @@ async fn begin<'a>(
         .start()
         .await?;
     transaction
-        .batch_execute("SET LOCAL lock_timeout = '30s'; SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL statement_timeout = 0")
+        .batch_execute(&format!(
+            "SET LOCAL lock_timeout = '30s'; SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL statement_timeout = 0; {}",
+            Merge::plan()
+        ))
         .await?;
     match settings.durability {
         // One commit, and exit code 0 promises that it is durable.

@@ -25,15 +25,7 @@ impl Step<'_> {
     /// Merges the rows of `sql`, those that are bad aside.
     pub(super) async fn careful(&self, sql: &Sql<'_>) -> Result<Merged, MergeError> {
         let staging = &self.merge.staging;
-        let (order, state) = (quote_name(Order::COLUMN), quote_name(STATE));
         self.client.batch_execute(&index_staged(staging)).await?;
-        if self.merge.key.is_some() {
-            let lose = format!(
-                "UPDATE {staging} l SET {state} = 'l' FROM ({}) losers WHERE l.{order} = losers.lost",
-                sql.losers(),
-            );
-            self.client.execute_typed(&lose, &[]).await?;
-        }
         let exact = self.lock(sql).await?;
         let mut deleted = self.delete(sql, exact.as_ref()).await?;
         let mut pass = Pass {
@@ -49,30 +41,9 @@ impl Step<'_> {
             // Rows of the table that all records of their key have left.
             deleted += self.delete(sql, exact.as_ref()).await?;
         }
-        let losers = sql.and(&format!("s.{state} = 'l'"));
-        total.tally = total
-            .tally
-            .and(Outcome::Superseded, self.number(&losers.count()).await?);
-        if self.keep_losers {
-            let keep = self.ledger.keep_losers(staging);
-            let keep = format!("WITH losers AS ({}), {keep} SELECT 1", self.winners(sql));
-            self.client.batch_execute(&keep).await?;
-        }
         total.deleted = deleted;
         self.check_exact(sql, exact.as_ref(), &mut total).await?;
         Ok(total)
-    }
-
-    /// Of each record that loses the one that has won, as `lost` and `winner`.
-    fn winners(&self, sql: &Sql<'_>) -> String {
-        let staging = &self.merge.staging;
-        let (order, state) = (quote_name(Order::COLUMN), quote_name(STATE));
-        format!(
-            "SELECT l.{order} AS lost, w.{order} AS winner FROM {staging} l JOIN {staging} w ON {}
-             WHERE l.{state} = 'l' AND w.{state} IS DISTINCT FROM 'l' AND {}",
-            sql.same_key("l", "w"),
-            sql.part_of("l"),
-        )
     }
 }
 
@@ -94,10 +65,8 @@ impl Pass<'_> {
         let (most, least) = PIECE;
         let (mut behind, mut piece) = (i64::MIN, most);
         while let Some((last, rows)) = self.next(behind, piece).await? {
-            let (state, order) = (quote_name(STATE), order("s"));
-            let condition =
-                format!("s.{state} IS NULL AND {order} > {behind} AND {order} <= {last}");
-            match self.attempt(&condition, rows).await? {
+            let piece_rows = format!("{o} > {behind} AND {o} <= {last}", o = order("s"));
+            match self.attempt(&self.sql.and(&piece_rows), rows).await? {
                 None => {
                     (behind, piece) = (last, (piece * 2).clamp(least, most));
                     continue;
@@ -114,10 +83,7 @@ impl Pass<'_> {
 
     /// The next rows behind an order: the last of them, and how many they are.
     async fn next(&self, behind: i64, most: i64) -> Result<Option<(i64, i64)>, MergeError> {
-        let (state, order) = (quote_name(STATE), order("s"));
-        let sql = self
-            .sql
-            .and(&format!("s.{state} IS NULL AND {order} > {behind}"));
+        let sql = self.sql.and(&format!("{} > {behind}", order("s")));
         let sql = format!(
             "SELECT max(o) AS last, count(*) AS rows FROM ({}) piece",
             sql.orders(most)
@@ -129,28 +95,15 @@ impl Pass<'_> {
     }
 
     /// Merges some rows behind a savepoint; what one of them may be to blame for, if it fails.
-    async fn attempt(&mut self, condition: &str, rows: i64) -> Result<Option<Failure>, MergeError> {
-        let sql = self.sql.and(condition);
-        self.client()
-            .batch_execute("SAVEPOINT pgrung_piece")
-            .await?;
-        match self.step.write(&sql, rows.cast_unsigned()).await {
+    async fn attempt(&mut self, sql: &Sql<'_>, rows: i64) -> Result<Option<Failure>, MergeError> {
+        let write = self.step.write(sql, rows.cast_unsigned());
+        Ok(match self.step.attempt(write).await? {
             Ok(merged) => {
-                self.client().batch_execute("RELEASE pgrung_piece").await?;
                 self.total += merged;
-                Ok(None)
+                None
             }
-            Err(MergeError::Failed(failure)) if failure.may_be_a_row(false) => {
-                self.back().await?;
-                Ok(Some(failure))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn back(&self) -> Result<(), MergeError> {
-        let back = "ROLLBACK TO pgrung_piece; RELEASE pgrung_piece";
-        Ok(self.client().batch_execute(back).await?)
+            Err(failure) => Some(failure),
+        })
     }
 
     /// Puts a row aside that has failed alone, and lets the next best record of its key try.
@@ -159,7 +112,7 @@ impl Pass<'_> {
         while let Some((row, failure)) = bad.take() {
             // What fails with any row fails with none.
             if !failure.names_a_value()
-                && let Some(failure) = self.attempt("false", 0).await?
+                && let Some(failure) = self.attempt(&self.sql.with("false"), 0).await?
             {
                 return Err(failure.into());
             }
@@ -216,7 +169,8 @@ impl Pass<'_> {
         let remove = format!("DELETE FROM {} WHERE {o} = {row}", merge.staging);
         client.batch_execute(&remove).await?;
         let Some(next) = next else { return Ok(None) };
-        match self.attempt(&format!("s.{o} = {next}"), 1).await? {
+        let alone = self.sql.with(&format!("s.{o} = {next}"));
+        match self.attempt(&alone, 1).await? {
             None => {
                 let done = format!(
                     "UPDATE {} SET {state} = 'd' WHERE {o} = {next}",
@@ -252,7 +206,7 @@ impl Pass<'_> {
             let again = std::mem::take(&mut self.waiting);
             let before = again.len();
             for (row, refusal) in again {
-                let alone = format!("{} = {row}", order("s"));
+                let alone = self.sql.with(&format!("{} = {row}", order("s")));
                 if self.attempt(&alone, 1).await?.is_some() {
                     self.waiting.push((row, refusal));
                 }

@@ -8,11 +8,14 @@ mod step;
 
 use std::sync::Arc;
 
-use crate::target::{Key, Target};
+use crate::target::{Key, Target, quote_name};
 
 pub use guard::{Guard, Guards, Share};
 pub use mode::{Mode, Superseded};
 pub use step::{MergeError, Merged, Part, Step};
+
+/// Memory that the server may take for one sort or hash of a merge, in kB.
+const WORK_MEM: u32 = 128 * 1024;
 
 /// How staged rows are merged into their table.
 #[derive(Debug, Clone)]
@@ -42,6 +45,36 @@ impl Merge {
     /// Whether the table is made exactly the input, which other writers have to wait for.
     pub fn is_exact(&self) -> bool {
         matches!(self.mode, Mode::Replace | Mode::Sync)
+    }
+
+    /// SQL that tells the server how many rows are staged and how their keys are spread.
+    pub fn analyze(&self) -> String {
+        let key = self.key.iter().flat_map(|key| &key.columns);
+        let key: Vec<String> = key.map(|column| quote_name(&column.name)).collect();
+        let columns = match key.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", key.join(", ")),
+        };
+        format!(
+            "SET LOCAL default_statistics_target = 10; ANALYZE {}{columns}; SET LOCAL default_statistics_target TO DEFAULT",
+            self.staging
+        )
+    }
+
+    /// SQL that lets the statements of a transaction hash in memory what fits there. Columns of a key
+    /// are taken for independent, and a join by several of them for far smaller than it is: by merge
+    /// it would sort both sides, which takes three times as long.
+    pub fn plan() -> String {
+        format!(
+            "SET LOCAL enable_mergejoin = off;
+             SELECT set_config('work_mem', '{WORK_MEM}kB', true)
+             WHERE (SELECT setting::bigint < {WORK_MEM} FROM pg_settings WHERE name = 'work_mem')"
+        )
+    }
+
+    /// Whether the rows may be merged in parts, each in a transaction of its own.
+    pub fn is_divisible(&self) -> bool {
+        matches!(self.mode, Mode::Ignore | Mode::Upsert)
     }
 
     /// Whether rows of the table that the input has too stay where they are.

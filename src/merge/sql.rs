@@ -1,7 +1,7 @@
 //! The statements of a merge. In all of them `s` is the staging table, `t` the table.
 
 use super::{Merge, Mode, Part};
-use crate::target::{Column, Order, quote_name};
+use crate::target::{Column, Order, STATE, quote_name};
 
 /// Statements on some of the staged rows.
 pub struct Sql<'a> {
@@ -12,42 +12,63 @@ pub struct Sql<'a> {
 }
 
 impl<'a> Sql<'a> {
-    /// On all rows of a part.
+    /// On the rows of a part that win.
     pub fn new(merge: &'a Merge, part: Part) -> Self {
         Sql {
             merge,
             part,
-            condition: "true".to_string(),
+            condition: match merge.full {
+                true => format!("s.{} IS NULL", quote_name(STATE)),
+                false => "true".to_string(),
+            },
+        }
+    }
+
+    /// On others of the part.
+    pub fn with(&self, condition: &str) -> Self {
+        Sql {
+            merge: self.merge,
+            part: self.part.clone(),
+            condition: condition.to_string(),
         }
     }
 
     /// The same on fewer rows.
     pub fn and(&self, condition: &str) -> Self {
-        Sql {
-            merge: self.merge,
-            part: self.part,
-            condition: format!("{} AND {condition}", self.condition),
-        }
+        self.with(&format!("{} AND {condition}", self.condition))
     }
 
     fn filter(&self) -> String {
         format!("{} AND {}", self.part_of("s"), self.condition)
     }
 
-    /// Whether a row of the staging table, called `of`, is in the part.
-    pub fn part_of(&self, of: &str) -> String {
-        let Part { number, of: parts } = self.part;
-        if parts == 1 {
+    /// Whether a row of table `of` is in the part.
+    fn part_of(&self, of: &str) -> String {
+        let Part { from, to, .. } = &self.part;
+        let Some(first) = self.keys().first() else {
             return "true".to_string();
+        };
+        let name = quote_name(&first.name);
+        let bound = |sign: &str, bound: &Option<String>| {
+            let bound = bound.as_ref()?.replace('\'', "''");
+            Some(format!(
+                "{of}.{name} {sign} '{bound}'::{}",
+                first.base_type_name
+            ))
+        };
+        let bounds: Vec<String> = [bound(">=", from), bound("<", to)]
+            .into_iter()
+            .flatten()
+            .collect();
+        match bounds.is_empty() {
+            true => "true".to_string(),
+            false => bounds.join(" AND "),
         }
-        // Twenty bits of the hash are enough to be fair.
-        let bound = |number: i32| (i64::from(number) << 20) / i64::from(parts);
-        format!(
-            "hash_record_extended(ROW({}), 0) & 1048575 BETWEEN {} AND {}",
-            self.key(of),
-            bound(number),
-            bound(number + 1) - 1
-        )
+    }
+
+    /// Rows of both tables with the same key, in the part.
+    fn join(&self) -> String {
+        format!("{} AND {}", self.same_key("t", "s"), self.part_of("t"))
     }
 
     fn table(&self) -> &str {
@@ -75,32 +96,71 @@ impl<'a> Sql<'a> {
         format!("SELECT count(*) AS rows FROM {}", self.table())
     }
 
-    /// The records that lose to another one of their key, with the one that wins: `lost`, `winner`.
-    pub fn losers(&self) -> String {
+    /// The records that lose to another one of their key, as `lost`.
+    fn losers(&self) -> String {
         let Merge { staging, .. } = self.merge;
-        let (key, order, filter) = (self.key("s"), order("s"), &self.filter());
+        let (key, order, filter) = (self.key("s"), order("s"), self.filter());
         format!(
-            "SELECT lost, winner
-             FROM (SELECT {order} AS lost, row_number() OVER best AS place, first_value({order}) OVER best AS winner
+            "SELECT lost
+             FROM (SELECT {order} AS lost, row_number() OVER (PARTITION BY {key} ORDER BY {}) AS place
                    FROM {staging} s
-                   WHERE {filter} AND ({key}) IN (SELECT {key} FROM {staging} s WHERE {filter} GROUP BY {key} HAVING count(*) > 1)
-                   WINDOW best AS (PARTITION BY {key} ORDER BY {})) all_of_key
+                   WHERE {filter} AND ({key}) IN (SELECT {key} FROM {staging} s WHERE {filter} GROUP BY {key} HAVING count(*) > 1)) all_of_key
              WHERE place > 1",
             self.best_first()
         )
     }
 
-    /// Deletes them, and tells how many they were, as `rows`; `keep` is one more part of the
-    /// statement that looks at `losers`.
-    pub fn delete_losers(&self, keep: Option<String>) -> String {
-        let keep = keep.map_or(String::new(), |keep| format!(", {keep}"));
+    /// Takes them out of the rows that win.
+    pub fn drop_losers(&self) -> String {
+        let Merge { staging, full, .. } = self.merge;
+        let (order, losers) = (quote_name(Order::COLUMN), self.losers());
+        match full {
+            // One of them may win yet, if the table refuses the winner.
+            true => format!(
+                "UPDATE {staging} l SET {} = 'l' FROM ({losers}) losers WHERE l.{order} = losers.lost",
+                quote_name(STATE)
+            ),
+            false => format!(
+                "DELETE FROM {staging} l USING ({losers}) losers WHERE l.{order} = losers.lost"
+            ),
+        }
+    }
+
+    /// Makes the server prove that no two rows have one key; the index is of use for what follows.
+    pub fn unique(&self) -> String {
         format!(
-            "WITH losers AS ({}), gone AS (DELETE FROM {} d USING losers WHERE d.{} = losers.lost RETURNING 1){keep}
-             SELECT count(*) AS rows FROM gone",
-            self.losers(),
+            "CREATE UNIQUE INDEX ON {} ({})",
             self.merge.staging,
-            quote_name(Order::COLUMN),
+            self.key_list()
         )
+    }
+
+    /// Of each record that has lost the one that has won, as `lost` and `winner`.
+    pub fn lost_to(&self) -> String {
+        let Merge { staging, .. } = self.merge;
+        let (order, state) = (quote_name(Order::COLUMN), quote_name(STATE));
+        format!(
+            "SELECT l.{order} AS lost, w.{order} AS winner FROM {staging} l JOIN {staging} w ON {}
+             WHERE l.{state} = 'l' AND w.{state} IS DISTINCT FROM 'l'",
+            self.same_key("l", "w"),
+        )
+    }
+
+    /// Values of the first column of the key that divide the rows into so many parts of about the same
+    /// size, as `bounds`; from a sample.
+    pub fn bounds(&self, parts: usize) -> Option<String> {
+        let first = quote_name(&self.keys().first()?.name);
+        let shares: Vec<String> = (1..parts)
+            .map(|part| format!("{}", part as f64 / parts as f64))
+            .collect();
+        let Merge { staging, .. } = self.merge;
+        Some(format!(
+            "SELECT coalesce((percentile_disc(ARRAY[{}]::float8[]) WITHIN GROUP (ORDER BY s.{first}))::text[], '{{}}') AS bounds
+             FROM {staging} s TABLESAMPLE SYSTEM ((SELECT least(100, 100 * 300.0 / greatest(relpages, 1))
+                                                   FROM pg_class WHERE oid = '{}'::regclass))",
+            shares.join(", "),
+            staging.replace('\'', "''"),
+        ))
     }
 
     /// Which of the records of a key wins comes first.
@@ -144,7 +204,7 @@ impl<'a> Sql<'a> {
              FROM {} s LEFT JOIN {} t ON {} WHERE {}",
             self.merge.staging,
             self.table(),
-            self.same_key("t", "s"),
+            self.join(),
             self.filter(),
             differs = self.differs("s"),
             wins = self.wins("s"),
@@ -159,7 +219,7 @@ impl<'a> Sql<'a> {
             self.table(),
             self.set("s")?,
             self.merge.staging,
-            self.same_key("t", "s"),
+            self.join(),
             self.differs("s"),
             self.wins("s"),
             self.filter()
@@ -169,12 +229,25 @@ impl<'a> Sql<'a> {
     /// Inserts the rows that are not in the table.
     pub fn insert_missing(&self) -> String {
         format!(
-            "{} WHERE NOT EXISTS (SELECT FROM {} t WHERE {}) AND {}{}",
+            "{} WHERE NOT EXISTS (SELECT FROM {} t WHERE {}) AND {}",
             self.insert_from(),
             self.table(),
-            self.same_key("t", "s"),
+            self.join(),
             self.filter(),
-            self.on_conflict()
+        )
+    }
+
+    /// The same, prepared for other writers who bring their keys just then; `None`: there are none.
+    pub fn insert_missing_beside_others(&self) -> Option<String> {
+        let on_conflict = self.on_conflict()?;
+        Some(format!("{} {on_conflict}", self.insert_missing()))
+    }
+
+    /// Whether the table has no row: 1 or 0, as `rows`.
+    pub fn is_table_empty(&self) -> String {
+        format!(
+            "SELECT (NOT EXISTS (SELECT FROM {}))::int::bigint AS rows",
+            self.table()
         )
     }
 
@@ -196,31 +269,34 @@ impl<'a> Sql<'a> {
     }
 
     /// What becomes of a row whose key another writer has brought meanwhile.
-    fn on_conflict(&self) -> String {
-        let Some(key) = self.merge.key.as_ref().filter(|key| key.arbiter) else {
-            return String::new();
-        };
-        let columns: Vec<String> = key
-            .columns
-            .iter()
-            .map(|column| quote_name(&column.name))
-            .collect();
-        let columns = columns.join(", ");
-        match (self.merge.mode, self.set("excluded")) {
-            // Nobody else writes.
-            (Mode::Replace | Mode::Sync, _) => String::new(),
-            (Mode::Upsert, Some(set)) => format!(
-                " ON CONFLICT ({columns}) DO UPDATE SET {set} WHERE {} AND {}",
-                self.differs("excluded"),
-                self.wins("excluded")
-            ),
-            _ => format!(" ON CONFLICT ({columns}) DO NOTHING"),
-        }
+    fn on_conflict(&self) -> Option<String> {
+        // Of a table that is to be exactly the input nobody else writes.
+        let key = self.merge.key.as_ref();
+        key.filter(|key| key.arbiter && !self.merge.is_exact())?;
+        let columns = self.key_list();
+        Some(
+            match self
+                .set("excluded")
+                .filter(|_| self.merge.mode == Mode::Upsert)
+            {
+                Some(set) => format!(
+                    "ON CONFLICT ({columns}) DO UPDATE SET {set} WHERE {} AND {}",
+                    self.differs("excluded"),
+                    self.wins("excluded")
+                ),
+                None => format!("ON CONFLICT ({columns}) DO NOTHING"),
+            },
+        )
     }
 
     /// The columns of the key, of table `of`.
-    pub fn key(&self, of: &str) -> String {
+    fn key(&self, of: &str) -> String {
         list(self.keys().iter().map(|column| &column.name), of)
+    }
+
+    fn key_list(&self) -> String {
+        let names = self.keys().iter().map(|column| quote_name(&column.name));
+        names.collect::<Vec<_>>().join(", ")
     }
 
     fn keys(&self) -> &[Column] {

@@ -12,19 +12,29 @@ use crate::ledger::Ledger;
 use crate::outcome::{Outcome, Tally};
 use crate::report::Reasons;
 use crate::retry::Failure;
+use crate::target::{STATE, quote_name};
 
-/// A part of the staged rows, by the hash of their keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A part of the staged rows, by the first column of their key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Part {
     /// Its number (0-based).
     pub number: i32,
-    /// Of how many.
-    pub of: i32,
+    /// Its least value; `None`: of all.
+    pub from: Option<String>,
+    /// The value behind its greatest; `None`: of all.
+    pub to: Option<String>,
 }
 
 impl Part {
-    /// All rows.
-    pub const WHOLE: Part = Part { number: 0, of: 1 };
+    /// The parts between these bounds.
+    pub fn between(bounds: &[String]) -> Vec<Self> {
+        let from = std::iter::once(None).chain(bounds.iter().cloned().map(Some));
+        let to = bounds.iter().cloned().map(Some).chain([None]);
+        let parts = (0..).zip(from.zip(to));
+        parts
+            .map(|(number, (from, to))| Part { number, from, to })
+            .collect()
+    }
 }
 
 /// What a merge did.
@@ -122,54 +132,141 @@ pub struct Step<'a> {
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Step<'_> {
-    /// Merges the rows of `part`. Rows that the table refuses are put aside.
+    /// Leaves of the records of each key the one that wins; returns how many lose.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn drop_losers(&self) -> Result<u64, MergeError> {
+        if self.merge.key.is_none() {
+            return Ok(0);
+        }
+        let sql = Sql::new(self.merge, Part::default());
+        match self.attempt(self.execute(&sql.unique())).await? {
+            Ok(_) => Ok(0),
+            Err(_) => self.execute(&sql.drop_losers()).await,
+        }
+    }
+
+    /// Values that divide the rows into so many parts, at most.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn bounds(&self, parts: usize) -> Result<Vec<String>, MergeError> {
+        let sql = Sql::new(self.merge, Part::default());
+        match sql.bounds(parts) {
+            Some(bounds) if parts > 1 => {
+                let row = self.client.query_typed_one(&bounds, &[]).await?;
+                let mut bounds: Vec<String> = row.get("bounds");
+                bounds.dedup();
+                Ok(bounds)
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Of the records that lose, how many have not won after all; keeps them with the rejects if that
+    /// is wanted. `dropped` are those of rows that are not fully stamped.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn superseded(&self, dropped: u64) -> Result<u64, MergeError> {
+        if !self.merge.full || self.merge.key.is_none() {
+            return Ok(dropped);
+        }
+        let sql = Sql::new(self.merge, Part::default());
+        if self.keep_losers {
+            let keep = self.ledger.keep_losers(&self.merge.staging);
+            let keep = format!("WITH losers AS ({}), {keep} SELECT 1", sql.lost_to());
+            self.client.batch_execute(&keep).await?;
+        }
+        let lost = sql.with(&format!("s.{} = 'l'", quote_name(STATE)));
+        self.number(&lost.count()).await
+    }
+
+    /// Merges the rows of `part` into a table that has none of its own, though two of them may have
+    /// one key: the table's index tells. `None`: that is not how it is, and nothing is done.
     ///
     /// # Errors
     /// Whatever is not about a row.
-    pub async fn run(&self, part: Part) -> Result<Merged, MergeError> {
-        let Step { merge, client, .. } = self;
-        let sql = Sql::new(merge, part);
-        if !merge.full {
+    pub async fn run_new(&self, part: &Part) -> Result<Option<Merged>, MergeError> {
+        if self.merge.key.is_none() || self.merge.suppresses {
+            return Ok(None);
+        }
+        let sql = Sql::new(self.merge, part.clone());
+        Ok(self.attempt(self.all_new(&sql)).await?.ok().flatten())
+    }
+
+    /// Merges the rows of `part`, of each key one. Rows that the table refuses are put aside.
+    ///
+    /// # Errors
+    /// Whatever is not about a row.
+    pub async fn run(&self, part: &Part) -> Result<Merged, MergeError> {
+        let sql = Sql::new(self.merge, part.clone());
+        if !self.merge.full {
             return self.whole(&sql).await;
         }
-        client.batch_execute("SAVEPOINT pgrung_merge").await?;
-        match self.whole(&sql).await {
-            Ok(merged) => {
-                client.batch_execute("RELEASE pgrung_merge").await?;
-                Ok(merged)
+        match self.attempt(self.whole(&sql)).await? {
+            Ok(merged) => Ok(merged),
+            Err(_) => self.careful(&sql).await,
+        }
+    }
+
+    /// Does `work` behind a savepoint; what a row may be to blame for, if it fails.
+    pub(super) async fn attempt<T>(
+        &self,
+        work: impl Future<Output = Result<T, MergeError>>,
+    ) -> Result<Result<T, Failure>, MergeError> {
+        self.client.batch_execute("SAVEPOINT pgrung_try").await?;
+        match work.await {
+            Ok(done) => {
+                self.client.batch_execute("RELEASE pgrung_try").await?;
+                Ok(Ok(done))
             }
             Err(MergeError::Failed(failure)) if failure.may_be_a_row(false) => {
-                client
-                    .batch_execute("ROLLBACK TO pgrung_merge; RELEASE pgrung_merge")
-                    .await?;
-                self.careful(&sql).await
+                let back = "ROLLBACK TO pgrung_try; RELEASE pgrung_try";
+                self.client.batch_execute(back).await?;
+                Ok(Err(failure))
             }
             Err(error) => Err(error),
         }
     }
 
+    /// All rows into a table that has none; `None`: it has some.
+    async fn all_new(&self, sql: &Sql<'_>) -> Result<Option<Merged>, MergeError> {
+        let staged = self.number(&sql.count()).await?;
+        let exact = self.lock(sql).await?;
+        let is_empty = match &exact {
+            Some(exact) => exact.before == 0 || !self.merge.is_by_key(),
+            None => self.number(&sql.is_table_empty()).await? == 1,
+        };
+        if !is_empty {
+            return Ok(None);
+        }
+        let deleted = self.delete(sql, exact.as_ref()).await?;
+        let inserted = self.execute(&sql.insert_all()).await?;
+        self.constraints().await?;
+        if inserted != staged {
+            return Err(self.miscounted(staged, inserted));
+        }
+        let mut merged = Merged {
+            tally: Tally::of(Outcome::Inserted, inserted),
+            present: inserted,
+            deleted,
+            ..Merged::default()
+        };
+        self.check_exact(sql, exact.as_ref(), &mut merged).await?;
+        Ok(Some(merged))
+    }
+
     /// All rows at once.
     async fn whole(&self, sql: &Sql<'_>) -> Result<Merged, MergeError> {
         let staged = self.number(&sql.count()).await?;
-        let superseded = match self.merge.key.is_some() {
-            true => self.drop_losers(sql).await?,
-            false => 0,
-        };
         let exact = self.lock(sql).await?;
         let deleted = self.delete(sql, exact.as_ref()).await?;
-        let mut merged = self.write(sql, staged - superseded).await?;
+        let mut merged = self.write(sql, staged).await?;
         merged.deleted = deleted;
-        merged.tally = merged.tally.and(Outcome::Superseded, superseded);
         self.check_exact(sql, exact.as_ref(), &mut merged).await?;
         Ok(merged)
-    }
-
-    /// Deletes the records that lose to another one of their key.
-    async fn drop_losers(&self, sql: &Sql<'_>) -> Result<u64, MergeError> {
-        let keep = self
-            .keep_losers
-            .then(|| self.ledger.keep_losers(&self.merge.staging));
-        self.number(&sql.delete_losers(keep)).await
     }
 
     /// Keeps other writers out where the table is to be exactly the input; readers see what was there
@@ -221,22 +318,16 @@ impl Step<'_> {
             true => sql.delete_missing(),
             false => sql.delete_all(),
         };
-        let deleted = self
-            .client
-            .execute_typed(&statement, &[])
-            .await
-            .map_err(|error| {
-                match MergeError::from(error) {
-                    // No row of the input is to blame.
-                    MergeError::Failed(failure) if failure.may_be_a_row(false) => {
-                        MergeError::Delete {
-                            table: self.merge.target.table.clone(),
-                            failure,
-                        }
-                    }
-                    error => error,
-                }
-            })?;
+        let deleted = self.execute(&statement).await.map_err(|error| {
+            match error {
+                // No row of the input is to blame.
+                MergeError::Failed(failure) if failure.may_be_a_row(false) => MergeError::Delete {
+                    table: self.merge.target.table.clone(),
+                    failure,
+                },
+                error => error,
+            }
+        })?;
         // TRUNCATE does not say how many they were.
         Ok(match self.merge.truncates && !by_key {
             true => exact.before,
@@ -248,7 +339,7 @@ impl Step<'_> {
     pub(super) async fn write(&self, sql: &Sql<'_>, staged: u64) -> Result<Merged, MergeError> {
         let Step { merge, client, .. } = self;
         if !merge.is_by_key() {
-            let inserted = client.execute_typed(&sql.insert_all(), &[]).await?;
+            let inserted = self.execute(&sql.insert_all()).await?;
             self.constraints().await?;
             let suppressed = staged.saturating_sub(inserted);
             if inserted > staged || suppressed > 0 && !merge.suppresses {
@@ -270,10 +361,10 @@ impl Step<'_> {
                 .map_or(0, |row| row.get::<_, i64>(column).cast_unsigned())
         };
         let updated = match sql.update().filter(|_| merge.mode != Mode::Ignore) {
-            Some(update) => client.execute_typed(&update, &[]).await?,
+            Some(update) => self.execute(&update).await?,
             None => 0,
         };
-        let inserted = client.execute_typed(&sql.insert_missing(), &[]).await?;
+        let inserted = self.insert_missing(sql).await?;
         self.constraints().await?;
         let kept_out = |expected: u64, done: u64| match merge.suppresses {
             true => expected.saturating_sub(done),
@@ -305,6 +396,22 @@ impl Step<'_> {
             present: staged - not_inserted,
             ..Merged::default()
         })
+    }
+
+    /// Inserts the rows that are not in the table. Other writers seldom bring one of their keys just
+    /// then, and to be prepared for it takes twice the time.
+    async fn insert_missing(&self, sql: &Sql<'_>) -> Result<u64, MergeError> {
+        let Some(careful) = sql.insert_missing_beside_others() else {
+            return self.execute(&sql.insert_missing()).await;
+        };
+        match self.attempt(self.execute(&sql.insert_missing())).await? {
+            Ok(inserted) => Ok(inserted),
+            Err(_) => self.execute(&careful).await,
+        }
+    }
+
+    async fn execute(&self, sql: &str) -> Result<u64, MergeError> {
+        Ok(self.client.execute_typed(sql, &[]).await?)
     }
 
     async fn constraints(&self) -> Result<(), MergeError> {

@@ -14,8 +14,6 @@ pub struct Key {
     pub columns: Vec<Column>,
     /// Whether INSERT ... ON CONFLICT can use the index: it is not deferrable.
     pub arbiter: bool,
-    /// Whether the values of each column can be hashed.
-    pub hashable: bool,
     /// Columns whose values may be equal and yet not the same: `1.0` and `1.00`, or by a collation.
     pub loose: Vec<String>,
 }
@@ -62,29 +60,27 @@ pub enum KeyError {
 /// The unique indexes of a table that cover all of its rows by plain columns.
 const INDEXES: &str = "
 SELECT i.indisprimary AS is_primary, i.indimmediate AS immediate,
-       ARRAY(SELECT a.attname::text FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) k JOIN pg_attribute a
-             ON a.attrelid = i.indrelid AND a.attnum = k ORDER BY 1) AS columns
+       ARRAY(SELECT a.attname::text FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1])
+             WITH ORDINALITY AS k (attnum, place) JOIN pg_attribute a
+             ON a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.place) AS columns
 FROM pg_index i
 WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indisready
   AND i.indpred IS NULL AND i.indexprs IS NULL
 ORDER BY i.indisprimary DESC, i.indimmediate DESC";
 
-/// Of each type: whether it has a hash, and whether equal values of it are the same to the byte. (A
-/// btree says so in support function 4; see nbtree's `BTEQUALIMAGE_PROC`.)
-const TYPES: &str = "
-SELECT a.attname::text AS name,
-       EXISTS (SELECT FROM pg_opclass c JOIN pg_am m ON m.oid = c.opcmethod AND m.amname = 'hash'
-               WHERE c.opcdefault AND (c.opcintype = t.oid OR EXISTS (SELECT FROM pg_cast k
-                     WHERE k.castsource = t.oid AND k.casttarget = c.opcintype AND k.castmethod = 'b' AND k.castcontext = 'i')
-                     OR t.typtype = 'e' AND c.opcintype = 'anyenum'::regtype)) AS hashable,
-       t.typtype = 'e' OR EXISTS (SELECT FROM pg_opclass c JOIN pg_am m ON m.oid = c.opcmethod AND m.amname = 'btree'
-               JOIN pg_amproc p ON p.amprocfamily = c.opcfamily AND p.amproclefttype = c.opcintype AND p.amprocnum = 4
-               WHERE c.opcdefault AND (c.opcintype = t.oid OR c.opcintype = 'text'::regtype AND t.oid = 'varchar'::regtype))
-         AND NOT EXISTS (SELECT FROM pg_collation l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic)
-         AND t.oid <> 'bpchar'::regtype AS exact
+/// The columns whose equal values are the same to the byte. (A btree says so in support function 4;
+/// see `BTEQUALIMAGE_PROC` in nbtree.h.)
+const EXACT: &str = "
+SELECT a.attname::text AS name
 FROM unnest($2::text[], $3::oid[]) AS mine (name, base)
 JOIN pg_attribute a ON a.attrelid = $1 AND a.attname = mine.name
-JOIN pg_type t ON t.oid = mine.base";
+JOIN pg_type t ON t.oid = mine.base
+WHERE (t.typtype = 'e' OR EXISTS
+           (SELECT FROM pg_opclass c JOIN pg_am m ON m.oid = c.opcmethod AND m.amname = 'btree'
+            JOIN pg_amproc p ON p.amprocfamily = c.opcfamily AND p.amproclefttype = c.opcintype AND p.amprocnum = 4
+            WHERE c.opcdefault AND (c.opcintype = t.oid OR c.opcintype = 'text'::regtype AND t.oid = 'varchar'::regtype)))
+  AND NOT EXISTS (SELECT FROM pg_collation l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic)
+  AND t.oid <> 'bpchar'::regtype";
 
 impl Key {
     /// The key of `table` that `named` are the columns of; without any its primary key, if it has
@@ -110,7 +106,11 @@ impl Key {
             .query_typed(INDEXES, &[(&table.oid, Type::OID)])
             .await?;
         let index = indexes.iter().find(|index| match &wanted {
-            Some(wanted) => index.get::<_, Vec<String>>("columns") == *wanted,
+            Some(wanted) => {
+                let mut columns: Vec<String> = index.get("columns");
+                columns.sort_unstable();
+                columns == *wanted
+            }
             None => index.get("is_primary"),
         });
         let Some(index) = index else {
@@ -125,7 +125,6 @@ impl Key {
         let mut key = Key {
             columns: Vec::new(),
             arbiter: index.get("immediate"),
-            hashable: true,
             loose: Vec::new(),
         };
         let input = target.inputs();
@@ -139,9 +138,9 @@ impl Key {
                 })?);
         }
         let bases: Vec<u32> = key.columns.iter().map(|column| column.base_type).collect();
-        let types = client
+        let exact = client
             .query_typed(
-                TYPES,
+                EXACT,
                 &[
                     (&table.oid, Type::OID),
                     (&names(key.columns.clone()), Type::TEXT_ARRAY),
@@ -149,12 +148,9 @@ impl Key {
                 ],
             )
             .await?;
-        for row in types {
-            key.hashable &= row.get::<_, bool>("hashable");
-            if !row.get::<_, bool>("exact") {
-                key.loose.push(row.get("name"));
-            }
-        }
+        let exact: Vec<String> = exact.iter().map(|row| row.get("name")).collect();
+        key.loose = names(key.columns.clone());
+        key.loose.retain(|name| !exact.contains(name));
         Ok(Some(key))
     }
 }
