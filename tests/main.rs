@@ -13,6 +13,7 @@ mod bench;
 mod encode;
 mod faults;
 mod house;
+mod jobs;
 mod loads;
 mod poolers;
 mod streams;

@@ -9,6 +9,7 @@ use super::control::Control;
 use super::running::Running;
 use super::staging::Staged;
 use crate::error::Error;
+use crate::faults;
 use crate::job::LoadSettings;
 use crate::ledger::{Lease, Ledger, LedgerError, WAIT_FOR_THE_DISK};
 use crate::merge::{Guard, Merge, MergeError, Merged, Part, Step, Superseded};
@@ -39,6 +40,7 @@ pub async fn merge(
         running,
         records: running.counters.read.get(),
     };
+    faults::point("before merge");
     let merged = tokio::select! {
         merged = merging.merge(connection, control) => merged,
         () = control.stop.wait() => {
@@ -299,7 +301,9 @@ impl Merging<'_> {
             .finish_part(&transaction, part.number, counts)
             .await;
         finished.map_err(&failed)?;
+        faults::point("before part commit");
         transaction.commit().await.map_err(&failed)?;
+        faults::point("after part commit");
         Ok(Some(merged))
     }
 
@@ -373,7 +377,9 @@ impl Merging<'_> {
             .ledger
             .finish_merge(&transaction, place, counts, merge.is_exact());
         finished.await.map_err(&failed)?;
+        faults::point("before merge commit");
         transaction.commit().await.map_err(&failed)?;
+        faults::point("after merge commit");
         Ok(merged)
     }
 

@@ -187,13 +187,13 @@ impl Pass<'_> {
     async fn next_of_key(&self, row: i64) -> Result<Option<i64>, MergeError> {
         let staging = &self.step.merge.staging;
         let sql = format!(
-            "SELECT {} AS next FROM {staging} s JOIN {staging} bad ON {} WHERE bad.{} = {row} AND s.{} = 'l'
-             ORDER BY {} LIMIT 1",
-            order("s"),
+            "SELECT {s} AS next FROM {staging} s JOIN {staging} bad ON {}
+             WHERE {} = {row} AND {s} <> {row} AND s.{} = 'l' ORDER BY {} LIMIT 1",
             self.sql.same_key("s", "bad"),
-            quote_name(Order::COLUMN),
+            order("bad"),
             quote_name(STATE),
             self.sql.best_first(),
+            s = order("s"),
         );
         let next = self.client().query_typed_opt(&sql, &[]).await?;
         Ok(next.map(|row| row.get("next")))

@@ -1,0 +1,3 @@
+//! What a load leaves in the table: modes, guards, leases, and the files of jobs.
+
+mod model;
