@@ -10,6 +10,8 @@ ALTER TABLE pgrung.spans ADD COLUMN updated bigint, ADD COLUMN unchanged bigint,
 ALTER TABLE pgrung.unlogged_spans ADD COLUMN updated bigint, ADD COLUMN unchanged bigint,
     ADD COLUMN ignored bigint, ADD COLUMN superseded bigint;
 
+ALTER TABLE pgrung.sources ADD COLUMN bytes bigint; -- that were committed, once the spans are gone
+
 -- Tables of schema pgrung in which the rows of an unfinished import wait to be merged.
 CREATE TABLE pgrung.stagings (
     staging    text PRIMARY KEY,           -- schema and table, quoted

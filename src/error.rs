@@ -86,17 +86,6 @@ pub enum Error {
         /// Who.
         holder: String,
     },
-    /// SQL of the user's, that runs before or after.
-    #[error("{flag}: {}", server_error::describe(.error))]
-    Sql {
-        /// Where it was given.
-        flag: &'static str,
-        /// The server's words.
-        error: tokio_postgres::Error,
-    },
-    /// SQL of the user's has ended the transaction in which it runs.
-    #[error("{0}: it ended the transaction in which it runs; leave out COMMIT and ROLLBACK")]
-    Ended(&'static str),
     /// A private server.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -173,8 +162,6 @@ impl Error {
             | Error::Metrics(_)
             | Error::Server { .. }
             | Error::Merge(_)
-            | Error::Sql { .. }
-            | Error::Ended(_)
             | Error::NoAnswer { .. }
             | Error::Embedded(_)
             | Error::BenchMismatch(_)
@@ -190,8 +177,7 @@ impl Error {
         match self {
             Error::Server { error, .. }
             | Error::Table(TableError::Server(error))
-            | Error::Key(KeyError::Server(error))
-            | Error::Sql { error, .. } => retry::pace(error),
+            | Error::Key(KeyError::Server(error)) => retry::pace(error),
             Error::Merge(MergeError::Failed(failure)) => failure.action().pace(),
             Error::NoAnswer { .. } => Some(Pace::Backoff),
             Error::Connect(error) => retry::connecting_pace(error),
@@ -234,6 +220,7 @@ fn ledger(error: &LedgerError) -> Exit {
         LedgerError::TakenOver(_) => Exit::Overtaken,
         LedgerError::Connect(error) => connecting(error),
         LedgerError::Server { .. }
+        | LedgerError::Sql { .. }
         | LedgerError::NoAnswer(_)
         | LedgerError::Unusable(_)
         | LedgerError::Held { .. }

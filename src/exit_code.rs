@@ -31,7 +31,7 @@ impl Exit {
     pub const TABLE: [(Exit, &'static str); 10] = [
         (
             Exit::Loaded,
-            "every row read is loaded, now or by an earlier run",
+            "every row read is in the table as the mode says, now or by an earlier run",
         ),
         (Exit::Failed, "stopped by an error"),
         (Exit::Usage, "wrong usage or configuration"),
@@ -39,7 +39,10 @@ impl Exit {
             Exit::Rejected,
             "finished, some rows rejected, dropped, or kept out by a trigger",
         ),
-        (Exit::Guard, "reject limit reached"),
+        (
+            Exit::Guard,
+            "a guard held: too many bad rows, too few rows, too many to delete",
+        ),
         (Exit::Connect, "cannot connect or log in"),
         (
             Exit::Input,

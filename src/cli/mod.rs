@@ -10,6 +10,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 
 use crate::exit_code::Exit;
 use crate::job::{self, Durability, Number, PartialReading, PartialSettings, Size, Time};
+use crate::merge::Mode;
 use crate::strategy::StrategyKind;
 
 pub use connection::{ConnectionArgs, ServerArgs};
@@ -220,7 +221,10 @@ fn command() -> clap::Command {
         command = command.mut_subcommand(&name, |subcommand| {
             subcommand
                 .mut_args(|argument| with_default(argument, &defaults))
-                .after_help(Exit::help())
+                .after_help(match name.as_str() {
+                    "load" => format!("{}\n\n{}", Mode::HELP, Exit::help()),
+                    _ => Exit::help(),
+                })
         });
     }
     command

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use indicatif::{HumanBytes, HumanCount};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use super::done::Done;
@@ -32,6 +32,29 @@ pub async fn run(args: &StatusArgs, console: &Console) -> Result<Done, Error> {
     Ok(Done::new(text, json!({ "imports": imports })))
 }
 
+/// What became of its rows.
+fn rows(import: &ImportStatus) -> String {
+    if let Some(staging) = &import.staging {
+        return format!(
+            "{} rows staged in {}, none merged yet",
+            HumanCount(import.staged),
+            one_line(staging)
+        );
+    }
+    let Some(merged) = &import.merged else {
+        return format!("{} rows loaded", HumanCount(import.loaded));
+    };
+    let number = |name: &str| merged.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let names = ["updated", "unchanged", "ignored", "superseded", "deleted"];
+    let others = names.map(|name| (name, number(name))).into_iter();
+    let others = others.filter(|(_, rows)| *rows > 0);
+    std::iter::once(("rows inserted", number("inserted")))
+        .chain(others)
+        .map(|(name, rows)| format!("{} {name}", HumanCount(rows)))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
 /// One paragraph an import.
 fn describe(imports: &[ImportStatus]) -> String {
     if imports.is_empty() {
@@ -44,11 +67,15 @@ fn describe(imports: &[ImportStatus]) -> String {
         });
         let _ = writeln!(
             text,
-            "{}  {}  into {}: {} rows loaded, {} rejected ({} open){rate}; {} run{}, first {}, last {}",
+            "{}  {}  {} {}: {}, {} rejected ({} open){rate}; {} run{}, first {}, last {}",
             import.import_id,
             import.state,
+            match import.mode.as_str() {
+                "append" => "into",
+                mode => mode,
+            },
             one_line(&import.table),
-            HumanCount(import.loaded),
+            rows(import),
             HumanCount(import.rejected),
             HumanCount(import.rejects_open),
             import.runs,

@@ -37,6 +37,14 @@ pub enum LedgerError {
         "another run of import {0} has taken over; this one has stopped and commits nothing more"
     )]
     TakenOver(String),
+    /// SQL of the user's, that runs before or after.
+    #[error("{flag}: {}", server_error::describe(.error))]
+    Sql {
+        /// Where it was given.
+        flag: &'static str,
+        /// The server's words.
+        error: tokio_postgres::Error,
+    },
     /// Others hold locks that the import needs, for longer than it waits.
     #[error(
         "others hold locks that the import needs, for longer than {limit:?} (--answer-timeout): {holders}; \
@@ -70,7 +78,9 @@ impl LedgerError {
     /// How soon and how often the same thing is worth another try; `None`: never.
     pub(crate) fn pace(&self) -> Option<Pace> {
         match self {
-            LedgerError::Server { error, .. } => retry::pace(error),
+            LedgerError::Server { error, .. } | LedgerError::Sql { error, .. } => {
+                retry::pace(error)
+            }
             LedgerError::Connect(error) => retry::connecting_pace(error),
             LedgerError::NoAnswer(_) => Some(Pace::Backoff),
             _ => None,

@@ -3,6 +3,8 @@
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, GenericClient, Transaction};
 
+use super::error::LedgerError;
+use super::user_sql::run_sql;
 use super::{Ledger, begin, unsigned};
 use crate::faults;
 use crate::target::Place;
@@ -60,13 +62,14 @@ impl Ledger {
 
     /// Marks the sources of this run as finished, after a look whether all `records` of them are still
     /// committed, and with them each import that has no other; merges their spans. `place`: where the
-    /// rows were found.
+    /// rows were found; `after`: SQL to run if any of them was not finished.
     pub async fn finish(
         &self,
         client: &mut Client,
         records: u64,
         place: Option<&Place>,
-    ) -> Result<Finish, tokio_postgres::Error> {
+        after: &[String],
+    ) -> Result<Finish, LedgerError> {
         // Of partitions, which come and go between two runs, the ledger keeps nothing.
         let known = self.table.filenode;
         let filenode = known.and(place.map_or(known, |place| place.filenode));
@@ -82,16 +85,18 @@ impl Ledger {
                 &[&imports],
             )
             .await?;
+        let mut is_new = false;
         for source in &self.sources {
             let ours = transaction
-                .execute(
+                .query_opt(
                     "UPDATE pgrung.sources SET finished_at = coalesce(finished_at, now())
-                     WHERE import_id = $1 AND source = $2 AND epoch = $3",
+                     WHERE import_id = $1 AND source = $2 AND epoch = $3 RETURNING finished_at = now() AS new",
                     &[&source.import_id, &source.number, &source.epoch],
                 )
                 .await?;
-            if ours == 0 {
-                return Ok(Finish::TakenOver);
+            match ours {
+                Some(row) => is_new |= row.get::<_, bool>("new"),
+                None => return Ok(Finish::TakenOver),
             }
         }
         // Commits that the server answered can be gone again: those not waited for
@@ -118,6 +123,9 @@ impl Ledger {
             self.spans()
         );
         transaction.execute(&touch, &[&imports]).await?;
+        if is_new {
+            run_sql(&transaction, "--after", after).await?;
+        }
         transaction.commit().await?;
         Ok(Finish::Done)
     }

@@ -25,6 +25,15 @@ impl Home {
             Some(import_id) => import_id.clone(),
             None => format!("{:016x}", fastrand::u64(..)),
         };
+        // Of one whose rows were replaced nothing is left but its name.
+        transaction
+            .execute(
+                "WITH gone AS (DELETE FROM pgrung.sources s USING pgrung.imports i
+                               WHERE i.import_id = $1 AND i.replaced_at IS NOT NULL AND s.import_id = i.import_id)
+                 DELETE FROM pgrung.imports WHERE import_id = $1 AND replaced_at IS NOT NULL",
+                &[&import_id],
+            )
+            .await?;
         // One without sources is as good as new, but for the count of its runs.
         let made = transaction
             .execute(

@@ -19,6 +19,7 @@ mod resume;
 mod staged;
 mod standing;
 mod status;
+mod user_sql;
 
 use tokio_postgres::types::{Oid, ToSql};
 use tokio_postgres::{Client, IsolationLevel, Row, SimpleQueryMessage, Statement, Transaction};
@@ -41,6 +42,7 @@ pub use resume::resume;
 pub use staged::{StagingRequest, forget_finished, staging};
 pub use standing::{Remembered, Standing};
 pub use status::{ImportStatus, status};
+pub use user_sql::run_sql;
 
 /// One run of one import: what its workers write into the ledger.
 #[derive(Debug, Clone)]

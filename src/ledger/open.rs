@@ -12,6 +12,7 @@ use super::home::Home;
 use super::known::{KnownSource, Proof, known_sources, prove, signed_head};
 use super::locks::past_other_runs;
 use super::request::Request;
+use super::user_sql::run_sql;
 use super::{Ledger, LedgerSource, TABLE_LOCK, begin};
 use crate::span::Known;
 use crate::target::Place;
@@ -34,6 +35,7 @@ pub struct Opened {
 /// server says.
 pub async fn open(client: &mut Client, request: &Request<'_>) -> Result<Opened, LedgerError> {
     let mut proofs: Vec<Proof> = Vec::new();
+    let mut is_begun = request.before.is_empty();
     for _ in 0..OPENINGS {
         let limit = request.patience;
         let transaction = answered(limit, begin(client)).await?;
@@ -43,13 +45,17 @@ pub async fn open(client: &mut Client, request: &Request<'_>) -> Result<Opened, 
             .map(|proof| proof.known.key.import_id.clone())
             .chain(request.import_id.clone())
             .collect();
-        let enter = enter(&transaction, request, &proofs);
+        let enter = enter(&transaction, request, &proofs, is_begun);
         let (settings, notify) = (request.settings, request.notify);
         let entered = past_other_runs(enter, pid, &ids, settings, notify, limit).await?;
         // Whatever it found: who was fenced off stays so.
         answered(limit, transaction.commit()).await?;
         match entered {
             Entered::Opened(opened) => return Ok(opened),
+            Entered::Begun => {
+                is_begun = true;
+                proofs.clear();
+            }
             // Files are read outside of the transaction: it may take long.
             Entered::Unproven(known) => proofs = prove(request, known).await?,
         }
@@ -62,6 +68,8 @@ pub async fn open(client: &mut Client, request: &Request<'_>) -> Result<Opened, 
 /// How far an opening came.
 enum Entered {
     Opened(Opened),
+    /// The user's SQL has run, and may have changed what is known.
+    Begun,
     /// There is something that was not compared with the files yet.
     Unproven(Vec<KnownSource>),
 }
@@ -71,6 +79,7 @@ async fn enter(
     transaction: &Transaction<'_>,
     request: &Request<'_>,
     proofs: &[Proof],
+    is_begun: bool,
 ) -> Result<Entered, LedgerError> {
     // Should the connection be lost without the server hearing of it.
     let limit = request.patience.as_millis();
@@ -90,6 +99,13 @@ async fn enter(
     };
     if !all(KnownSource::is_source, &known) {
         return Ok(Entered::Unproven(known));
+    }
+    let is_there = |proof: &Proof| {
+        proof.found.is_ok() && proof.known.gone.is_none() && proof.known.bytes() > 0
+    };
+    if !is_begun && !proofs.iter().any(is_there) {
+        run_sql(transaction, "--before", request.before).await?;
+        return Ok(Entered::Begun);
     }
     let choices = choices(request, proofs)?;
     let epochs = take_over(transaction, request, &choices).await?;

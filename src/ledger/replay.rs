@@ -15,6 +15,7 @@ use crate::target::{Table, Target};
 /// An import that the ledger knows, and whose rejects are told, or loaded again.
 pub struct KnownImport {
     import_id: String,
+    mode: String,
     /// Schema and table, quoted.
     pub target: String,
     target_oid: Oid,
@@ -42,11 +43,11 @@ impl KnownImport {
         let row = client
             .query_typed_opt(
                 // By the name that it has now.
-                r#"SELECT coalesce((SELECT format('"%s"."%s"', replace(nspname, '"', '""'), replace(relname, '"', '""'))
+                r#"SELECT mode, coalesce((SELECT g.target FROM pgrung.stagings g WHERE g.import_id = i.import_id), (SELECT format('"%s"."%s"', replace(nspname, '"', '""'), replace(relname, '"', '""'))
                                     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                                     WHERE c.oid = target_oid), target) AS target,
                           target_oid, columns, reading, target_unlogged
-                   FROM pgrung.imports WHERE import_id = $1"#,
+                   FROM pgrung.imports i WHERE import_id = $1"#,
                 &[(&import_id, Type::TEXT)],
             )
             .await
@@ -59,6 +60,7 @@ impl KnownImport {
         })?;
         Ok(KnownImport {
             import_id: import_id.to_string(),
+            mode: row.get("mode"),
             target: row.get("target"),
             target_oid: row.get("target_oid"),
             columns: row.get("columns"),
@@ -70,8 +72,15 @@ impl KnownImport {
     /// Whether `table`, which has the name, is the one that the import loads.
     ///
     /// # Errors
-    /// When it is another one.
+    /// When it is another one, or its rows may have been replaced by newer ones since.
     pub fn check_table(&self, table: &Table) -> Result<(), LedgerError> {
+        if self.mode != "append" {
+            return Err(LedgerError::Changed(format!(
+                "import {0} was loaded with --mode {1}: what it put aside may be older than what the table has; \
+                 to load it all the same: pgrung rejects {0} --export FILE, then load that file with --mode upsert",
+                self.import_id, self.mode
+            )));
+        }
         match table.oid == self.target_oid {
             true => Ok(()),
             false => Err(LedgerError::Changed(format!(

@@ -21,6 +21,8 @@ pub struct Request<'a> {
     /// How the sources are opened, to compare them.
     pub options: &'a ReadOptions,
     pub sources: &'a [SourceIdentity],
+    /// SQL to run first, unless the table has rows of the inputs already.
+    pub before: &'a [String],
     /// For a second connection that looks at who holds a lock.
     pub settings: &'a ConnectSettings,
     /// Longest wait for locks that others hold.

@@ -344,23 +344,33 @@ impl Ledger {
             .map(|_| ())
     }
 
+    /// Notes that no other import of the table has rows in it any more, and keeps runs of them from
+    /// committing more.
+    pub async fn replace_others(
+        &self,
+        transaction: &Transaction<'_>,
+        target: &Place,
+    ) -> Result<(), tokio_postgres::Error> {
+        transaction
+            .execute(
+                "WITH replaced AS (
+                     UPDATE pgrung.imports SET replaced_at = now()
+                     WHERE target_oid = $1 AND import_id <> $2 AND replaced_at IS NULL RETURNING import_id, finished_at)
+                 UPDATE pgrung.sources s SET epoch = s.epoch + 1 FROM replaced r
+                 WHERE s.import_id = r.import_id AND r.finished_at IS NULL",
+                &[&target.oid, &self.import_id],
+            )
+            .await
+            .map(|_| ())
+    }
+
     /// Closes the import in the transaction that has merged its rows, and drops their staging table.
-    /// `exact`: the table has nothing else now, so that no import of it has rows in it any more.
     pub async fn finish_merge(
         &self,
         transaction: &Transaction<'_>,
         target: &Place,
         (tally, deleted): (Tally, u64),
-        exact: bool,
     ) -> Result<(), tokio_postgres::Error> {
-        if exact {
-            transaction
-                .execute(
-                    "UPDATE pgrung.imports SET replaced_at = now() WHERE target_oid = $1 AND import_id <> $2 AND replaced_at IS NULL",
-                    &[&target.oid, &self.import_id],
-                )
-                .await?;
-        }
         if self.unlogged {
             // What is put aside outlives a crash that empties what is unlogged.
             let columns = "import_id, source, start_byte, end_byte, record, line, sqlstate, column_name, constraint_name, message, original, rejected_at";
@@ -372,12 +382,17 @@ impl Ledger {
             );
             transaction.execute(&moved, &[&self.import_id]).await?;
         }
-        let spans = format!("DELETE FROM {} WHERE import_id = $1", spans(self.unlogged));
+        let spans = format!(
+            "WITH gone AS (DELETE FROM {} WHERE import_id = $1 RETURNING source, end_byte - start_byte AS bytes)
+             UPDATE pgrung.sources s
+             SET finished_at = now(), bytes = (SELECT coalesce(sum(bytes), 0) FROM gone WHERE gone.source = s.source)
+             WHERE import_id = $1",
+            spans(self.unlogged)
+        );
         transaction.execute(&spans, &[&self.import_id]).await?;
         transaction
             .execute(
-                "WITH sources AS (UPDATE pgrung.sources SET finished_at = now() WHERE import_id = $1)
-                 UPDATE pgrung.imports SET finished_at = now(), merged = $2, target = $3, target_oid = $4,
+                "UPDATE pgrung.imports SET finished_at = now(), merged = $2, target = $3, target_oid = $4,
                                            target_filenode = $5, target_unlogged = false
                  WHERE import_id = $1",
                 &[&self.import_id, &json(tally, deleted), &target.name, &target.oid, &target.filenode],

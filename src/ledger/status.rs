@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
+use serde_json::Value;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
@@ -18,6 +19,10 @@ pub struct ImportStatus {
     pub import_id: String,
     /// Schema and table, quoted.
     pub table: String,
+    /// What the table was to hold.
+    pub mode: String,
+    /// What must not run twice at a time.
+    pub job: Option<String>,
     pub state: &'static str,
     pub runs: i64,
     /// When the first run began.
@@ -28,6 +33,12 @@ pub struct ImportStatus {
     pub finished_at: Option<String>,
     /// Rows in the table.
     pub loaded: u64,
+    /// Rows that wait to be merged into it.
+    pub staged: u64,
+    /// The table in which they wait, quoted.
+    pub staging: Option<String>,
+    /// What became of the records, once they were merged: numbers by outcome, and `deleted`.
+    pub merged: Option<Value>,
     pub rejected: u64,
     /// Rejects that are not replayed yet.
     pub rejects_open: u64,
@@ -94,7 +105,8 @@ pub async fn status(
         .query_typed(
             "WITH all_spans AS (SELECT * FROM pgrung.spans UNION ALL SELECT * FROM pgrung.unlogged_spans),
                   all_rejects AS (SELECT * FROM pgrung.rejects UNION ALL SELECT * FROM pgrung.unlogged_rejects)
-             SELECT i.import_id, i.target, i.epoch AS runs, to_char(i.started_at AT TIME ZONE 'UTC', $2) AS started_at,
+             SELECT i.import_id, coalesce(g.target, i.target) AS target, i.mode, i.job, i.merged, g.staging,
+                    i.replaced_at IS NOT NULL AS replaced, i.epoch AS runs, to_char(i.started_at AT TIME ZONE 'UTC', $2) AS started_at,
                     to_char(i.run_at AT TIME ZONE 'UTC', $2) AS run_at, to_char(i.finished_at AT TIME ZONE 'UTC', $2) AS finished_at,
                     f.*,
                     (SELECT coalesce(sum(loaded), 0)::bigint FROM all_spans p WHERE p.import_id = i.import_id) AS loaded,
@@ -102,6 +114,7 @@ pub async fn status(
                     (SELECT count(*) FROM all_rejects r WHERE r.import_id = i.import_id AND r.replayed_at IS NULL) AS rejects_open,
                     extract(epoch FROM i.finished_at - i.started_at)::float8 AS seconds
              FROM pgrung.imports i
+             LEFT JOIN pgrung.stagings g USING (import_id)
              LEFT JOIN LATERAL (
                  SELECT s.name, r.record, r.line, r.sqlstate, r.column_name, r.message
                  FROM all_rejects r JOIN pgrung.sources s USING (import_id, source)
@@ -117,22 +130,43 @@ pub async fn status(
     let mut imports = Vec::new();
     for row in rows {
         let import_id: String = row.get("import_id");
-        let loaded = unsigned(row.get("loaded"));
+        let merged: Option<Value> = row.get("merged");
+        let staging: Option<String> = row.get("staging");
+        let stored = unsigned(row.get("loaded"));
+        let count = |name| {
+            merged
+                .as_ref()
+                .and_then(|merged| merged.get(name)?.as_u64())
+        };
+        let (loaded, staged) = match (&merged, &staging) {
+            (Some(_), _) => (
+                count("inserted").unwrap_or(0) + count("updated").unwrap_or(0),
+                0,
+            ),
+            (None, Some(_)) => (0, stored),
+            (None, None) => (stored, 0),
+        };
         let finished_at: Option<String> = row.get("finished_at");
         let seconds: Option<f64> = row.get("seconds");
         imports.push(ImportStatus {
             sources: sources(client, &import_id).await.map_err(refused)?,
             import_id,
             table: row.get("target"),
-            state: match finished_at {
-                Some(_) => "finished",
-                None => "unfinished",
+            mode: row.get("mode"),
+            job: row.get("job"),
+            state: match (&finished_at, row.get("replaced")) {
+                (_, true) => "replaced",
+                (Some(_), false) => "finished",
+                (None, false) => "unfinished",
             },
             runs: row.get("runs"),
             started_at: row.get("started_at"),
             run_at: row.get("run_at"),
             finished_at,
             loaded,
+            staged,
+            staging,
+            merged,
             rejected: unsigned(row.get("rejected")),
             rejects_open: unsigned(row.get("rejects_open")),
             first_reject: first_reject(&row),
@@ -161,7 +195,7 @@ async fn sources(
 ) -> Result<Vec<SourceStatus>, tokio_postgres::Error> {
     let rows = client
         .query_typed(
-            "SELECT s.source, s.name, s.finished_at IS NOT NULL AS finished, p.start_byte, p.end_byte
+            "SELECT s.source, s.name, s.finished_at IS NOT NULL AS finished, s.bytes, p.start_byte, p.end_byte
              FROM pgrung.sources s
              LEFT JOIN (SELECT * FROM pgrung.spans UNION ALL SELECT * FROM pgrung.unlogged_spans) p
                     ON p.import_id = s.import_id AND p.source = s.source
@@ -178,7 +212,7 @@ async fn sources(
             sources.push(SourceStatus {
                 name: row.get("name"),
                 finished: row.get("finished"),
-                bytes: 0,
+                bytes: row.get::<_, Option<i64>>("bytes").map_or(0, unsigned),
                 spans: 0,
                 gaps: Vec::new(),
             });

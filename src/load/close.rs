@@ -10,8 +10,10 @@ use super::rejects::{go_through, told};
 use super::running::Running;
 use crate::error::Error;
 use crate::job::LoadSettings;
-use crate::ledger::{Finish, LedgerError, WAIT_FOR_THE_DISK};
+use crate::ledger::{Finish, LedgerError, WAIT_FOR_THE_DISK, run_sql};
+use crate::merge::{Guard, Share};
 use crate::outcome::Outcome;
+use crate::worker::OnError;
 
 /// Least time for an answer when rejects are exported after a signal.
 const LEAST_EXPORT: Duration = Duration::from_secs(1);
@@ -31,6 +33,12 @@ pub async fn close(
     }
     let tally = running.counters.tally();
     let rows = tally[Outcome::Inserted] + tally[Outcome::AlreadyLoaded];
+    guard(
+        settings,
+        rows,
+        tally[Outcome::Rejected],
+        running.counters.read.get(),
+    )?;
     let place = match &running.before {
         Some(before) => {
             let prove = |client: Client| async {
@@ -43,7 +51,10 @@ pub async fn close(
         None => None,
     };
     let Some(ledger) = &running.ledger else {
-        return Ok(());
+        return match running.before {
+            Some(_) => alone(connection, "--after", &settings.after).await,
+            None => Ok(()),
+        };
     };
     // Dropped rows were never to be in the ledger.
     let dropped = tally[Outcome::Dropped];
@@ -59,14 +70,60 @@ pub async fn close(
             ledger.merge(&mut client).await.map_err(&refused)?;
             return Ok((client, ()));
         }
-        let finished = ledger.finish(&mut client, read, place).await;
-        match finished.map_err(&refused)? {
+        let after = &settings.after;
+        let finished = ledger.finish(&mut client, read, place, after).await;
+        let finished = finished.map_err(|error| match error {
+            LedgerError::Server { error, .. } => refused(error),
+            error => error.into(),
+        });
+        match finished? {
             Finish::Done => Ok((client, ())),
             Finish::TakenOver => Err(LedgerError::TakenOver(ledger.import_id.clone()).into()),
             Finish::Lost(found) => Ok((client, check_lost(found, read)?)),
         }
     };
     connection.ask(doing, close).await
+}
+
+/// Whether the rows that are in the table, and those that are not, are as many as is allowed.
+fn guard(settings: &LoadSettings, rows: u64, rejected: u64, read: u64) -> Result<(), Error> {
+    let held = match settings.on_error {
+        // Any number was looked at with each batch.
+        OnError::Reject(Some(limit @ Share::Percent(_))) if limit.is_passed(rejected, read) => {
+            Err(Guard::Rejects {
+                rejected,
+                read,
+                limit,
+            })
+        }
+        _ => settings.guards.rows(rows),
+    };
+    held.map_err(|guard| Error::Guard {
+        guard,
+        consequence: "the good rows are in the table",
+    })
+}
+
+/// Runs SQL of the user's in a transaction of its own: without a ledger there is no other.
+///
+/// # Errors
+/// What the server says.
+pub async fn alone(
+    connection: &mut ControlConnection,
+    flag: &'static str,
+    statements: &[String],
+) -> Result<(), Error> {
+    if statements.is_empty() {
+        return Ok(());
+    }
+    let run = |mut client: Client| async {
+        let transaction = client.transaction().await.map_err(Error::server(flag))?;
+        run_sql(&transaction, flag, statements).await?;
+        transaction.commit().await.map_err(Error::server(flag))?;
+        Ok((client, ()))
+    };
+    // It takes as long as it takes.
+    connection.ask_within(Duration::MAX, flag, run).await
 }
 
 /// Whether the ledger has `found` as many records as were committed.

@@ -11,7 +11,7 @@ use super::staging::Staged;
 use crate::error::Error;
 use crate::faults;
 use crate::job::LoadSettings;
-use crate::ledger::{Lease, Ledger, LedgerError, WAIT_FOR_THE_DISK};
+use crate::ledger::{Lease, Ledger, LedgerError, WAIT_FOR_THE_DISK, run_sql};
 use crate::merge::{Guard, Merge, MergeError, Merged, Part, Step, Superseded};
 use crate::outcome::Outcome;
 use crate::target::index_staged;
@@ -202,6 +202,14 @@ impl Merging<'_> {
             Opened::Transaction(transaction) => transaction,
             Opened::Merged(merged) => return Ok(merged),
         };
+        if self.staged.merge.is_exact() {
+            // Before their locks are waited for: who loads rows that are to go does not get in the way.
+            let replaced = self
+                .ledger
+                .replace_others(&transaction, &self.staged.place)
+                .await;
+            replaced.map_err(Error::server(DOING))?;
+        }
         self.analyze(&transaction).await?;
         run_sql(&transaction, "--before", &self.settings.before).await?;
         let (step, all) = (self.step(&transaction), Part::default());
@@ -371,11 +379,9 @@ impl Merging<'_> {
             .and(Outcome::Rejected, before)
             .and(Outcome::Superseded, superseded);
         self.check_rejects(merged.tally[Outcome::Rejected])?;
-        let Staged { merge, place, .. } = self.staged;
+        let place = &self.staged.place;
         let counts = (merged.tally, merged.deleted);
-        let finished = self
-            .ledger
-            .finish_merge(&transaction, place, counts, merge.is_exact());
+        let finished = self.ledger.finish_merge(&transaction, place, counts);
         finished.await.map_err(&failed)?;
         faults::point("before merge commit");
         transaction.commit().await.map_err(&failed)?;
@@ -434,31 +440,6 @@ async fn begin<'a>(
         _ => transaction.batch_execute(WAIT_FOR_THE_DISK).await?,
     }
     Ok(transaction)
-}
-
-/// Runs SQL of the user's in the transaction, which is to be the same one afterwards.
-async fn run_sql(
-    transaction: &Transaction<'_>,
-    flag: &'static str,
-    statements: &[String],
-) -> Result<(), Error> {
-    let of_user = |error| Error::Sql { flag, error };
-    let current = "SELECT pg_current_xact_id()::text AS id";
-    for sql in statements {
-        let before = transaction
-            .query_typed_one(current, &[])
-            .await
-            .map_err(of_user)?;
-        transaction.batch_execute(sql).await.map_err(of_user)?;
-        let after = transaction
-            .query_typed_one(current, &[])
-            .await
-            .map_err(of_user)?;
-        if before.get::<_, &str>("id") != after.get::<_, &str>("id") {
-            return Err(Error::Ended(flag));
-        }
-    }
-    Ok(())
 }
 
 fn untouched(guard: Guard) -> Error {

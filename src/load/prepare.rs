@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
+use super::close::alone;
 use super::columns::{Named, check_copy_format};
 use super::connection::ControlConnection;
 use super::control::Control;
@@ -118,6 +119,9 @@ pub async fn prepare(
         .await?;
     control.console.detail(&describe(&first, &target));
 
+    if settings.ledger == LedgerUse::Off && !settings.strategy_factory().sends_nothing() {
+        alone(connection, "--before", &settings.before).await?;
+    }
     first.expect_columns(target.columns.len());
     let mut origin = Origin {
         reading: first.reading(named.header.is_some()),
@@ -273,6 +277,12 @@ impl Origin {
             header: self.header.as_deref(),
             options: &settings.read,
             sources: &sources,
+            // Staged rows come in later.
+            before: if settings.is_staged() {
+                &[]
+            } else {
+                &settings.before
+            },
             settings: &server,
             notify: &|text| control.console.notice(text),
             patience,

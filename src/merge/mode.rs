@@ -31,6 +31,24 @@ impl Mode {
         }
     }
 
+    /// What each mode holds and locks, as the end of a help text.
+    pub const HELP: &'static str = "\
+Modes (--mode):
+  append   The table holds what it held, and the input. Readers see batch after batch; others may
+           write. A crash leaves the batches that were committed; the same command goes on.
+  ignore   What it held, and the rows whose key was not there.
+  upsert   What it held; of two rows with one key the later one of the input wins, or by --newer.
+           Both: rows are staged, then merged, a part of the keys in each of -j transactions, or all
+           in one with --commit load, --before, --after, --on-error stop or --reject-limit. Others may
+           write (ROW EXCLUSIVE). A crash leaves the parts that were merged; the same command goes on.
+  replace  Exactly the input.
+  sync     Exactly the input, by key: rows that are the same are not touched, missing ones deleted.
+           Both: rows are staged, then merged in one transaction. Until its end readers see what was
+           there, and never wait; other writers wait (SHARE ROW EXCLUSIVE, --lock-wait; ACCESS
+           EXCLUSIVE, and TRUNCATE, where deletes are published that have no replica identity). A
+           crash leaves the table as it was; the same command goes on.
+  All but append need the ledger. Records without a key are rejects.";
+
     /// Whether it cannot do without a key.
     pub fn needs_key(self) -> bool {
         matches!(self, Mode::Ignore | Mode::Upsert | Mode::Sync)
