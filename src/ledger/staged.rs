@@ -6,6 +6,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Transaction};
 
 use super::error::{LedgerError, refused};
+use super::lease::Lease;
 use super::rejects::storable;
 use super::{Ledger, LedgerSource, begin, rejects, spans, unsigned};
 use crate::outcome::{Outcome, Tally};
@@ -14,8 +15,8 @@ use crate::target::{Order, Place, quote_name};
 
 /// What a staging table is for.
 pub struct StagingRequest<'a> {
-    /// What must not run twice at a time.
-    pub job: &'a str,
+    /// The lease of the job, which must not run twice at a time.
+    pub lease: &'a Lease,
     /// Where its rows go.
     pub target: &'a Place,
     /// The name of that table, unquoted and without its schema.
@@ -38,11 +39,15 @@ pub async fn staging(
 ) -> Result<String, LedgerError> {
     let refused = refused("making the staging table");
     let transaction = begin(client).await.map_err(refused)?;
+    let job = request.lease.job();
+    if !request.lease.hold(&transaction).await.map_err(refused)? {
+        return Err(LedgerError::TakenOver(job.to_string()));
+    }
     let left = transaction
         .query(
             "SELECT staging, target_oid = $2 AND shape = $3 AS fits, to_regclass(staging) IS NOT NULL AS there
              FROM pgrung.stagings WHERE job = $1 ORDER BY made_at DESC FOR UPDATE",
-            &[&request.job, &request.target.oid, &request.shape],
+            &[&job, &request.target.oid, &request.shape],
         )
         .await
         .map_err(refused)?;
@@ -65,7 +70,7 @@ pub async fn staging(
             transaction
                 .execute(
                     "INSERT INTO pgrung.stagings (staging, job, target, target_oid, shape) VALUES ($1, $2, $3, $4, $5)",
-                    &[&name, &request.job, &request.target.name, &request.target.oid, &request.shape],
+                    &[&name, &job, &request.target.name, &request.target.oid, &request.shape],
                 )
                 .await
                 .map_err(refused)?;

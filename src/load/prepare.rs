@@ -142,10 +142,10 @@ pub async fn prepare(
         *held = Some(Held::take(job, settings, connection, control).await?);
     }
     let (mut table, mut target, mut staged) = (table, target, None);
-    let ledger = match (job, settings.is_staged()) {
-        (Some(job), true) => {
+    let ledger = match held {
+        Some(Held { lease, .. }) if settings.is_staged() => {
             let mut it = Staged::prepare(settings, connection, &table, &target).await?;
-            let opened = it.open(&job, &mut origin, settings, connection, control);
+            let opened = it.open(lease, &mut origin, settings, connection, control);
             let (staging, staging_target, ledger) = opened.await?;
             let note = |client: Client| async {
                 let before = Before::note(&client, &staging).await?;

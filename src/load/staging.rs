@@ -11,7 +11,7 @@ use super::control::Control;
 use super::prepare::Origin;
 use crate::error::Error;
 use crate::job::{LedgerUse, LoadSettings, SettingsError};
-use crate::ledger::{self, Ledger, LedgerError, StagingRequest};
+use crate::ledger::{self, Lease, Ledger, LedgerError, StagingRequest};
 use crate::merge::{Merge, Mode, Superseded};
 use crate::source::Input;
 use crate::target::{Key, KeyError, Place, Staging, Stamp, Table, Target};
@@ -121,7 +121,7 @@ impl Staged {
     /// What the ledger says, or the server.
     pub async fn open(
         &mut self,
-        job: &str,
+        lease: &Lease,
         origin: &mut Origin,
         settings: &LoadSettings,
         connection: &mut ControlConnection,
@@ -143,7 +143,7 @@ impl Staged {
         let mut anew =
             *restart || inputs.iter().any(|input| !is_file(input)) && import_id.is_none();
         loop {
-            let (table, target) = self.find(job, settings, connection, anew).await?;
+            let (table, target) = self.find(lease, settings, connection, anew).await?;
             origin.inputs.clone_from(&inputs);
             let opened = origin
                 .open_import(settings, connection, &table, &target, control)
@@ -165,7 +165,7 @@ impl Staged {
             };
             let mode = settings.mode.name();
             let owns = |client: Client| async {
-                let owns = ledger.owns(&client, job, mode).await;
+                let owns = ledger.owns(&client, lease.job(), mode).await;
                 let owns = owns.map_err(Error::server("opening the import in the ledger"))?;
                 Ok((client, owns))
             };
@@ -190,7 +190,7 @@ impl Staged {
     /// The staging table of the job.
     async fn find(
         &self,
-        job: &str,
+        lease: &Lease,
         settings: &LoadSettings,
         connection: &mut ControlConnection,
         anew: bool,
@@ -202,7 +202,7 @@ impl Staged {
             "definition": self.staging.definition, "mode": settings.mode, "key": key, "newer": self.merge.newer,
         });
         let request = StagingRequest {
-            job,
+            lease,
             target: &self.place,
             table_name: &self.name,
             shape: &shape,
