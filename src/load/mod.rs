@@ -78,7 +78,7 @@ async fn run(
 ) -> (ControlConnection, LoadEnd) {
     let started = Instant::now();
     let leftover_rejects = prepared.leftover_rejects;
-    let (engine, running, displays) = prepared.start(settings, control);
+    let (engine, mut running, displays) = prepared.start(settings, control);
     let watch = Watch::start(connection, &running, settings);
 
     let (stop, following) = lease::follow(&control.stop, held);
@@ -107,6 +107,7 @@ async fn run(
         (Ok(()), ..) => close(&mut connection, &running, settings, control).await,
         (Err(error), ..) => Err(error),
     };
+    running.settle_staged(&result);
     // A load that has given up on the server, or is to end, does not begin to wait for it here.
     let again = result.is_ok() && !control.stop.is_set();
     let exported = export(&mut connection, &running, settings, control, again).await;

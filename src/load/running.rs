@@ -103,6 +103,13 @@ impl Running {
         }
     }
 
+    /// What is put aside of merged rows is where that of a logged table is.
+    pub fn settle_staged(&mut self, merged: &Result<(), Error>) {
+        if let (Some(_), Some(ledger), Ok(())) = (&self.staged, &mut self.ledger, merged) {
+            ledger.unlogged = false;
+        }
+    }
+
     /// Says what was read and is in no table.
     pub fn tell(&self, control: &Control) {
         let rows = self

@@ -27,7 +27,7 @@ pub struct Staged {
 }
 
 /// What bears on a merge into the table: who points to it, whether deletes of it are published that
-/// have no identity, and which triggers may keep rows from being written.
+/// have no identity, whether rows exclude each other but by the key, and which triggers may keep rows from being written.
 const FACTS: &str = "
 WITH tree AS (SELECT $1::oid AS oid UNION SELECT relid FROM pg_partition_tree($1))
 SELECT EXISTS (SELECT FROM pg_constraint f JOIN tree ON f.confrelid = tree.oid
@@ -39,6 +39,7 @@ SELECT EXISTS (SELECT FROM pg_constraint f JOIN tree ON f.confrelid = tree.oid
                WHERE p.pubdelete AND (c.relreplident = 'n' OR c.relreplident = 'd'
                      AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)))
          AS unpublishable,
+       (SELECT count(*) FROM pg_index WHERE indrelid = $1 AND (indisunique OR indisexclusion)) > 1 AS other_unique,
        EXISTS (SELECT FROM pg_trigger t JOIN tree ON t.tgrelid = tree.oid
                -- Row (1), before (2); insert (4) or update (16); see pg_trigger.h.
                WHERE t.tgtype & 3 = 3 AND t.tgtype & 20 <> 0 AND NOT t.tgisinternal AND t.tgenabled <> 'D')
@@ -93,6 +94,7 @@ impl Staged {
                 deferrable: table.deferrable,
                 truncates: facts.get("unpublishable"),
                 is_pointed_to: facts.get("is_pointed_to"),
+                rows_meet: table.rows_need_each_other || facts.get("other_unique"),
                 full: staging.stamp == Stamp::Full,
                 guards: settings.guards,
             };

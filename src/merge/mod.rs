@@ -36,6 +36,8 @@ pub struct Merge {
     pub truncates: bool,
     /// Whether other tables point to rows of this one: those that come again must stay.
     pub is_pointed_to: bool,
+    /// Whether a row may be refused because another one of the input is in the table, or not yet.
+    pub rows_meet: bool,
     /// Whether each staged row has with it all that a reject is made of.
     pub full: bool,
     pub guards: Guards,
@@ -74,7 +76,7 @@ impl Merge {
 
     /// Whether the rows may be merged in parts, each in a transaction of its own.
     pub fn is_divisible(&self) -> bool {
-        matches!(self.mode, Mode::Ignore | Mode::Upsert)
+        matches!(self.mode, Mode::Ignore | Mode::Upsert) && !self.rows_meet
     }
 
     /// Whether rows of the table that the input has too stay where they are.
