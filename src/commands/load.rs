@@ -40,6 +40,7 @@ pub async fn run(args: &LoadArgs, console: &Console, stop: &Arc<Stop>) -> Result
 pub fn nothing(args: &LoadArgs) -> Map<String, Value> {
     let nothing = Summary {
         table: args.settings.table.clone().unwrap_or_default(),
+        mode: args.settings.mode.unwrap_or_default().name(),
         balanced: true,
         ..Summary::default()
     };
@@ -59,7 +60,7 @@ fn done(outcome: LoadEnd, pipe: bool) -> Done {
     let mut done = Done::new(format!("{summary}\n"), json!(summary));
     let error = outcome
         .error
-        .inspect(|_| done.notice = Some(stopped(&summary, pipe)))
+        .inspect(|error| done.notice = stopped(&summary, error, pipe))
         .or_else(|| unbalanced(&summary));
     if let Some(error) = error {
         done.exit = error.exit();
@@ -75,8 +76,12 @@ fn unbalanced(summary: &Summary) -> Option<Error> {
 }
 
 /// What is in the table after a load that did not end well, and how to go on.
-fn stopped(summary: &Summary, pipe: bool) -> String {
+fn stopped(summary: &Summary, error: &Error, pipe: bool) -> Option<String> {
     let tally = summary.rows.tally;
+    if matches!(error, Error::Guard { .. }) && tally[Outcome::Staged] > 0 {
+        // Nothing of it is kept.
+        return None;
+    }
     let mut text = match summary.sends_nothing {
         true => format!(
             "{} rows were read and encoded, none was sent",
@@ -96,5 +101,5 @@ fn stopped(summary: &Summary, pipe: bool) -> String {
         let command = resume_command(arguments, pipe.then_some(import_id));
         text.push_str(&format!("; to go on: {command}"));
     }
-    text
+    Some(text)
 }

@@ -48,7 +48,7 @@ fn rows(import: &ImportStatus) -> String {
     let names = ["updated", "unchanged", "ignored", "superseded", "deleted"];
     let others = names.map(|name| (name, number(name))).into_iter();
     let others = others.filter(|(_, rows)| *rows > 0);
-    std::iter::once(("rows inserted", number("inserted")))
+    std::iter::once(("inserted", number("inserted")))
         .chain(others)
         .map(|(name, rows)| format!("{} {name}", HumanCount(rows)))
         .collect::<Vec<_>>()

@@ -63,17 +63,18 @@ pub struct Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tally = self.rows.tally;
+        let table = one_line(&self.table);
+        let staged = tally[Outcome::Staged] > 0;
+        let (rows, what) = match self.mode {
+            _ if self.sends_nothing => (tally.passed(), "read and encoded, none sent,".to_string()),
+            _ if staged => (tally.passed(), format!("staged for {table}, none merged,")),
+            "append" => (tally.passed(), format!("loaded into {table}")),
+            mode => (self.rows.read, format!("merged into {table} ({mode})")),
+        };
         writeln!(
             f,
-            "{} rows {} in {:.2?}: {} rows/s ({}, {} worker{})",
-            HumanCount(tally.passed()),
-            match self.sends_nothing {
-                true => "read and encoded, none sent,".to_string(),
-                false if self.rows.tally[Outcome::Staged] > 0 => {
-                    format!("staged for {}, none merged,", one_line(&self.table))
-                }
-                false => format!("loaded into {}", one_line(&self.table)),
-            },
+            "{} rows {what} in {:.2?}: {} rows/s ({}, {} worker{})",
+            HumanCount(rows),
             Duration::from_secs_f64(self.elapsed_seconds),
             HumanCount(self.rows_per_second as u64),
             self.strategy,
@@ -128,11 +129,9 @@ impl Summary {
         };
         writeln!(f, "{balance}")?;
         if self.rows.deleted > 0 {
-            writeln!(
-                f,
-                "  deleted  {} rows of the table",
-                HumanCount(self.rows.deleted)
-            )?;
+            let s = if self.rows.deleted == 1 { "" } else { "s" };
+            let deleted = HumanCount(self.rows.deleted);
+            writeln!(f, "  deleted  {deleted} row{s} of the table")?;
         }
         if let Some(seconds) = self.writers_waited_seconds {
             let time = Duration::from_secs_f64(seconds);
