@@ -2,6 +2,29 @@
 
 use crate::support::pgrung;
 
+/// The flags that `pgrung COMMAND --help` lists, as `--table`.
+pub fn flags(command: &str) -> Vec<String> {
+    let help = printed(&format!("{command} --help"));
+    let named = help.lines().filter_map(|line| {
+        // `  -t, --table <TABLE>`, `      --embedded[=<DIR>]`; what they do is indented further.
+        let (before, flag) = line.split_once("--")?;
+        let starts = before.len() == 6 && before.starts_with("  ");
+        let name = flag.split([' ', '[']).next()?;
+        starts.then(|| format!("--{name}"))
+    });
+    named.collect()
+}
+
+/// The commands that `pgrung --help` lists, but `help`.
+pub fn commands() -> Vec<String> {
+    let help = printed("--help");
+    let (_, list) = help.split_once("Commands:\n").unwrap();
+    let names = list.lines().take_while(|line| !line.is_empty());
+    let names = names.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let names = names.filter(|name| !["", "help"].contains(name));
+    names.map(str::to_owned).collect()
+}
+
 /// What `pgrung WORDS` prints on stdout.
 fn printed(words: &str) -> String {
     let ran = pgrung(words).run();
@@ -21,6 +44,8 @@ fn the_help_of_every_command_is_as_it_was_agreed() {
         ("the_help_of_replay", "replay --help"),
         ("the_help_of_plan", "plan --help"),
         ("the_help_of_migrate", "migrate --help"),
+        ("the_help_of_completions", "completions --help"),
+        ("the_help_of_man", "man --help"),
     ] {
         let help = printed(words);
         insta::assert_snapshot!(name, help);
