@@ -3,6 +3,7 @@
 
 mod connection;
 mod output;
+mod short;
 
 use std::path::PathBuf;
 
@@ -217,7 +218,12 @@ impl Cli {
     /// # Errors
     /// What is wrong with them, or the help that was asked for.
     pub fn try_parse() -> Result<Self, clap::Error> {
-        Self::of(&command().try_get_matches()?)
+        let command = if short::is_asked(std::env::args_os()) {
+            short::short(command())
+        } else {
+            command()
+        };
+        Self::of(&command.try_get_matches()?)
     }
 
     fn of(matches: &ArgMatches) -> Result<Self, clap::Error> {

@@ -1,4 +1,5 @@
-//! The help of every command, as it is printed 100 columns wide.
+//! The help of every command: the long one as it is printed 100 columns wide, the short one on a
+//! terminal of 80.
 
 use crate::support::pgrung;
 
@@ -53,6 +54,32 @@ fn the_help_of_every_command_is_as_it_was_agreed() {
             assert!(help.contains(&format!("\n  {code}  ")), "{words}: {code}");
         }
     }
+}
+
+#[test]
+fn the_short_help_of_every_command_fits_on_a_screen() {
+    let commands = commands();
+    assert!(commands.contains(&"load".to_owned()), "{commands:?}");
+    for name in commands.iter().map(String::as_str).chain([""]) {
+        let ran = pgrung(&format!("{name} -h")).env("COLUMNS", "80").run();
+        ran.exits(0);
+        let help = ran.stdout;
+        // The last of 24 is the prompt's.
+        assert!(help.lines().count() <= 23, "{name}: {help}");
+        assert!(help.lines().all(|line| line.len() <= 80), "{name}: {help}");
+        assert!(help.trim_end().ends_with(": --help"), "{name}: {help}");
+        if ["load", "bench", "plan", ""].contains(&name) {
+            let name = if name.is_empty() { "pgrung" } else { name };
+            insta::assert_snapshot!(format!("the_short_help_of_{name}"), help);
+        }
+    }
+}
+
+#[test]
+fn the_long_help_is_the_same_whatever_is_asked_for_behind_it() {
+    assert_eq!(printed("load --help -h"), printed("load --help"));
+    assert_eq!(printed("help load"), printed("load --help"));
+    assert_eq!(printed("load -h --help"), printed("load -h"));
 }
 
 #[test]
