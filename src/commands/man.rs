@@ -48,7 +48,9 @@ fn page(mut command: Command) -> io::Result<(String, Vec<u8>)> {
     let usage = command.render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ").to_string();
     let command = command.after_help(Resettable::Reset).override_usage(usage);
-    let man = Man::new(command).source(concat!("pgrung ", env!("CARGO_PKG_VERSION")));
+    let version = concat!("pgrung ", env!("CARGO_PKG_VERSION"));
+    // An empty date would not be written, and the version be taken for it.
+    let man = Man::new(command).date(" ").source(version);
     let mut page = Vec::new();
     man.render(&mut page)?;
     let mut sections = Roff::new();

@@ -35,6 +35,8 @@ fn every_command_has_a_page_that_names_its_flags_and_exit_codes() {
             let flag = format!("\\fB{}\\fR", flag.replace('-', "\\-"));
             assert!(page.contains(&flag), "{name}: {flag}");
         }
+        let version = concat!(" 1 \" \" \"pgrung ", env!("CARGO_PKG_VERSION"), "\"");
+        assert!(page.contains(version), "{name}: {page}");
         assert!(page.contains("\n.SH \"EXIT CODES\"\n"), "{name}");
         assert!(page.contains("\n  143  terminated"), "{name}");
         assert!(!page.contains(".SH EXTRA"), "{name}");
