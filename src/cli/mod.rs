@@ -3,10 +3,12 @@
 
 mod connection;
 mod output;
+mod short;
 
 use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::exit_code::Exit;
 use crate::job::{self, Durability, Number, PartialReading, PartialSettings, Size, Time};
@@ -44,6 +46,10 @@ pub enum Command {
     Migrate(Box<MigrateArgs>),
     /// Put the same rows through every strategy and compare them
     Bench(Box<BenchArgs>),
+    /// Print what a shell needs to complete commands, flags and values
+    Completions(CompletionsArgs),
+    /// Print the man page of pgrung, or write those of all commands
+    Man(ManArgs),
 }
 
 /// Arguments of `pgrung load`.
@@ -192,13 +198,33 @@ pub struct BenchArgs {
     pub connection: ConnectionArgs,
 }
 
+/// Arguments of `pgrung completions`.
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// Arguments of `pgrung man`.
+#[derive(Debug, Clone, Args)]
+pub struct ManArgs {
+    /// Write a page for each command into this directory, which is made if need be; none: print that of pgrung
+    pub dir: Option<PathBuf>,
+}
+
 impl Cli {
     /// Parses the arguments of the process.
     ///
     /// # Errors
     /// What is wrong with them, or the help that was asked for.
     pub fn try_parse() -> Result<Self, clap::Error> {
-        Self::of(&command().try_get_matches()?)
+        let command = if short::is_asked(std::env::args_os()) {
+            short::short(command())
+        } else {
+            command()
+        };
+        Self::of(&command.try_get_matches()?)
     }
 
     fn of(matches: &ArgMatches) -> Result<Self, clap::Error> {
@@ -207,7 +233,7 @@ impl Cli {
 }
 
 /// The command line with what is written elsewhere once: defaults and exit codes.
-fn command() -> clap::Command {
+pub fn command() -> clap::Command {
     let mut command = Cli::command().after_help(Exit::help());
     let names: Vec<String> = command
         .get_subcommands()

@@ -1,8 +1,10 @@
 //! One file a command: arguments to settings, work, exit code. Nothing else knows all three.
 
 mod bench;
+mod completions;
 mod done;
 mod load;
+mod man;
 mod migrate;
 mod misplaced;
 mod plan;
@@ -140,6 +142,8 @@ impl Command {
             Command::Rejects(_) => "rejects",
             Command::Replay(_) => "replay",
             Command::Migrate(_) => "migrate",
+            Command::Completions(_) => "completions",
+            Command::Man(_) => "man",
         }
     }
 }
@@ -153,6 +157,8 @@ async fn carry_out(command: &Command, console: &Console, stop: &Arc<Stop>) -> Re
         Command::Rejects(args) => rejects::run(args, console).await,
         Command::Replay(args) => replay::run(args, console).await,
         Command::Migrate(args) => migrate::run(args, console).await,
+        Command::Completions(args) => Ok(completions::run(args)),
+        Command::Man(args) => man::run(args),
     }
 }
 

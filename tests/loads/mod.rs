@@ -1,5 +1,6 @@
 //! Loads of files, what they leave, and what they say.
 
+mod completions;
 mod connect;
 mod copy_format;
 mod embedded;
@@ -11,6 +12,7 @@ mod keys;
 mod known;
 mod ledger;
 mod line_ends;
+mod man;
 mod memory;
 mod mistakes;
 mod once;
