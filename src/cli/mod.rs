@@ -42,6 +42,8 @@ pub enum Command {
     Rejects(Box<RejectsArgs>),
     /// Load the rejects of an import again, once their cause is mended
     Replay(Box<ReplayArgs>),
+    /// Remove from the ledger what is old and no later load needs
+    Prune(Box<PruneArgs>),
     /// Create or update the ledger's tables, for roles that may not do so when they load
     Migrate(Box<MigrateArgs>),
     /// Put the same rows through every strategy and compare them
@@ -112,9 +114,31 @@ pub struct PlanArgs {
 pub struct StatusArgs {
     /// Only this import
     pub import_id: Option<String>,
+    /// Only imports of this job [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+    /// Only imports into this table, as in SQL: [schema.]table [default: all]
+    #[arg(long, short, value_name = "TABLE")]
+    pub table: Option<String>,
+    /// Only imports whose latest run began so long ago at most, such as 7d [default: any time]
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<Time>,
     /// Print JSON [default: off]
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Arguments of `pgrung prune`.
+#[derive(Debug, Clone, Args)]
+pub struct PruneArgs {
+    /// Remove what is older, such as 90d
+    #[arg(long, value_name = "TIME")]
+    pub older_than: Time,
+    /// Only tell what would be removed [default: off]
+    #[arg(long)]
+    pub dry_run: bool,
     #[command(flatten)]
     pub server: ServerArgs,
 }

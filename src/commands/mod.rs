@@ -8,6 +8,7 @@ mod man;
 mod migrate;
 mod misplaced;
 mod plan;
+mod prune;
 mod rejects;
 mod replay;
 mod resume;
@@ -141,6 +142,7 @@ impl Command {
             Command::Status(_) => "status",
             Command::Rejects(_) => "rejects",
             Command::Replay(_) => "replay",
+            Command::Prune(_) => "prune",
             Command::Migrate(_) => "migrate",
             Command::Completions(_) => "completions",
             Command::Man(_) => "man",
@@ -156,6 +158,7 @@ async fn carry_out(command: &Command, console: &Console, stop: &Arc<Stop>) -> Re
         Command::Status(args) => status::run(args, console).await,
         Command::Rejects(args) => rejects::run(args, console).await,
         Command::Replay(args) => replay::run(args, console).await,
+        Command::Prune(args) => prune::run(args, console).await,
         Command::Migrate(args) => migrate::run(args, console).await,
         Command::Completions(args) => Ok(completions::run(args)),
         Command::Man(args) => man::run(args),

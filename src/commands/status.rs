@@ -9,15 +9,22 @@ use tokio_postgres::Client;
 use super::done::Done;
 use crate::cli::StatusArgs;
 use crate::error::Error;
-use crate::ledger::{self, ImportStatus, LedgerError};
+use crate::job::Time;
+use crate::ledger::{self, ImportStatus, LedgerError, StatusFilter};
 use crate::report::Console;
 use crate::server_error::one_line;
 
 pub async fn run(args: &StatusArgs, console: &Console) -> Result<Done, Error> {
     let (mut connection, _private) = args.server.control(console).await?;
     connection.require_ledger().await?;
+    let filter = StatusFilter {
+        import_id: args.import_id.clone(),
+        job: args.job.clone(),
+        table: args.table.clone(),
+        since: args.since.map(|Time(since)| since),
+    };
     let read = |client: Client| async {
-        let imports = ledger::status(&client, args.import_id.as_deref()).await?;
+        let imports = ledger::status(&client, &filter).await?;
         Ok((client, imports))
     };
     let imports = connection.ask("reading the ledger", read).await?;

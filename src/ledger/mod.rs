@@ -12,6 +12,7 @@ mod locks;
 mod merge;
 mod migrate;
 mod open;
+mod prune;
 mod rejects;
 mod replay;
 mod request;
@@ -35,13 +36,14 @@ pub use finish::{Finish, WAIT_FOR_THE_DISK};
 pub use lease::{Lease, RENEW_EVERY};
 pub use migrate::{migrate, require};
 pub use open::open;
+pub use prune::{Pruned, prune};
 pub use rejects::OpenRejects;
 pub use replay::KnownImport;
 pub use request::{Request, SourceIdentity};
 pub use resume::resume;
 pub use staged::{StagingRequest, forget_finished, staging};
 pub use standing::{Remembered, Standing};
-pub use status::{ImportStatus, status};
+pub use status::{ImportStatus, StatusFilter, status};
 pub use user_sql::run_sql;
 
 /// One run of one import: what its workers write into the ledger.

@@ -11,6 +11,8 @@ use crate::target::{Table, Target};
 
 pub struct Request<'a> {
     pub import_id: Option<String>,
+    /// What must not run twice at a time.
+    pub job: Option<&'a str>,
     pub restart: bool,
     pub table: &'a Table,
     pub target: &'a Target,

@@ -91,7 +91,7 @@ fn staging_name(table: &str) -> String {
 }
 
 /// Drops a staging table, with all that is known of its rows.
-async fn drop_staging(
+pub(super) async fn drop_staging(
     transaction: &Transaction<'_>,
     name: &str,
 ) -> Result<(), tokio_postgres::Error> {
@@ -126,12 +126,7 @@ pub async fn forget_finished(client: &Client, import_id: &str) -> Result<(), Led
 impl Ledger {
     /// Whether the staging table holds rows of the sources of this run and of no others, and each has
     /// the number of its place: the order of staged records is made of it. Notes whose it is.
-    pub async fn owns(
-        &self,
-        client: &Client,
-        job: &str,
-        mode: &str,
-    ) -> Result<bool, tokio_postgres::Error> {
+    pub async fn owns(&self, client: &Client, mode: &str) -> Result<bool, tokio_postgres::Error> {
         let in_order = (0..)
             .zip(&self.sources)
             .all(|(number, source)| source.number == number);
@@ -155,12 +150,11 @@ impl Ledger {
             return Ok(false);
         }
         let sql = "WITH staging AS (UPDATE pgrung.stagings SET import_id = $1 WHERE staging = $2)
-                   UPDATE pgrung.imports SET mode = $3, job = $4 WHERE import_id = $1";
-        let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
+                   UPDATE pgrung.imports SET mode = $3 WHERE import_id = $1";
+        let parameters: [(&(dyn ToSql + Sync), Type); 3] = [
             (&self.import_id, Type::TEXT),
             (&self.table.name, Type::TEXT),
             (&mode, Type::TEXT),
-            (&job, Type::TEXT),
         ];
         client.execute_typed(sql, &parameters).await?;
         Ok(true)

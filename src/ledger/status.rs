@@ -1,6 +1,7 @@
 //! Reads the ledger back: imports, how far they are, what was put aside.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -95,11 +96,23 @@ impl fmt::Display for FirstReject {
     }
 }
 
-/// All imports, unfinished ones before the others, the latest run first; only one if it is named.
+/// Which imports are told of: those of which all that is given is true.
+#[derive(Debug, Clone, Default)]
+pub struct StatusFilter {
+    pub import_id: Option<String>,
+    pub job: Option<String>,
+    /// As SQL names it.
+    pub table: Option<String>,
+    /// How long ago the latest run began at most.
+    pub since: Option<Duration>,
+}
+
+/// The imports of `filter`, unfinished ones before the others, the latest run first.
 pub async fn status(
     client: &Client,
-    import_id: Option<&str>,
+    filter: &StatusFilter,
 ) -> Result<Vec<ImportStatus>, LedgerError> {
+    let since = filter.since.map(|since| since.as_secs_f64());
     let refused = refused("reading the ledger");
     let rows = client
         .query_typed(
@@ -121,9 +134,18 @@ pub async fn status(
                  WHERE r.import_id = i.import_id AND r.replayed_at IS NULL
                  ORDER BY r.source, r.start_byte LIMIT 1
              ) f ON true
-             WHERE $1::text IS NULL OR i.import_id = $1
+             WHERE ($1::text IS NULL OR i.import_id = $1) AND ($3::text IS NULL OR i.job = $3)
+               AND ($4::text IS NULL OR coalesce(g.target_oid, i.target_oid) = to_regclass($4)
+                    OR coalesce(g.target, i.target) = $4)
+               AND ($5::float8 IS NULL OR i.run_at > now() - make_interval(secs => $5))
              ORDER BY i.finished_at IS NOT NULL, i.run_at DESC",
-            &[(&import_id, Type::TEXT), (&RFC_3339, Type::TEXT)],
+            &[
+                (&filter.import_id, Type::TEXT),
+                (&RFC_3339, Type::TEXT),
+                (&filter.job, Type::TEXT),
+                (&filter.table, Type::TEXT),
+                (&since, Type::FLOAT8),
+            ],
         )
         .await
         .map_err(refused)?;

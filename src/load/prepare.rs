@@ -21,7 +21,7 @@ use super::staging::Staged;
 use super::workers::Destination;
 use crate::error::Error;
 use crate::job::{Durability, LedgerUse, LoadSettings};
-use crate::ledger::{self, Ledger};
+use crate::ledger::{self, Lease, Ledger};
 use crate::merge::Mode;
 use crate::metrics::{self, Listener};
 use crate::queue::{Identity, Spill, SpilledSource};
@@ -160,8 +160,9 @@ pub async fn prepare(
             Some(ledger)
         }
         _ => {
+            let lease = held.as_ref().map(|held| &held.lease);
             origin
-                .open_import(settings, connection, &table, &target, control)
+                .open_import(settings, connection, &table, &target, lease, control)
                 .await?
         }
     };
@@ -249,6 +250,7 @@ impl Origin {
         connection: &mut ControlConnection,
         table: &Table,
         target: &Target,
+        lease: Option<&Lease>,
         control: &Control,
     ) -> Result<Option<Ledger>, Error> {
         let LedgerUse::On { import_id, restart } = &settings.ledger else {
@@ -270,6 +272,7 @@ impl Origin {
         let patience = settings.retries.answer_timeout;
         let request = ledger::Request {
             import_id: import_id.clone(),
+            job: lease.map(Lease::job),
             restart: *restart,
             table,
             target,

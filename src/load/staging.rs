@@ -148,7 +148,7 @@ impl Staged {
             let (table, target) = self.find(lease, settings, connection, anew).await?;
             origin.inputs.clone_from(&inputs);
             let opened = origin
-                .open_import(settings, connection, &table, &target, control)
+                .open_import(settings, connection, &table, &target, Some(lease), control)
                 .await;
             let ledger = match opened {
                 Ok(Some(ledger)) => ledger,
@@ -167,7 +167,7 @@ impl Staged {
             };
             let mode = settings.mode.name();
             let owns = |client: Client| async {
-                let owns = ledger.owns(&client, lease.job(), mode).await;
+                let owns = ledger.owns(&client, mode).await;
                 let owns = owns.map_err(Error::server("opening the import in the ledger"))?;
                 Ok((client, owns))
             };

@@ -1,6 +1,7 @@
 //! What a load leaves in the table: modes, guards, leases, and the files of jobs.
 
 mod guards;
+mod history;
 mod late;
 mod model;
 mod overlap;

@@ -44,6 +44,7 @@ fn the_help_of_every_command_is_as_it_was_agreed() {
         ("the_help_of_rejects", "rejects --help"),
         ("the_help_of_replay", "replay --help"),
         ("the_help_of_plan", "plan --help"),
+        ("the_help_of_prune", "prune --help"),
         ("the_help_of_migrate", "migrate --help"),
         ("the_help_of_completions", "completions --help"),
         ("the_help_of_man", "man --help"),
