@@ -117,10 +117,10 @@ pub struct StatusArgs {
     /// Only imports of this job [default: all]
     #[arg(long, value_name = "NAME")]
     pub job: Option<String>,
-    /// Only imports into this table, as in SQL: [schema.]table [default: all]
+    /// Only imports into this table [default: all]
     #[arg(long, short, value_name = "TABLE")]
     pub table: Option<String>,
-    /// Only imports whose latest run began so long ago at most, such as 7d [default: any time]
+    /// Only imports that ran in this time, as 7d [default: all]
     #[arg(long, value_name = "TIME")]
     pub since: Option<Time>,
     /// Print JSON [default: off]
