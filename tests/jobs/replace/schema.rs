@@ -9,7 +9,9 @@ use fastrand::Rng;
 /// A row: its fields as text, as the server writes them.
 pub type Row = Vec<Option<String>>;
 
-/// What a column of the input holds.
+/// What a column of the input holds. Left out, for sync cannot do it yet: an identity column that is
+/// always generated and not of the key; a row that pointed to one of its own table that goes; unique
+/// values that rows swap where others point to them, the input leaves out a column, or a row is bad.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Role {
     /// A value of its own for each key.
