@@ -29,15 +29,17 @@ pub struct Staged {
 /// What bears on a merge into the table: who points to it, whether deletes of it are published that
 /// have no identity, whether rows exclude each other but by the key, and which triggers may keep rows from being written.
 const FACTS: &str = "
-WITH tree AS (SELECT $1::oid AS oid UNION SELECT relid FROM pg_partition_tree($1))
+WITH RECURSIVE tree AS (SELECT $1::oid AS oid UNION SELECT relid FROM pg_partition_tree($1)),
+     members AS (SELECT $1::oid AS oid UNION SELECT h.inhrelid FROM pg_inherits h JOIN members m ON m.oid = h.inhparent)
 SELECT EXISTS (SELECT FROM pg_constraint f JOIN tree ON f.confrelid = tree.oid
                WHERE f.contype = 'f' AND f.conrelid NOT IN (SELECT oid FROM tree)) AS is_pointed_to,
-       EXISTS (SELECT FROM pg_publication p
-               JOIN pg_class c ON c.oid = $1
-               JOIN pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_publication_tables t ON t.pubname = p.pubname AND t.schemaname = n.nspname AND t.tablename = c.relname
-               WHERE p.pubdelete AND (c.relreplident = 'n' OR c.relreplident = 'd'
-                     AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)))
+       EXISTS (SELECT FROM members m JOIN pg_class c ON c.oid = m.oid AND c.relkind = 'r'
+               WHERE (c.relreplident = 'n' OR c.relreplident = 'd'
+                      AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate))
+                 AND EXISTS (SELECT FROM pg_publication p JOIN pg_publication_tables t ON t.pubname = p.pubname
+                             JOIN pg_class a ON a.relname = t.tablename
+                             JOIN pg_namespace n ON n.oid = a.relnamespace AND n.nspname = t.schemaname
+                             WHERE p.pubdelete AND (a.oid = c.oid OR a.oid IN (SELECT relid FROM pg_partition_ancestors(c.oid)))))
          AS unpublishable,
        (SELECT count(*) FROM pg_index WHERE indrelid = $1 AND (indisunique OR indisexclusion)) > 1 AS other_unique,
        EXISTS (SELECT FROM pg_trigger t JOIN tree ON t.tgrelid = tree.oid

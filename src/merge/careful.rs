@@ -53,7 +53,7 @@ struct Pass<'a> {
     sql: &'a Sql<'a>,
     total: Merged,
     /// Rows that wait for others: a foreign key has refused them.
-    waiting: Vec<(i64, Refusal)>,
+    waiting: Vec<(i64, Failure)>,
 }
 
 impl Pass<'_> {
@@ -116,12 +116,11 @@ impl Pass<'_> {
             {
                 return Err(failure.into());
             }
-            let refusal = refusal(&failure);
-            if refusal.sqlstate == FOREIGN_KEY {
-                self.waiting.push((row, refusal));
+            if failure.sqlstate() == Some(FOREIGN_KEY) {
+                self.waiting.push((row, failure));
                 return Ok(());
             }
-            bad = self.reject(row, &refusal).await?;
+            bad = self.reject(row, &failure).await?;
         }
         Ok(())
     }
@@ -130,8 +129,9 @@ impl Pass<'_> {
     async fn reject(
         &mut self,
         row: i64,
-        refusal: &Refusal,
+        failure: &Failure,
     ) -> Result<Option<(i64, Failure)>, MergeError> {
+        let refusal = refusal(failure);
         let Step {
             merge,
             client,
@@ -142,7 +142,7 @@ impl Pass<'_> {
         } = *self.step;
         let order = Order(row);
         let stored = ledger
-            .reject_staged(client, &merge.staging, order, refusal)
+            .reject_staged(client, &merge.staging, order, &refusal)
             .await?;
         reasons.count(
             &refusal.sqlstate,
@@ -205,18 +205,21 @@ impl Pass<'_> {
         for _ in 0..MOST_PASSES {
             let again = std::mem::take(&mut self.waiting);
             let before = again.len();
-            for (row, refusal) in again {
+            for (row, _) in again {
                 let alone = self.sql.with(&format!("{} = {row}", order("s")));
-                if self.attempt(&alone, 1).await?.is_some() {
-                    self.waiting.push((row, refusal));
+                if let Some(failure) = self.attempt(&alone, 1).await? {
+                    self.waiting.push((row, failure));
                 }
             }
             if self.waiting.len() == before {
                 break;
             }
         }
-        while let Some((row, refusal)) = self.waiting.pop() {
-            if let Some((next, failure)) = self.reject(row, &refusal).await? {
+        while let Some((row, failure)) = self.waiting.pop() {
+            if self.step.is_pointed_at(&failure).await? {
+                return Err(self.step.undeletable(failure));
+            }
+            if let Some((next, failure)) = self.reject(row, &failure).await? {
                 self.judge(next, failure).await?;
             }
         }

@@ -1,5 +1,6 @@
 //! Merges: what a mode makes of the table, in one step, once all rows are staged.
 
+mod blame;
 mod careful;
 mod guard;
 mod mode;

@@ -9,6 +9,8 @@ pub struct Sql<'a> {
     part: Part,
     /// Which of the part, as a condition on `s`.
     condition: String,
+    /// Whether a row that is other goes and comes again, instead of being updated.
+    anew: bool,
 }
 
 impl<'a> Sql<'a> {
@@ -21,7 +23,19 @@ impl<'a> Sql<'a> {
                 true => format!("s.{} IS NULL", quote_name(STATE)),
                 false => "true".to_string(),
             },
+            anew: false,
         }
+    }
+
+    /// The same, but rows that are other go before any comes: they may have to swap unique values.
+    pub fn anew(mut self) -> Self {
+        self.anew = true;
+        self
+    }
+
+    /// Whether rows that are other are deleted and inserted.
+    pub fn is_anew(&self) -> bool {
+        self.anew
     }
 
     /// On others of the part.
@@ -30,6 +44,7 @@ impl<'a> Sql<'a> {
             merge: self.merge,
             part: self.part.clone(),
             condition: condition.to_string(),
+            anew: self.anew,
         }
     }
 
@@ -89,6 +104,16 @@ impl<'a> Sql<'a> {
         let (staging, order) = (&self.merge.staging, order("s"));
         let filter = self.filter();
         format!("SELECT {order} AS o FROM {staging} s WHERE {filter} ORDER BY o LIMIT {most}")
+    }
+
+    /// Columns of the table that the input does not fill, though it could, as `rows`.
+    pub fn count_left_out(&self) -> String {
+        let inputs = self.merge.target.inputs().len();
+        let table = self.table().replace('\'', "''");
+        format!(
+            "SELECT count(*) - {inputs} AS rows FROM pg_attribute
+             WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''"
+        )
     }
 
     /// Rows of the table, as `rows`.
@@ -211,14 +236,16 @@ impl<'a> Sql<'a> {
         )
     }
 
-    /// Makes the rows of the table that are other as they are staged; `None`: there is nothing that
-    /// could be other.
+    /// Makes the rows of the table that are other as they are staged, or deletes them for others that
+    /// are inserted; `None`: there is nothing that could be other.
     pub fn update(&self) -> Option<String> {
+        let (table, staging, set) = (self.table(), &self.merge.staging, self.set("s")?);
+        let statement = match self.anew {
+            true => format!("DELETE FROM {table} AS t USING {staging} s"),
+            false => format!("UPDATE {table} AS t SET {set} FROM {staging} s"),
+        };
         Some(format!(
-            "UPDATE {} AS t SET {} FROM {} s WHERE {} AND {} AND {} AND {}",
-            self.table(),
-            self.set("s")?,
-            self.merge.staging,
+            "{statement} WHERE {} AND {} AND {} AND {}",
             self.join(),
             self.differs("s"),
             self.wins("s"),

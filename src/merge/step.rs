@@ -207,6 +207,14 @@ impl Step<'_> {
         }
         match self.attempt(self.whole(&sql)).await? {
             Ok(merged) => Ok(merged),
+            Err(failure) if self.is_pointed_at(&failure).await? => Err(self.undeletable(failure)),
+            Err(failure) if self.may_swap(&sql, &failure).await? => {
+                let anew = Sql::new(self.merge, part.clone()).anew();
+                match self.attempt(self.whole(&anew)).await? {
+                    Ok(merged) => Ok(merged),
+                    Err(_) => self.careful(&sql).await,
+                }
+            }
             Err(_) => self.careful(&sql).await,
         }
     }
@@ -318,10 +326,9 @@ impl Step<'_> {
         let deleted = self.execute(&statement).await.map_err(|error| {
             match error {
                 // No row of the input is to blame.
-                MergeError::Failed(failure) if failure.may_be_a_row(false) => MergeError::Delete {
-                    table: self.merge.target.table.clone(),
-                    failure,
-                },
+                MergeError::Failed(failure) if failure.may_be_a_row(false) => {
+                    self.undeletable(failure)
+                }
                 error => error,
             }
         })?;
@@ -361,7 +368,10 @@ impl Step<'_> {
             Some(update) => self.execute(&update).await?,
             None => 0,
         };
-        let inserted = self.insert_missing(sql).await?;
+        let mut inserted = self.insert_missing(sql).await?;
+        if sql.is_anew() {
+            inserted = inserted.saturating_sub(updated);
+        }
         self.constraints().await?;
         let kept_out = |expected: u64, done: u64| match merge.suppresses {
             true => expected.saturating_sub(done),

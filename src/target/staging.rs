@@ -100,7 +100,7 @@ ORDER BY mine.place";
 
 /// Checks that only look at columns of the input.
 const CHECKS: &str = "
-SELECT format('CONSTRAINT %I %s', c.conname, replace(pg_get_constraintdef(c.oid), ' NOT VALID', '')) AS definition
+SELECT format('CONSTRAINT %I %s', c.conname, regexp_replace(pg_get_constraintdef(c.oid), ' NOT VALID$', '')) AS definition
 FROM pg_constraint c
 WHERE c.conrelid = $1 AND c.contype = 'c'
   AND c.conkey <@ ARRAY(SELECT attnum FROM pg_attribute WHERE attrelid = $1 AND attname = ANY ($2))

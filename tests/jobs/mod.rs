@@ -5,3 +5,4 @@ mod history;
 mod late;
 mod model;
 mod overlap;
+mod replace;
