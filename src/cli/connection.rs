@@ -24,6 +24,11 @@ pub struct ServerArgs {
     #[command(flatten)]
     pub connection: ConnectionArgs,
     /// Longest wait for one answer of the server
-    #[arg(long, value_name = "TIME", help_heading = "Connection", hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "TIME",
+        help_heading = "Connection",
+        hide_short_help = true
+    )]
     pub answer_timeout: Option<Time>,
 }

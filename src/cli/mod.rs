@@ -34,7 +34,7 @@ pub struct Cli {
 pub enum Command {
     /// Load rows from files or stdin into a table
     Load(Box<LoadArgs>),
-    /// Compute which window, strategy and durability fit a stream, before it runs
+    /// Compute which window, strategy and durability fit a stream
     Plan(Box<PlanArgs>),
     /// Show what the ledger knows: imports, progress, gaps, rejects
     Status(Box<StatusArgs>),
@@ -44,7 +44,7 @@ pub enum Command {
     Replay(Box<ReplayArgs>),
     /// Remove from the ledger what is old and no later load needs
     Prune(Box<PruneArgs>),
-    /// Create or update the ledger's tables, for roles that may not do so when they load
+    /// Create or update the ledger's tables, for roles that may not
     Migrate(Box<MigrateArgs>),
     /// Put the same rows through every strategy and compare them
     Bench(Box<BenchArgs>),
