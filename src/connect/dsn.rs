@@ -113,7 +113,8 @@ fn uri_pairs(text: &str) -> Pairs {
         pairs.push(("host".to_owned(), hosts));
         pairs.push(("port".to_owned(), ports));
     }
-    pairs.retain(|(name, value)| name == "password" || !value.is_empty());
+    // As libpq: an empty part says nothing, where an empty parameter means the default.
+    pairs.retain(|(_, value)| !value.is_empty());
     if !dbname.is_empty() {
         pairs.push(("dbname".to_owned(), decode(dbname)?));
     }
@@ -251,6 +252,7 @@ mod tests {
             ]
         );
         assert_eq!(read("postgres://"), [""; 0]);
+        assert_eq!(read("postgres://:@:/?user="), ["user="]);
         assert_eq!(
             read("postgres:///db?host=/run/pg"),
             ["dbname=db", "host=/run/pg"]
