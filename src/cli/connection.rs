@@ -10,7 +10,7 @@ use crate::job::Time;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectionArgs {
-    /// Connection URI or key=value string [default: DATABASE_URL, then PGHOST, PGPORT, PGUSER ...]
+    /// Connection URI or key=value string [default: DATABASE_URL, then PGSERVICE, PGHOST ...]
     #[arg(long, value_name = "DSN")]
     pub dsn: Option<String>,
     /// Start a private server from installed programs; with DIR its data is kept there [default: off]

@@ -17,5 +17,6 @@ mod once;
 mod progress;
 mod rejects;
 mod rungs;
+mod services;
 mod sessions;
 mod successes;
