@@ -11,7 +11,7 @@ use super::error::ConnectError;
 /// Parameters by libpq's name; the last of equal names wins.
 pub(super) type Parameters = BTreeMap<String, String>;
 
-/// Reads the text; `origin` names it in errors (`--dsn`, `DATABASE_URL`).
+/// Reads the text; `origin` names it in errors (`--dsn`, `--dsn-file FILE`, `DATABASE_URL`).
 pub(super) fn parse(text: &str, origin: &str) -> Result<Parameters, ConnectError> {
     let fault = |what: &str| ConnectError::Settings(format!("{origin}: {what}"));
     let uri = text

@@ -1,12 +1,16 @@
 //! Answers what was said about one parameter: by the connection string, else by the service file,
 //! else by the environment.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{User, geteuid};
 
 use super::dsn::{self, Parameters};
 use super::error::ConnectError;
+use super::passfile::FORBIDDEN_MODE;
 use super::service;
 
 /// Looks up an environment variable.
@@ -80,6 +84,40 @@ impl<'a> Given<'a> {
                 Self::of(parameters, name, env)
             }
         }
+    }
+
+    /// Reads the one line of `--dsn-file`. As libpq does with a password file, one with a password
+    /// in it is refused if group or others have access.
+    pub(super) fn of_file(path: &Path, env: Environment<'a>) -> Result<Self, ConnectError> {
+        let origin = format!("--dsn-file {}", path.display());
+        let fault = |what: &str| ConnectError::Settings(format!("{origin}: {what}"));
+        let unreadable = |error: io::Error| match error.kind() {
+            io::ErrorKind::InvalidData => fault("not UTF-8"),
+            _ => fault(&error.to_string()),
+        };
+        let mut file = File::open(path).map_err(unreadable)?;
+        let mode = file.metadata().map_err(unreadable)?.permissions().mode();
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(unreadable)?;
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(fault(
+                "the file is empty; write a connection string into it",
+            ));
+        }
+        if text.contains(['\n', '\r']) {
+            return Err(fault(
+                "the file has more than one line; write the connection string in one",
+            ));
+        }
+        let parameters = dsn::parse(text, &origin)?;
+        let has_password = parameters.get("password").is_some_and(|p| !p.is_empty());
+        if has_password && mode & FORBIDDEN_MODE != 0 {
+            return Err(fault(
+                "there is a password in it, and group or others have access; chmod 0600 it",
+            ));
+        }
+        Self::of(parameters, &origin, env)
     }
 
     /// Adds what the service says, if one is named.

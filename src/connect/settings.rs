@@ -1,7 +1,7 @@
 //! Reads the connection string and the environment into where and as whom to connect.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::unistd::{User, geteuid};
@@ -59,7 +59,19 @@ impl ConnectSettings {
     /// [`ConnectError::Settings`] and [`ConnectError::TlsSettings`]; neither repeats
     /// the connection string or a password.
     pub fn resolve(dsn: Option<&str>, env: Environment<'_>) -> Result<Self, ConnectError> {
-        let given = &Given::new(dsn, env)?;
+        Self::of(&Given::new(dsn, env)?)
+    }
+
+    /// [`ConnectSettings::resolve`] with the connection string in a file, on its only line.
+    ///
+    /// # Errors
+    /// As there; also if the file cannot be read, or holds a password and its mode gives group or
+    /// others access.
+    pub fn resolve_file(path: &Path, env: Environment<'_>) -> Result<Self, ConnectError> {
+        Self::of(&Given::of_file(path, env)?)
+    }
+
+    fn of(given: &Given<'_>) -> Result<Self, ConnectError> {
         let mut warnings = Vec::new();
         check_encoding(given, &mut warnings);
         let account = || User::from_uid(geteuid()).ok().flatten();

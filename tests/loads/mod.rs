@@ -2,6 +2,7 @@
 
 mod connect;
 mod copy_format;
+mod dsn_files;
 mod embedded;
 mod errors;
 mod fixtures;
