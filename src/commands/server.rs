@@ -18,7 +18,7 @@ fn environment(name: &str) -> Option<String> {
 impl ConnectionArgs {
     /// Whether anything says which server to use.
     pub fn names_a_server(&self) -> bool {
-        ConnectSettings::is_named(self.dsn.as_deref(), &environment)
+        self.dsn_file.is_some() || ConnectSettings::is_named(self.dsn.as_deref(), &environment)
     }
 
     /// The settings of the named server.
@@ -26,7 +26,10 @@ impl ConnectionArgs {
     /// # Errors
     /// When they make no sense.
     pub fn settings(&self) -> Result<ConnectSettings, Error> {
-        Ok(ConnectSettings::resolve(self.dsn.as_deref(), &environment)?)
+        Ok(match &self.dsn_file {
+            Some(path) => ConnectSettings::resolve_file(path, &environment)?,
+            None => ConnectSettings::resolve(self.dsn.as_deref(), &environment)?,
+        })
     }
 
     /// The server to use, and what keeps a private one alive.

@@ -11,7 +11,7 @@ use super::error::ConnectError;
 /// Parameters by libpq's name; the last of equal names wins.
 pub(super) type Parameters = BTreeMap<String, String>;
 
-/// Reads the text; `origin` names it in errors (`--dsn`, `DATABASE_URL`).
+/// Reads the text; `origin` names it in errors (`--dsn`, `--dsn-file FILE`, `DATABASE_URL`).
 pub(super) fn parse(text: &str, origin: &str) -> Result<Parameters, ConnectError> {
     let fault = |what: &str| ConnectError::Settings(format!("{origin}: {what}"));
     let uri = text
@@ -29,22 +29,24 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Parameters, ConnectError
     let mut parameters = Parameters::new();
     let mut after_password = false;
     for (name, value) in pairs {
-        let is_one_of = |names: &str| names.split(' ').any(|known| known == name);
-        if !is_one_of(SUPPORTED) {
-            return Err(if after_password {
-                fault(
+        match support(&name) {
+            Support::Read => {}
+            _ if after_password => {
+                return Err(fault(
                     "unknown parameter after the password; quote or percent-encode the password if it goes on there",
-                )
-            } else if is_one_of(UNSUPPORTED) {
-                fault(&format!(
+                ));
+            }
+            Support::NotRead => {
+                return Err(fault(&format!(
                     "parameter `{name}` is not supported; leave it out"
-                ))
-            } else {
-                fault(&format!(
+                )));
+            }
+            Support::Unknown => {
+                return Err(fault(&format!(
                     "unknown parameter `{}`; check its spelling",
                     name.escape_default()
-                ))
-            });
+                )));
+            }
         }
         after_password = name == "password";
         parameters.insert(name, value);
@@ -57,7 +59,7 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Parameters, ConnectError
 pub fn is_connection_string(text: &str) -> bool {
     let known = |word: &str| {
         let key = word.split_once('=').map(|(key, _)| key);
-        key.is_some_and(|key| SUPPORTED.split(' ').any(|known| known == key))
+        key.is_some_and(|key| matches!(support(key), Support::Read))
     };
     let words: Vec<&str> = text.split_whitespace().collect();
     ["postgres://", "postgresql://"]
@@ -67,19 +69,38 @@ pub fn is_connection_string(text: &str) -> bool {
         || words.len() > 1 && words.iter().all(|word| known(word))
 }
 
+/// What becomes of a parameter of this name.
+pub(super) enum Support {
+    Read,
+    /// libpq's, and not ours.
+    NotRead,
+    Unknown,
+}
+
+pub(super) fn support(name: &str) -> Support {
+    let is_one_of = |names: &str| names.split(' ').any(|known| known == name);
+    if is_one_of(SUPPORTED) {
+        Support::Read
+    } else if is_one_of(UNSUPPORTED) {
+        Support::NotRead
+    } else {
+        Support::Unknown
+    }
+}
+
 /// What we read, by libpq's names.
 const SUPPORTED: &str = "\
     application_name channel_binding client_encoding connect_timeout dbname \
     fallback_application_name gssencmode host hostaddr keepalives keepalives_count \
     keepalives_idle keepalives_interval keepalives_retries load_balance_hosts options passfile \
-    password port ssl_min_protocol_version sslcert sslcompression sslkey sslmode \
+    password port service ssl_min_protocol_version sslcert sslcompression sslkey sslmode \
     sslnegotiation sslrootcert target_session_attrs tcp_user_timeout user";
 
 /// libpq's other parameters. Ignoring one could weaken what was asked for.
 const UNSUPPORTED: &str = "\
     gssdelegation gsslib krbsrvname max_protocol_version min_protocol_version oauth_client_id \
     oauth_client_secret oauth_issuer oauth_scope replication require_auth requirepeer \
-    scram_client_key scram_server_key service servicefile ssl_max_protocol_version sslcertmode \
+    scram_client_key scram_server_key servicefile ssl_max_protocol_version sslcertmode \
     sslcrl sslcrldir sslkeylogfile sslpassword sslsni";
 
 type Pairs = Result<Vec<(String, String)>, &'static str>;
@@ -113,7 +134,8 @@ fn uri_pairs(text: &str) -> Pairs {
         pairs.push(("host".to_owned(), hosts));
         pairs.push(("port".to_owned(), ports));
     }
-    pairs.retain(|(name, value)| name == "password" || !value.is_empty());
+    // As libpq: an empty part says nothing, where an empty parameter means the default.
+    pairs.retain(|(_, value)| !value.is_empty());
     if !dbname.is_empty() {
         pairs.push(("dbname".to_owned(), decode(dbname)?));
     }
@@ -251,6 +273,7 @@ mod tests {
             ]
         );
         assert_eq!(read("postgres://"), [""; 0]);
+        assert_eq!(read("postgres://:@:/?user="), ["user="]);
         assert_eq!(
             read("postgres:///db?host=/run/pg"),
             ["dbname=db", "host=/run/pg"]

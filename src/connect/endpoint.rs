@@ -42,13 +42,13 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// The places to try. A connection string that names a host or an address closes
+/// The places to try. A connection string or a service that names a host or an address closes
 /// that question: `PGHOST` and `PGHOSTADDR` are then not looked at.
 pub(super) fn endpoints(
     given: &Given<'_>,
     socket_dirs: &[&str],
 ) -> Result<Vec<Endpoint>, ConnectError> {
-    let named = given.in_dsn("host") || given.in_dsn("hostaddr");
+    let named = given.is_stated("host") || given.is_stated("hostaddr");
     let environment = |name| if named { "" } else { name };
     let hosts = given.list("host", environment("PGHOST"));
     let addrs = given.list("hostaddr", environment("PGHOSTADDR"));

@@ -1,16 +1,25 @@
-//! Answers what was said about one parameter: by the connection string, else by the environment.
+//! Answers what was said about one parameter: by the connection string, else by the service file,
+//! else by the environment.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{User, geteuid};
 
 use super::dsn::{self, Parameters};
 use super::error::ConnectError;
+use super::passfile::FORBIDDEN_MODE;
+use super::service;
 
 /// Looks up an environment variable.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Everything said about the connection.
 pub(super) struct Given<'a> {
-    parameters: Parameters,
-    /// `--dsn` or `DATABASE_URL`, for errors.
-    dsn_name: &'static str,
+    /// The connection string's, then the service's; each with its name for errors.
+    stated: Vec<(Parameters, String)>,
     env: Environment<'a>,
 }
 
@@ -61,41 +70,103 @@ fn variable(env: Environment<'_>, name: &str) -> Option<String> {
 impl<'a> Given<'a> {
     /// Reads `--dsn`, else `DATABASE_URL`; neither is no fault, an empty `--dsn` is one.
     pub(super) fn new(dsn: Option<&str>, env: Environment<'a>) -> Result<Self, ConnectError> {
+        match dsn {
+            Some(text) if text.trim().is_empty() => Err(ConnectError::Settings(
+                "--dsn is empty; leave it out to use the environment".to_owned(),
+            )),
+            Some(text) => Self::of(dsn::parse(text.trim(), "--dsn")?, "--dsn", env),
+            None => {
+                let name = "DATABASE_URL";
+                let parameters = match variable(env, name) {
+                    Some(text) => dsn::parse(text.trim(), name)?,
+                    None => Parameters::new(),
+                };
+                Self::of(parameters, name, env)
+            }
+        }
+    }
+
+    /// Reads the one line of `--dsn-file`. As libpq does with a password file, one with a password
+    /// in it is refused if group or others have access.
+    pub(super) fn of_file(path: &Path, env: Environment<'a>) -> Result<Self, ConnectError> {
+        let origin = format!("--dsn-file {}", path.display());
+        let fault = |what: &str| ConnectError::Settings(format!("{origin}: {what}"));
+        let unreadable = |error: io::Error| match error.kind() {
+            io::ErrorKind::InvalidData => fault("not UTF-8"),
+            _ => fault(&error.to_string()),
+        };
+        let mut file = File::open(path).map_err(unreadable)?;
+        let mode = file.metadata().map_err(unreadable)?.permissions().mode();
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(unreadable)?;
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(fault(
+                "the file is empty; write a connection string into it",
+            ));
+        }
+        if text.contains(['\n', '\r']) {
+            return Err(fault(
+                "the file has more than one line; write the connection string in one",
+            ));
+        }
+        let parameters = dsn::parse(text, &origin)?;
+        let has_password = parameters.get("password").is_some_and(|p| !p.is_empty());
+        if has_password && mode & FORBIDDEN_MODE != 0 {
+            return Err(fault(
+                "there is a password in it, and group or others have access; chmod 0600 it",
+            ));
+        }
+        Self::of(parameters, &origin, env)
+    }
+
+    /// Adds what the service says, if one is named.
+    fn of(
+        parameters: Parameters,
+        dsn_name: &str,
+        env: Environment<'a>,
+    ) -> Result<Self, ConnectError> {
         if let Some(name) = UNSUPPORTED.iter().find(|n| variable(env, n).is_some()) {
             return Err(ConnectError::Settings(format!(
                 "{name} is set, but not supported; unset it"
             )));
         }
-        let (dsn_name, text) = match dsn {
-            Some(text) if text.trim().is_empty() => {
-                return Err(ConnectError::Settings(
-                    "--dsn is empty; leave it out to use the environment".to_owned(),
-                ));
-            }
-            Some(text) => ("--dsn", Some(text.to_owned())),
-            None => ("DATABASE_URL", variable(env, "DATABASE_URL")),
+        // As in libpq: an empty name is looked for too.
+        let service = match parameters.get("service") {
+            Some(name) => Some((name.clone(), format!("`service` in {dsn_name}"))),
+            None => env("PGSERVICE").map(|name| (name, "PGSERVICE".to_owned())),
         };
-        let parameters = match text {
-            Some(text) => dsn::parse(text.trim(), dsn_name)?,
-            None => Parameters::new(),
-        };
-        Ok(Self {
-            parameters,
-            dsn_name,
+        let mut given = Self {
+            stated: vec![(parameters, dsn_name.to_owned())],
             env,
-        })
+        };
+        if let Some((name, origin)) = service {
+            let (parameters, file) = service::look_up(&name, given.home().as_deref(), env)
+                .map_err(|what| ConnectError::Settings(format!("{origin}: {what}")))?;
+            given
+                .stated
+                .push((parameters, format!("service file {}", file.display())));
+        }
+        Ok(given)
     }
 
-    /// Whether the connection string has a value for this.
-    pub(super) fn in_dsn(&self, key: &str) -> bool {
-        self.parameters.get(key).is_some_and(|v| !v.is_empty())
+    /// The value and where it stands, also if it is empty.
+    fn stated(&self, key: &str) -> Option<(&str, &str)> {
+        let mut found = self.stated.iter();
+        found
+            .find_map(|(parameters, origin)| Some((parameters.get(key)?.as_str(), origin.as_str())))
     }
 
-    /// The connection string's value, else the variable's. As in libpq an empty value
-    /// in the string means the default, whatever the environment says.
+    /// Whether the connection string or the service has a value for this.
+    pub(super) fn is_stated(&self, key: &str) -> bool {
+        self.stated(key).is_some_and(|(value, _)| !value.is_empty())
+    }
+
+    /// The stated value, else the variable's. As in libpq an empty value in the string or the
+    /// service means the default, whatever is said below it.
     pub(super) fn get(&self, key: &str, variable_name: &str) -> Option<Value> {
-        let (text, origin) = match self.parameters.get(key) {
-            Some(text) => (text.clone(), format!("`{key}` in {}", self.dsn_name)),
+        let (text, origin) = match self.stated(key) {
+            Some((text, origin)) => (text.to_owned(), format!("`{key}` in {origin}")),
             None => (self.variable(variable_name)?, variable_name.to_owned()),
         };
         (!text.is_empty()).then_some(Value { text, origin })
@@ -156,6 +227,14 @@ impl<'a> Given<'a> {
                 )))
             }
         }
+    }
+
+    /// `HOME`, else the system user's.
+    pub(super) fn home(&self) -> Option<PathBuf> {
+        let account = || User::from_uid(geteuid()).ok().flatten();
+        self.variable("HOME")
+            .map(PathBuf::from)
+            .or_else(|| account().map(|account| account.dir))
     }
 
     /// A variable that is set and not empty.

@@ -15,6 +15,7 @@ mod given;
 mod passfile;
 mod pool;
 mod pooled;
+mod service;
 mod settings;
 mod tls;
 mod verify;

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::endpoint::SOCKET_DIRS;
 
 /// Any right of group or others makes libpq ignore the file.
-const FORBIDDEN_MODE: u32 = 0o077;
+pub(super) const FORBIDDEN_MODE: u32 = 0o077;
 
 /// What identifies a line: the host as named, the port, the database and the user.
 #[derive(Clone, Copy, Debug)]

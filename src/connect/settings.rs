@@ -1,7 +1,7 @@
 //! Reads the connection string and the environment into where and as whom to connect.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::unistd::{User, geteuid};
@@ -27,7 +27,8 @@ const KEEPALIVES_RETRIES: u32 = 3;
 /// The same 30 s for sent data that nobody acknowledges, which keepalives do not cover.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where and as whom to connect, as meant: DSN, then `DATABASE_URL`, then `PG*` environment, then defaults.
+/// Where and as whom to connect, as meant: DSN, else `DATABASE_URL`; then the service, then `PG*`
+/// environment, then defaults.
 #[derive(Clone)]
 pub struct ConnectSettings {
     /// Everything but hosts, ports, password and ssl mode.
@@ -47,27 +48,37 @@ impl ConnectSettings {
     /// Works out the settings. `dsn` comes from `--dsn`; `env` looks a variable up.
     ///
     /// The connection string is a URI or libpq's key=value pairs. What it leaves open is
-    /// filled from `PGHOST`, `PGHOSTADDR` (both only if it names neither), `PGPORT`, `PGUSER`,
-    /// `PGPASSWORD`, `PGPASSFILE`, `PGDATABASE`, `PGSSLMODE`, `PGSSLROOTCERT`, `PGSSLCERT`,
-    /// `PGSSLKEY`, `PGAPPNAME`, `PGCONNECT_TIMEOUT` (seconds, 0 = no limit), `PGOPTIONS` and
+    /// filled from the service it names, else that of `PGSERVICE` (in `PGSERVICEFILE`, else
+    /// `~/.pg_service.conf`; then in `pg_service.conf` in `PGSYSCONFDIR`), then from `PGHOST`,
+    /// `PGHOSTADDR` (both only if neither is stated yet), `PGPORT`, `PGUSER`, `PGPASSWORD`,
+    /// `PGPASSFILE`, `PGDATABASE`, `PGSSLMODE`, `PGSSLROOTCERT`, `PGSSLCERT`, `PGSSLKEY`,
+    /// `PGAPPNAME`, `PGCONNECT_TIMEOUT` (seconds, 0 = no limit), `PGOPTIONS` and
     /// `PGTARGETSESSIONATTRS`. Reads the password file and the certificate files.
     ///
     /// # Errors
     /// [`ConnectError::Settings`] and [`ConnectError::TlsSettings`]; neither repeats
     /// the connection string or a password.
     pub fn resolve(dsn: Option<&str>, env: Environment<'_>) -> Result<Self, ConnectError> {
-        let given = Given::new(dsn, env)?;
+        Self::of(&Given::new(dsn, env)?)
+    }
+
+    /// [`ConnectSettings::resolve`] with the connection string in a file, on its only line.
+    ///
+    /// # Errors
+    /// As there; also if the file cannot be read, or holds a password and its mode gives group or
+    /// others access.
+    pub fn resolve_file(path: &Path, env: Environment<'_>) -> Result<Self, ConnectError> {
+        Self::of(&Given::of_file(path, env)?)
+    }
+
+    fn of(given: &Given<'_>) -> Result<Self, ConnectError> {
         let mut warnings = Vec::new();
-        check_service(&given, &mut warnings)?;
-        check_encoding(&given, &mut warnings);
-        let account = User::from_uid(geteuid()).ok().flatten();
-        let home = given
-            .variable("HOME")
-            .map(PathBuf::from)
-            .or_else(|| account.as_ref().map(|account| account.dir.clone()));
+        check_encoding(given, &mut warnings);
+        let account = || User::from_uid(geteuid()).ok().flatten();
+        let home = given.home();
         let user = given
             .text("user", "PGUSER")
-            .or_else(|| account.map(|account| account.name))
+            .or_else(|| account().map(|account| account.name))
             .ok_or_else(|| {
                 ConnectError::Settings(
                     "the system user has no name; name a user by PGUSER".to_owned(),
@@ -77,16 +88,16 @@ impl ConnectSettings {
             .text("dbname", "PGDATABASE")
             .unwrap_or_else(|| user.clone());
 
-        let mut endpoints = endpoints(&given, &SOCKET_DIRS)?;
+        let mut endpoints = endpoints(given, &SOCKET_DIRS)?;
         passwords(
-            &given,
+            given,
             home.as_ref(),
             &user,
             &dbname,
             &mut endpoints,
             &mut warnings,
         );
-        let tls = TlsSettings::new(&given, home)?;
+        let tls = TlsSettings::new(given, home)?;
         let encryption = if endpoints.iter().all(Endpoint::is_socket) {
             None
         } else {
@@ -95,7 +106,7 @@ impl ConnectSettings {
 
         let mut base = Config::new();
         base.user(&user).dbname(&dbname);
-        let limit = session(&given, &mut base)?;
+        let limit = session(given, &mut base)?;
         let shuffle = given
             .choice(
                 "load_balance_hosts",
@@ -193,21 +204,6 @@ impl fmt::Debug for ConnectSettings {
             .field("warnings", &self.warnings)
             .finish_non_exhaustive()
     }
-}
-
-/// A service file could name everything, so it may be passed over only if the place is known.
-fn check_service(given: &Given<'_>, warnings: &mut Vec<String>) -> Result<(), ConnectError> {
-    if given.variable("PGSERVICE").is_none() {
-        return Ok(());
-    }
-    if given.in_dsn("host") || given.in_dsn("hostaddr") {
-        warnings.push("PGSERVICE ignored: service files are not supported".to_owned());
-        return Ok(());
-    }
-    Err(ConnectError::Settings(
-        "PGSERVICE is set, but service files are not supported; name the server by --dsn and unset it"
-            .to_owned(),
-    ))
 }
 
 /// psql would take a file to be in this encoding.

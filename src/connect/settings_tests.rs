@@ -103,19 +103,14 @@ fn a_wrong_value_is_a_usage_error_that_names_its_origin() {
             "`target_session_attrs`",
         ),
         ("", ("X", ""), "--dsn is empty"),
-        ("dbname=d", ("PGSERVICE", "prod"), "PGSERVICE"),
+        ("host=h", ("PGSERVICE", "prod"), "PGSERVICE: definition of"),
+        ("service=''", ("X", ""), "`service` in --dsn: definition of"),
         ("host=h", ("PGSSLCRL", "/crl.pem"), "PGSSLCRL"),
     ] {
         let error = resolve(Some(dsn), &[env]).unwrap_err();
         assert!(error.is_usage(), "{error}");
         assert!(error.to_string().starts_with(origin), "{error}");
     }
-}
-
-#[test]
-fn a_service_is_ignored_with_a_warning_if_the_dsn_names_the_host() {
-    let settings = resolve(Some("host=h"), &[("PGSERVICE", "prod")]).unwrap();
-    assert!(settings.warnings()[0].contains("PGSERVICE"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod completions;
 mod connect;
 mod copy_format;
+mod dsn_files;
 mod embedded;
 mod errors;
 mod fixtures;
@@ -19,5 +20,6 @@ mod once;
 mod progress;
 mod rejects;
 mod rungs;
+mod services;
 mod sessions;
 mod successes;

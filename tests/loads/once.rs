@@ -20,9 +20,9 @@ fn a_file_that_another_import_has_loaded_is_not_loaded_again_among_others() {
     let ran = database.load_once("t").args([&first, &second]).run();
     ran.exits(0)
         .says(&["f1.csv: loaded by import"])
-        .tells("50 loaded + 50 already loaded");
+        .tells("50 inserted + 50 already loaded");
     let ran = database.load_once("t").arg(&second).run();
-    ran.exits(0).tells("0 loaded + 50 already loaded");
+    ran.exits(0).tells("0 inserted + 50 already loaded");
     assert_eq!(
         database.one("SELECT count(*) || ' ' || count(DISTINCT id) FROM t"),
         "100 100"
@@ -108,7 +108,7 @@ fn a_long_chain_of_children_before_their_parents_loads_beside_a_bad_row() {
         format!("id,parent\n0,99999\n{}\n600,\n", chain.join("\n")),
     );
     let ran = database.load_once("t").arg(&file).run();
-    ran.exits(3).tells("600 loaded + 1 rejected");
+    ran.exits(3).tells("600 inserted + 1 rejected");
 }
 
 #[test]

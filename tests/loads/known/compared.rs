@@ -18,7 +18,7 @@ fn a_corrected_file_of_the_same_size_is_refused_with_its_place() {
     load()
         .run()
         .exits(0)
-        .tells("0 loaded + 100,000 already loaded");
+        .tells("0 inserted + 100,000 already loaded");
     for _ in 0..times(6, 100) {
         let id = random.u32(1..=100_000);
         let changed = file(1..=100_000).replace(&format!("name {id:07}"), &format!("NAME {id:07}"));
@@ -54,7 +54,7 @@ fn a_record_corrected_in_what_an_unfinished_import_has_loaded_is_refused() {
     files.write("f.csv", file(1..=60_000));
     load.run()
         .exits(0)
-        .tells("10,000 loaded + 50,000 already loaded");
+        .tells("10,000 inserted + 50,000 already loaded");
     assert_eq!(stored(&database), "60000 60000");
 }
 
@@ -70,8 +70,8 @@ fn a_packed_copy_of_a_plain_file_is_the_same_content_and_the_reverse() {
             true => (&packed, &plain),
         };
         exits(&database, &[first], 0);
-        exits(&database, &[second], 0).tells("0 loaded + 30,000 already loaded");
-        exits(&database, &[second, first], 0).tells("0 loaded + 30,000 already loaded");
+        exits(&database, &[second], 0).tells("0 inserted + 30,000 already loaded");
+        exits(&database, &[second, first], 0).tells("0 inserted + 30,000 already loaded");
         let fresh = files.write("fresh.csv.gz", gzip(file(30_001..=40_000).as_bytes()));
         let unpacked = files.write("unpacked.csv", file(30_001..=40_000));
         exits(&database, &[&fresh, first, &unpacked], 0).says(&["has the same content"]);
@@ -93,7 +93,7 @@ fn other_rows_of_the_same_length_in_a_file_on_stdin_are_refused() {
     load(&first).exits(0);
     load(&first)
         .exits(0)
-        .tells("0 loaded + 50,000 already loaded");
+        .tells("0 inserted + 50,000 already loaded");
     load(&second).exits(6).says(&["stdin", "records 1 to"]);
     assert_eq!(stored(&database), "50000 50000");
 }
@@ -139,7 +139,7 @@ fn files_that_only_begin_alike_are_all_loaded() {
     let longer = files.write("longer.csv", begun.clone() + &line(5_001));
     let other = files.write("other.csv", begun.replace(&line(5_000), &line(5_002)));
     let first = files.write("first.csv", begun);
-    exits(&database, &[&first, &longer, &other], 0).tells("15,001 read = 15,001 loaded");
+    exits(&database, &[&first, &longer, &other], 0).tells("15,001 read = 15,001 inserted");
     assert_eq!(stored(&database), "15001 5002");
 }
 
@@ -153,11 +153,11 @@ fn a_limit_counts_what_is_loaded_already() {
     exits(&database, &[&paths[0]], 0);
     let load = || database.load_once("t").args(&paths);
     let some = load().flags("--limit 60").run();
-    some.exits(0).tells("10 loaded + 50 already loaded");
+    some.exits(0).tells("10 inserted + 50 already loaded");
     load()
         .run()
         .exits(0)
-        .tells("140 loaded + 60 already loaded");
+        .tells("140 inserted + 60 already loaded");
     assert_eq!(stored(&database), "200 200");
 }
 
@@ -169,7 +169,7 @@ fn of_one_column_a_blank_line_is_a_record_in_every_file() {
         files.write("a.csv", "id\na\n\n"),
         files.write("b.csv", "id\nb\n\nc\n"),
     ];
-    exits(&database, &[&paths[0], &paths[1]], 0).tells("5 read = 5 loaded");
+    exits(&database, &[&paths[0], &paths[1]], 0).tells("5 read = 5 inserted");
 }
 
 #[test]
@@ -184,7 +184,10 @@ fn spans_of_files_of_one_import_are_merged_each_with_its_own() {
     let spans =
         "SELECT string_agg(source || ' ' || records, ', ' ORDER BY source) FROM pgrung.spans";
     assert_eq!(database.one(spans), "0 40, 1 40");
-    load().run().exits(0).tells("0 loaded + 80 already loaded");
+    load()
+        .run()
+        .exits(0)
+        .tells("0 inserted + 80 already loaded");
 }
 
 /// A pgrung of before the checksums has kept none.

@@ -134,8 +134,8 @@ fn a_last_record_that_only_lacked_its_line_break_was_whole() {
         let path = files.write("f.csv", first);
         exits(&database, &[&path], 0);
         files.write("f.csv", format!("{first}{then}"));
-        exits(&database, &[&path], 0).tells("1 loaded + 1 already loaded");
-        exits(&database, &[&path], 0).tells("0 loaded + 2 already loaded");
+        exits(&database, &[&path], 0).tells("1 inserted + 1 already loaded");
+        exits(&database, &[&path], 0).tells("0 inserted + 2 already loaded");
         database.run("TRUNCATE t; DROP SCHEMA pgrung CASCADE");
     }
 }
@@ -168,6 +168,6 @@ fn of_two_files_that_go_on_behind_what_is_loaded_of_one_each_is_loaded_once() {
     killed.run().aborted();
     let other = files.write("other.csv", whole.replace("name 0005000", "NAME 0005000"));
     let ran = load(&[&other, &path]).run();
-    ran.exits(0).tells("6,000 loaded + 4,000 already loaded");
+    ran.exits(0).tells("6,000 inserted + 4,000 already loaded");
     assert_eq!(stored(&database), "10000 5000");
 }

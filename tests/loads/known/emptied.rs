@@ -15,7 +15,7 @@ fn what_a_truncated_table_had_of_other_files_of_an_import_is_forgotten_too() {
         database.run("TRUNCATE t");
         let again = database.load_once("t").arg(&paths[0]).args(id).run();
         again.exits(0).says(&["was emptied since"]);
-        exits(&database, &[&paths[1]], 0).tells("50 read = 50 loaded");
+        exits(&database, &[&paths[1]], 0).tells("50 read = 50 inserted");
         assert_eq!(stored(&database), "100 100");
         database.run("TRUNCATE t; DROP SCHEMA pgrung CASCADE");
     }
@@ -45,9 +45,9 @@ fn a_table_that_was_renamed_away_keeps_its_import() {
     let path = files.write("a.csv", file(1..=50));
     exits(&database, &[&path], 0);
     database.run("ALTER TABLE t RENAME TO t_old; CREATE TABLE t (id int, name text)");
-    exits(&database, &[&path], 0).tells("50 read = 50 loaded");
+    exits(&database, &[&path], 0).tells("50 read = 50 inserted");
     let old = database.load_once("t_old").arg(&path).run();
-    old.exits(0).tells("0 loaded + 50 already loaded");
+    old.exits(0).tells("0 inserted + 50 already loaded");
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_reject_of_a_file_that_comes_again_after_its_table_was_emptied_is_one_reject
     load(&paths[..1]).exits(0).says(&["was emptied since"]);
     load(&paths[1..])
         .exits(3)
-        .tells("51 read = 50 loaded + 1 rejected");
+        .tells("51 read = 50 inserted + 1 rejected");
     assert_eq!(database.count("pgrung.rejects"), 1);
     assert_eq!(stored(&database), "100 100");
 }

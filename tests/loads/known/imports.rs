@@ -15,7 +15,7 @@ fn restart_loads_what_has_changed_and_never_the_company_it_came_in() {
     let all = || database.load_once("t").args(&paths);
     all().run().exits(6).says(&["b.csv"]);
     let ran = all().arg("--restart").run();
-    ran.exits(0).tells("1,000 loaded + 1,000 already loaded");
+    ran.exits(0).tells("1,000 inserted + 1,000 already loaded");
     ran.says(&[
         "b.csv: what import",
         "is forgotten, with 1000 rows",
@@ -25,15 +25,15 @@ fn restart_loads_what_has_changed_and_never_the_company_it_came_in() {
     all()
         .run()
         .exits(0)
-        .tells("0 loaded + 2,000 already loaded");
+        .tells("0 inserted + 2,000 already loaded");
     // As the only input it is what was asked for.
     let alone = database.load_once("t").args([&paths[0], "--restart"]).run();
-    alone.exits(0).tells("1,000 read = 1,000 loaded");
+    alone.exits(0).tells("1,000 read = 1,000 inserted");
     assert_eq!(stored(&database), "4000 3000");
     all()
         .run()
         .exits(0)
-        .tells("0 loaded + 2,000 already loaded");
+        .tells("0 inserted + 2,000 already loaded");
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn a_file_of_which_no_row_was_loaded_may_be_mended() {
         .load_once("t")
         .args([&path, "--delimiter", ";"])
         .run();
-    semicolons.exits(0).tells("20 read = 20 loaded");
+    semicolons.exits(0).tells("20 read = 20 inserted");
     // Nothing that was put aside is lost.
     assert_eq!(database.number("SELECT count(*) FROM pgrung.rejects"), 20);
     assert_eq!(stored(&database), "20 20");
@@ -59,7 +59,7 @@ fn a_file_of_which_no_row_was_loaded_may_be_mended() {
         .load_once("t")
         .args([&path, "--delimiter", ";"])
         .run();
-    again.exits(0).tells("0 loaded + 20 already loaded");
+    again.exits(0).tells("0 inserted + 20 already loaded");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn an_import_deleted_by_hand_is_gone_and_its_id_is_free() {
         database.one("SELECT (SELECT count(*) FROM pgrung.spans) || ' ' || (SELECT count(*) FROM pgrung.rejects)"),
         "0 0"
     );
-    load().exits(3).tells("21 read = 20 loaded + 1 rejected");
+    load().exits(3).tells("21 read = 20 inserted + 1 rejected");
     assert_eq!(stored(&database), "20 20");
 }
 
@@ -160,11 +160,11 @@ fn a_file_is_known_under_any_import_id_and_any_name_it_grew_from() {
         .load_once("t")
         .args([&path, "--import-id", "n"])
         .run();
-    named.exits(0).tells("0 loaded + 50 already loaded");
+    named.exits(0).tells("0 inserted + 50 already loaded");
     // Shorter than what a file is looked for by: each growth changes that.
     let copy = files.write("copy.csv", file(1..=50));
     files.write("a.csv", file(1..=60));
-    exits(&database, &[&copy, &path], 0).tells("10 loaded + 100 already loaded");
+    exits(&database, &[&copy, &path], 0).tells("10 inserted + 100 already loaded");
     assert_eq!(stored(&database), "60 60");
 }
 
@@ -179,7 +179,7 @@ fn restart_forgets_nothing_of_a_file_that_cannot_be_read() {
     let load = database.load_once("t").args([&plain, &path]);
     load.flags("--restart").run().exits(6);
     files.write("z.csv.gz", &packed);
-    exits(&database, &[&plain, &path], 0).tells("0 loaded + 99,050 already loaded");
+    exits(&database, &[&plain, &path], 0).tells("0 inserted + 99,050 already loaded");
 }
 
 /// The same bytes with the columns the other way round, while the first run has committed nothing.
