@@ -183,7 +183,7 @@ fn the_summary_tells_what_is_in_the_table() {
     // The text on stdout is the same account.
     for word in [
         "1,050 rows loaded into \"s\".\"People\"",
-        "1,050 read = 1,050 loaded",
+        "1,050 read = 1,050 inserted",
         "closed by rows 10",
         "from the first row of a batch to its commit",
         &format!("import   {}", told["import_id"].as_str().unwrap()),
@@ -324,7 +324,7 @@ fn rows_that_a_trigger_keeps_out_are_counted_and_the_exit_code_tells() {
         );
         let ran = database.loads("people", &file, &format!("{strategy} --batch-rows 3"));
         ran.exits(3);
-        let account = "10 read = 5 loaded + 5 kept out by a trigger";
+        let account = "10 read = 5 inserted + 5 kept out by a trigger";
         assert!(ran.stdout.contains(account), "{strategy}: {ran}");
         assert_eq!(ids(&database), "5|25|5", "{strategy}");
         let told = ran.summary();
