@@ -147,8 +147,8 @@ fn the_summary_tells_what_is_in_the_table() {
     assert_eq!(
         keys,
         "balanced batches bottleneck bytes_read command commit_latency_ms elapsed_seconds error \
-         exit_code finished_at import_id peak_memory_bytes reject_reasons retries rows \
-         rows_per_second started_at strategy table version wait_ms workers"
+         exit_code finished_at import_id mode peak_memory_bytes reject_reasons retries rows \
+         rows_per_second started_at strategy table version wait_ms workers writers_waited_seconds"
             .split_whitespace()
             .collect::<Vec<_>>()
     );
