@@ -20,16 +20,21 @@ CREATE TABLE pgrung.stagings (
     target     text NOT NULL,              -- where the rows go: schema and table, quoted
     target_oid oid NOT NULL,
     shape      jsonb NOT NULL,             -- what its rows are; another shape, another table
-    bounds     text[],                     -- of the parts that are merged one by one; NULL: not divided
-    dropped    bigint,                     -- records that lost to another of their key; NULL: not known yet
     made_at    timestamptz NOT NULL DEFAULT now()
 );
 
--- Parts that are merged, with what became of their records.
-CREATE TABLE pgrung.merged_parts (
+-- How far a merge has come. Unlogged, as staged rows are: a crash of the server empties all of it.
+CREATE UNLOGGED TABLE pgrung.merges (
+    staging         text PRIMARY KEY REFERENCES pgrung.stagings ON DELETE CASCADE,
+    bounds          text[],                -- of the parts that are merged one by one
+    dropped         bigint,                -- records that lost to another of their key in this run
+    dropped_earlier bigint NOT NULL DEFAULT 0
+);
+CREATE UNLOGGED TABLE pgrung.merged_parts (
     staging text NOT NULL REFERENCES pgrung.stagings ON DELETE CASCADE,
     part    integer NOT NULL,
-    merged  jsonb NOT NULL,
+    merged  jsonb NOT NULL,                -- what became of its records
+    earlier boolean NOT NULL DEFAULT false, -- in a run that did not finish: the table may be another now
     PRIMARY KEY (staging, part)
 );
 

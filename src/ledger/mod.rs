@@ -41,7 +41,7 @@ pub use rejects::OpenRejects;
 pub use replay::KnownImport;
 pub use request::{Request, SourceIdentity};
 pub use resume::resume;
-pub use staged::{StagingRequest, forget_finished, staging};
+pub use staged::{PartState, StagingRequest, forget_finished, staging};
 pub use standing::{Remembered, Standing};
 pub use status::{ImportStatus, StatusFilter, status};
 pub use user_sql::run_sql;

@@ -2,6 +2,7 @@
 //! what is noted when it is done.
 
 use serde_json::Value;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Transaction};
 
@@ -10,8 +11,9 @@ use super::lease::Lease;
 use super::rejects::storable;
 use super::{Ledger, LedgerSource, begin, rejects, spans, unsigned};
 use crate::outcome::{Outcome, Tally};
+use crate::server_error;
 use crate::strategy::Refusal;
-use crate::target::{Order, Place, quote_name};
+use crate::target::{Order, Place, STATE, quote_name, unique_index};
 
 /// What a staging table is for.
 pub struct StagingRequest<'a> {
@@ -23,6 +25,8 @@ pub struct StagingRequest<'a> {
     pub table_name: &'a str,
     /// What its rows are; of another shape, it is another table.
     pub shape: &'a Value,
+    /// Whether its rows are fully stamped.
+    pub full: bool,
     /// SQL that makes it, by its name.
     pub create: &'a (dyn Fn(&str) -> String + Sync),
 }
@@ -61,12 +65,24 @@ pub async fn staging(
         }
     }
     let name = match found {
-        Some(name) => name,
+        Some(name) => {
+            let ready = begin_anew(&transaction, &name, request.full).await;
+            ready.map_err(refused)?;
+            name
+        }
         None => {
             let name = quote_name(&staging_name(request.table_name));
             let name = format!("\"pgrung\".{name}");
             let create = (request.create)(&name);
-            transaction.batch_execute(&create).await.map_err(refused)?;
+            transaction.batch_execute(&create).await.map_err(|error| {
+                match error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
+                    true => LedgerError::Unusable(format!(
+                        "this role may not make a staging table ({}): grant it CREATE on schema pgrung",
+                        server_error::describe(&error)
+                    )),
+                    false => refused(error),
+                }
+            })?;
             transaction
                 .execute(
                     "INSERT INTO pgrung.stagings (staging, job, target, target_oid, shape) VALUES ($1, $2, $3, $4, $5)",
@@ -108,6 +124,40 @@ pub(super) async fn drop_staging(
     transaction
         .batch_execute(&format!("DROP TABLE IF EXISTS {name}"))
         .await
+}
+
+/// What is known of a part of a merge.
+pub enum PartState {
+    New,
+    /// This run has merged it: the answer to its COMMIT may have been lost.
+    Merged(Tally),
+    /// An earlier run has: the table may have other rows now.
+    MergedEarlier(Tally),
+}
+
+/// Makes a staging table ready for more rows: what an earlier run found out when it began to merge
+/// was about fewer of them, and about the table as it was.
+async fn begin_anew(
+    transaction: &Transaction<'_>,
+    name: &str,
+    full: bool,
+) -> Result<(), tokio_postgres::Error> {
+    if full {
+        let state = quote_name(STATE);
+        let sql = format!("UPDATE {name} SET {state} = NULL WHERE {state} IS NOT NULL");
+        transaction.batch_execute(&sql).await?;
+    }
+    let drop = format!("DROP INDEX IF EXISTS \"pgrung\".{}", unique_index(name));
+    transaction.batch_execute(&drop).await?;
+    transaction
+        .execute(
+            "WITH parts AS (UPDATE pgrung.merged_parts SET earlier = true WHERE staging = $1)
+             UPDATE pgrung.merges SET dropped = NULL, dropped_earlier = dropped_earlier + coalesce(dropped, 0)
+             WHERE staging = $1",
+            &[&name],
+        )
+        .await
+        .map(|_| ())
 }
 
 /// Forgets a finished import of the name that a run of another mode than append is given: the name
@@ -240,26 +290,18 @@ impl Ledger {
                 return Err(LedgerError::TakenOver(self.import_id.clone()));
             }
         }
-        let found = self.records(transaction).await?;
-        match records.checked_sub(found) {
-            None | Some(0) => Ok(None),
-            Some(lost) => Err(LedgerError::Lost {
-                lost,
-                read: records,
-            }),
-        }
+        self.check_staged(transaction, records).await?;
+        Ok(None)
     }
 
-    /// The bounds of the parts into which an earlier run has divided the merge.
+    /// The bounds of the parts into which the merge is divided, if it is.
     pub async fn bounds(
         &self,
         transaction: &Transaction<'_>,
     ) -> Result<Option<Vec<String>>, tokio_postgres::Error> {
-        let sql = "SELECT bounds FROM pgrung.stagings WHERE staging = $1";
-        Ok(transaction
-            .query_one(sql, &[&self.table.name])
-            .await?
-            .get("bounds"))
+        let sql = "SELECT bounds FROM pgrung.merges WHERE staging = $1";
+        let row = transaction.query_opt(sql, &[&self.table.name]).await?;
+        Ok(row.and_then(|row| row.get("bounds")))
     }
 
     /// Divides the merge into parts between these bounds.
@@ -268,46 +310,46 @@ impl Ledger {
         transaction: &Transaction<'_>,
         bounds: &[String],
     ) -> Result<(), tokio_postgres::Error> {
-        let sql = "UPDATE pgrung.stagings SET bounds = $2 WHERE staging = $1";
-        transaction
-            .execute(sql, &[&self.table.name, &bounds])
-            .await
-            .map(|_| ())
+        let sql = "INSERT INTO pgrung.merges (staging, bounds) VALUES ($1, $2)
+                   ON CONFLICT (staging) DO UPDATE SET bounds = excluded.bounds";
+        let divided = transaction.execute(sql, &[&self.table.name, &bounds]).await;
+        divided.map(|_| ())
     }
 
-    /// How many records have lost to another one of their key, if that was found out.
+    /// How many records have lost to another one of their key: in this run, if it has looked for them,
+    /// and in earlier ones. Nobody else looks for them until the end of the transaction.
     pub async fn dropped(
         &self,
         transaction: &Transaction<'_>,
-    ) -> Result<Option<u64>, tokio_postgres::Error> {
-        let sql = "SELECT dropped FROM pgrung.stagings WHERE staging = $1 FOR UPDATE";
+    ) -> Result<(Option<u64>, u64), tokio_postgres::Error> {
+        let sql = "INSERT INTO pgrung.merges AS m (staging) VALUES ($1)
+                   ON CONFLICT (staging) DO UPDATE SET staging = m.staging RETURNING dropped, dropped_earlier";
         let row = transaction.query_one(sql, &[&self.table.name]).await?;
-        Ok(row.get::<_, Option<i64>>("dropped").map(unsigned))
+        let dropped = row.get::<_, Option<i64>>("dropped").map(unsigned);
+        Ok((dropped, unsigned(row.get("dropped_earlier"))))
     }
 
-    /// Notes how many.
+    /// Notes how many this run has found.
     pub async fn note_dropped(
         &self,
         transaction: &Transaction<'_>,
         dropped: u64,
     ) -> Result<(), tokio_postgres::Error> {
-        let sql = "UPDATE pgrung.stagings SET dropped = $2 WHERE staging = $1";
-        transaction
-            .execute(sql, &[&self.table.name, &dropped.cast_signed()])
-            .await
-            .map(|_| ())
+        let sql = "UPDATE pgrung.merges SET dropped = $2 WHERE staging = $1";
+        let parameters: [&(dyn ToSql + Sync); 2] = [&self.table.name, &dropped.cast_signed()];
+        transaction.execute(sql, &parameters).await.map(|_| ())
     }
 
-    /// Whether a part is merged already, and what that did. Else locks out newer runs until the end of
-    /// the transaction.
+    /// What is known of a part. Locks out newer runs until the end of the transaction.
     ///
     /// # Errors
-    /// When a newer run has taken over, and what the server says.
+    /// When a newer run has taken over, staged rows are lost, and what the server says.
     pub async fn begin_part(
         &self,
         transaction: &Transaction<'_>,
         part: i32,
-    ) -> Result<Option<(Tally, u64)>, LedgerError> {
+        records: u64,
+    ) -> Result<PartState, LedgerError> {
         let fence = "SELECT 1 FROM pgrung.sources WHERE import_id = $1 AND source = $2 AND epoch = $3 FOR SHARE";
         if let Some(LedgerSource {
             import_id,
@@ -321,11 +363,38 @@ impl Ledger {
         {
             return Err(LedgerError::TakenOver(self.import_id.clone()));
         }
-        let sql = "SELECT merged FROM pgrung.merged_parts WHERE staging = $1 AND part = $2";
+        self.check_staged(transaction, records).await?;
+        let sql =
+            "SELECT merged, earlier FROM pgrung.merged_parts WHERE staging = $1 AND part = $2";
         let row = transaction
             .query_opt(sql, &[&self.table.name, &part])
             .await?;
-        Ok(row.map(|row| of_json(&row.get("merged"))))
+        Ok(match row {
+            None => PartState::New,
+            Some(row) => {
+                let (tally, _) = of_json(&row.get("merged"));
+                match row.get("earlier") {
+                    true => PartState::MergedEarlier(tally),
+                    false => PartState::Merged(tally),
+                }
+            }
+        })
+    }
+
+    /// Whether all records that were staged, or put aside, still are.
+    async fn check_staged(
+        &self,
+        transaction: &Transaction<'_>,
+        records: u64,
+    ) -> Result<(), LedgerError> {
+        let found = self.records(transaction).await?;
+        match records.checked_sub(found) {
+            None | Some(0) => Ok(()),
+            Some(lost) => Err(LedgerError::Lost {
+                lost,
+                read: records,
+            }),
+        }
     }
 
     /// Notes that a part is merged.
@@ -333,14 +402,24 @@ impl Ledger {
         &self,
         transaction: &Transaction<'_>,
         part: i32,
-        (tally, deleted): (Tally, u64),
+        tally: Tally,
     ) -> Result<(), tokio_postgres::Error> {
-        let sql = "INSERT INTO pgrung.merged_parts (staging, part, merged) VALUES ($1, $2, $3)";
-        let merged = json(tally, deleted);
-        transaction
-            .execute(sql, &[&self.table.name, &part, &merged])
-            .await
-            .map(|_| ())
+        let sql = "INSERT INTO pgrung.merged_parts (staging, part, merged) VALUES ($1, $2, $3)
+                   ON CONFLICT (staging, part) DO UPDATE SET merged = excluded.merged, earlier = false";
+        let merged = json(tally, 0);
+        let parameters: [&(dyn ToSql + Sync); 3] = [&self.table.name, &part, &merged];
+        transaction.execute(sql, &parameters).await.map(|_| ())
+    }
+
+    /// Staged rows that earlier runs have put aside when they merged parts.
+    pub async fn rejected_earlier(
+        &self,
+        transaction: &Transaction<'_>,
+    ) -> Result<u64, tokio_postgres::Error> {
+        let sql = "SELECT merged FROM pgrung.merged_parts WHERE staging = $1";
+        let rows = transaction.query(sql, &[&self.table.name]).await?;
+        let rejected = |row: &tokio_postgres::Row| of_json(&row.get("merged")).0[Outcome::Rejected];
+        Ok(rows.iter().map(rejected).sum())
     }
 
     /// Notes that no other import of the table has rows in it any more, and keeps runs of them from
@@ -354,7 +433,9 @@ impl Ledger {
             .execute(
                 "WITH replaced AS (
                      UPDATE pgrung.imports SET replaced_at = now()
-                     WHERE target_oid = $1 AND import_id <> $2 AND replaced_at IS NULL RETURNING import_id, finished_at)
+                     WHERE target_oid IN (WITH RECURSIVE tree AS (SELECT $1::oid AS oid UNION SELECT h.inhrelid
+                                            FROM pg_inherits h JOIN tree ON tree.oid = h.inhparent) SELECT oid FROM tree)
+                       AND import_id <> $2 AND replaced_at IS NULL RETURNING import_id, finished_at)
                  UPDATE pgrung.sources s SET epoch = s.epoch + 1 FROM replaced r
                  WHERE s.import_id = r.import_id AND r.finished_at IS NULL",
                 &[&target.oid, &self.import_id],

@@ -11,9 +11,9 @@ use super::staging::Staged;
 use crate::error::Error;
 use crate::faults;
 use crate::job::LoadSettings;
-use crate::ledger::{Lease, Ledger, LedgerError, WAIT_FOR_THE_DISK, run_sql};
+use crate::ledger::{Lease, Ledger, LedgerError, PartState, WAIT_FOR_THE_DISK, run_sql};
 use crate::merge::{Guard, Merge, MergeError, Merged, Part, Step, Superseded};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Tally};
 use crate::target::index_staged;
 use crate::worker::{Commit, OnError};
 
@@ -50,17 +50,6 @@ pub async fn merge(
             Err(Error::interrupted(&control.stop))
         }
     };
-    if let Err(Error::Guard { .. }) = &merged {
-        // Nothing of it is to be gone on with.
-        let abandon = |mut client: Client| async {
-            let abandoned = ledger.abandon(&mut client).await;
-            abandoned.map_err(Error::server("dropping the staging table"))?;
-            Ok((client, ()))
-        };
-        connection
-            .ask("dropping the staging table", abandon)
-            .await?;
-    }
     let Merged {
         tally,
         deleted,
@@ -87,6 +76,23 @@ enum Opened<'a> {
 enum Divided {
     Into(Vec<Part>),
     Merged(Merged),
+}
+
+/// Drops what a guard has stopped, with its staging table: nothing of it is to be gone on with.
+///
+/// # Errors
+/// What the server says.
+pub async fn abandon(connection: &mut ControlConnection, running: &Running) -> Result<(), Error> {
+    let (Some(_), Some(ledger)) = (&running.staged, &running.ledger) else {
+        return Ok(());
+    };
+    let doing = "dropping the staging table";
+    let abandon = |mut client: Client| async {
+        let abandoned = ledger.abandon(&mut client).await;
+        abandoned.map_err(Error::server(doing))?;
+        Ok((client, ()))
+    };
+    connection.ask(doing, abandon).await
 }
 
 struct Merging<'a> {
@@ -172,6 +178,8 @@ impl Merging<'_> {
     fn is_one_transaction(&self) -> bool {
         let settings = self.settings;
         !self.staged.merge.is_divisible()
+            // It is looked at again when the table has judged the rows.
+            || self.staged.merge.full && settings.guards.min_rows > 0
             || settings.commit == Commit::Load
             || !settings.before.is_empty()
             || !settings.after.is_empty()
@@ -220,6 +228,10 @@ impl Merging<'_> {
                 step.run(&all).await.map_err(error)?
             }
         };
+        let mut merged = merged;
+        let earlier = self.ledger.rejected_earlier(&transaction).await;
+        let earlier = earlier.map_err(Error::server(DOING))?;
+        merged.tally = merged.tally.and(Outcome::Rejected, earlier);
         let began = Instant::now();
         run_sql(&transaction, "--after", &self.settings.after).await?;
         let mut merged = self.finish(transaction, merged).await?;
@@ -232,13 +244,7 @@ impl Merging<'_> {
     /// Leaves of the records of each key the one that wins, unless that is done.
     async fn drop_losers(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
         let failed = Error::server(DOING);
-        if self
-            .ledger
-            .dropped(transaction)
-            .await
-            .map_err(&failed)?
-            .is_some()
-        {
+        if let (Some(_), _) = self.ledger.dropped(transaction).await.map_err(&failed)? {
             return Ok(());
         }
         let dropped = self.step(transaction).drop_losers().await.map_err(error)?;
@@ -288,27 +294,34 @@ impl Merging<'_> {
         let failed = Error::server(DOING);
         let transaction = begin(client, self.settings).await.map_err(&failed)?;
         self.hold(&transaction).await?;
-        if let Some((tally, deleted)) = self.ledger.begin_part(&transaction, part.number).await? {
-            return Ok(Some(Merged {
-                tally,
-                deleted,
-                ..Merged::default()
-            }));
-        }
+        let begun = self
+            .ledger
+            .begin_part(&transaction, part.number, self.records);
+        let earlier = match begun.await? {
+            PartState::Merged(tally) => {
+                return Ok(Some(Merged {
+                    tally,
+                    ..Merged::default()
+                }));
+            }
+            PartState::MergedEarlier(tally) => Some(tally),
+            PartState::New => None,
+        };
         let step = self.step(&transaction);
         let merged = match new {
             true => step.run_new(part).await,
             false => step.run(part).await.map(Some),
         };
-        let Some(merged) = merged.map_err(error)? else {
+        let Some(mut merged) = merged.map_err(error)? else {
             return Ok(None);
         };
-        let counts = (merged.tally, merged.deleted);
+        if let Some(earlier) = earlier {
+            merged.tally = net(earlier, merged.tally);
+        }
         let finished = self
             .ledger
-            .finish_part(&transaction, part.number, counts)
-            .await;
-        finished.map_err(&failed)?;
+            .finish_part(&transaction, part.number, merged.tally);
+        finished.await.map_err(&failed)?;
         faults::point("before part commit");
         transaction.commit().await.map_err(&failed)?;
         faults::point("after part commit");
@@ -370,15 +383,17 @@ impl Merging<'_> {
         mut merged: Merged,
     ) -> Result<Merged, Error> {
         let failed = Error::server(DOING);
-        let dropped = self.ledger.dropped(&transaction).await.map_err(&failed)?;
+        let (dropped, earlier) = self.ledger.dropped(&transaction).await.map_err(&failed)?;
         let step = self.step(&transaction);
-        let superseded = step.superseded(dropped.unwrap_or(0)).await.map_err(error)?;
+        let dropped = dropped.unwrap_or(0) + earlier;
+        let superseded = step.superseded(dropped).await.map_err(error)?;
         let before = self.running.counters.tally()[Outcome::Rejected];
         merged.tally = merged
             .tally
             .and(Outcome::Rejected, before)
             .and(Outcome::Superseded, superseded);
-        self.check_rejects(merged.tally[Outcome::Rejected])?;
+        let rejected = merged.tally[Outcome::Rejected];
+        self.guards(merged.tally.total() - rejected, rejected)?;
         let place = &self.staged.place;
         let counts = (merged.tally, merged.deleted);
         let finished = self.ledger.finish_merge(&transaction, place, counts);
@@ -398,19 +413,7 @@ impl Merging<'_> {
             sources: &self.running.sources,
             keep_losers: self.settings.superseded == Superseded::Reject,
             lock_wait: self.settings.lock_wait,
-        }
-    }
-
-    fn check_rejects(&self, rejected: u64) -> Result<(), Error> {
-        match self.settings.on_error {
-            OnError::Reject(Some(limit)) if limit.is_passed(rejected, self.records) => {
-                Err(untouched(Guard::Rejects {
-                    rejected,
-                    read: self.records,
-                    limit,
-                }))
-            }
-            _ => Ok(()),
+            stop_at_first: self.settings.on_error == OnError::Stop,
         }
     }
 }
@@ -440,6 +443,17 @@ async fn begin<'a>(
         _ => transaction.batch_execute(WAIT_FOR_THE_DISK).await?,
     }
     Ok(transaction)
+}
+
+/// What became of the records of a part that an earlier run had merged, and this one again: if nothing
+/// was left to do, what the earlier one did.
+fn net(earlier: Tally, again: Tally) -> Tally {
+    let rejected = earlier[Outcome::Rejected];
+    let changed = again.loaded() + again[Outcome::Rejected];
+    match changed == 0 && earlier.total() - rejected == again.total() {
+        true => earlier,
+        false => again.and(Outcome::Rejected, rejected),
+    }
 }
 
 fn untouched(guard: Guard) -> Error {

@@ -27,7 +27,7 @@ use std::time::Instant;
 
 use self::close::{close, export};
 use self::lease::Held;
-use self::merging::merge;
+use self::merging::{abandon, merge};
 use self::prepare::{Prepared, prepare};
 use self::watch::Watch;
 use crate::connect::ConnectSettings;
@@ -111,6 +111,13 @@ async fn run(
     // A load that has given up on the server, or is to end, does not begin to wait for it here.
     let again = result.is_ok() && !control.stop.is_set();
     let exported = export(&mut connection, &running, settings, control, again).await;
+    let result = match &result {
+        Err(Error::Guard { .. }) => match abandon(&mut connection, &running).await {
+            Ok(()) => result,
+            Err(error) => Err(error),
+        },
+        _ => result,
+    };
     displays.end().await;
 
     let interrupted = control.stop.signal().map(Error::Interrupted);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
 use super::connection::ControlConnection;
 use super::control::Control;
@@ -45,7 +45,10 @@ SELECT EXISTS (SELECT FROM pg_constraint f JOIN tree ON f.confrelid = tree.oid
        EXISTS (SELECT FROM pg_trigger t JOIN tree ON t.tgrelid = tree.oid
                -- Row (1), before (2); insert (4) or update (16); see pg_trigger.h.
                WHERE t.tgtype & 3 = 3 AND t.tgtype & 20 <> 0 AND NOT t.tgisinternal AND t.tgenabled <> 'D')
-         AS suppresses";
+         AS suppresses,
+       (SELECT min(r.rulename)::text FROM pg_rewrite r
+        WHERE r.ev_class = $1 AND r.ev_type IN ('2', '4') AND r.ev_enabled <> 'D') AS rule,
+       row_security_active($1) AS hides";
 
 impl Staged {
     /// Finds out how the rows of `target`, columns of `table`, will be merged.
@@ -79,13 +82,14 @@ impl Staged {
             }
             let keeps = settings.superseded == Superseded::Reject;
             let failed = Error::server("reading the catalog");
-            let staging = Staging::of(&client, table, target, key.as_ref(), keeps)
-                .await
-                .map_err(&failed)?;
             let facts = client
                 .query_typed_one(FACTS, &[(&table.oid, Type::OID)])
-                .await
-                .map_err(&failed)?;
+                .await;
+            let facts = facts.map_err(&failed)?;
+            check(mode, table, &facts)?;
+            let mends = facts.get("suppresses");
+            let staging = Staging::of(&client, table, target, key.as_ref(), mends, keeps);
+            let staging = staging.await.map_err(&failed)?;
             let merge = Merge {
                 mode,
                 target: target.clone(),
@@ -204,12 +208,14 @@ impl Staged {
         let key: Vec<&str> = key.map(|column| column.name.as_str()).collect();
         let shape = json!({
             "definition": self.staging.definition, "mode": settings.mode, "key": key, "newer": self.merge.newer,
+            "limit": settings.read.limit,
         });
         let request = StagingRequest {
             lease,
             target: &self.place,
             table_name: &self.name,
             shape: &shape,
+            full: self.merge.full,
             create: &create,
         };
         let find = |mut client: Client| async {
@@ -225,6 +231,22 @@ impl Staged {
 
 fn is_file(input: &Input) -> bool {
     matches!(input.size(), Ok(Some(_)))
+}
+
+/// Whether the table does what the statements of a merge say, and shows all of its rows.
+fn check(mode: Mode, table: &Table, facts: &Row) -> Result<(), SettingsError> {
+    let (mode_name, table) = (mode.name(), table.quoted());
+    if let (Some(rule), true) = (facts.get::<_, Option<&str>>("rule"), mode != Mode::Ignore) {
+        return Err(SettingsError(format!(
+            "--mode {mode_name}: {table} has the rule \"{rule}\" on UPDATE or DELETE, which does something else than what the mode promises; put a trigger in its place, or load with the rule disabled (ALTER TABLE ... DISABLE RULE)"
+        )));
+    }
+    if facts.get("hides") && matches!(mode, Mode::Replace | Mode::Sync) {
+        return Err(SettingsError(format!(
+            "--mode {mode_name}: policies of {table} may hide rows from this role, so that it cannot make the table exactly the input; load as a role that bypasses them"
+        )));
+    }
+    Ok(())
 }
 
 /// The column that says what is newer.

@@ -15,9 +15,6 @@ use crate::target::{Order, STATE, index_staged, quote_name};
 /// Rows of one piece at most, and right after a bad one at least.
 const PIECE: (i64, i64) = (65_536, 16);
 
-/// Passes over rows that a foreign key refused, at most: each may let others in.
-const MOST_PASSES: usize = 16;
-
 /// Foreign keys: a row may be refused only because the row it points to comes later.
 const FOREIGN_KEY: &str = "23503";
 
@@ -165,22 +162,26 @@ impl Pass<'_> {
             Some(_) => self.next_of_key(row).await?,
             None => None,
         };
-        let (o, state) = (quote_name(Order::COLUMN), quote_name(STATE));
+        let o = quote_name(Order::COLUMN);
         let remove = format!("DELETE FROM {} WHERE {o} = {row}", merge.staging);
         client.batch_execute(&remove).await?;
         let Some(next) = next else { return Ok(None) };
         let alone = self.sql.with(&format!("s.{o} = {next}"));
         match self.attempt(&alone, 1).await? {
             None => {
-                let done = format!(
-                    "UPDATE {} SET {state} = 'd' WHERE {o} = {next}",
-                    merge.staging
-                );
-                client.batch_execute(&done).await?;
+                self.done(next).await?;
                 Ok(None)
             }
             Some(failure) => Ok(Some((next, failure))),
         }
+    }
+
+    /// Notes that a row is merged, though it may have lost to another one before.
+    async fn done(&self, row: i64) -> Result<(), MergeError> {
+        let (o, state) = (quote_name(Order::COLUMN), quote_name(STATE));
+        let staging = &self.step.merge.staging;
+        let done = format!("UPDATE {staging} SET {state} = 'd' WHERE {o} = {row}");
+        Ok(self.client().batch_execute(&done).await?)
     }
 
     /// The best of the records that have lost to this one.
@@ -202,13 +203,16 @@ impl Pass<'_> {
     /// Tries rows again that a foreign key refused, until no more of them get in; the others are put
     /// aside.
     async fn second_chance(&mut self) -> Result<(), MergeError> {
-        for _ in 0..MOST_PASSES {
-            let again = std::mem::take(&mut self.waiting);
+        // Chains of rows point forwards or backwards, so every other pass goes the other way.
+        loop {
+            let mut again = std::mem::take(&mut self.waiting);
+            again.reverse();
             let before = again.len();
             for (row, _) in again {
                 let alone = self.sql.with(&format!("{} = {row}", order("s")));
-                if let Some(failure) = self.attempt(&alone, 1).await? {
-                    self.waiting.push((row, failure));
+                match self.attempt(&alone, 1).await? {
+                    Some(failure) => self.waiting.push((row, failure)),
+                    None => self.done(row).await?,
                 }
             }
             if self.waiting.len() == before {

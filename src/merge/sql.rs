@@ -1,7 +1,7 @@
 //! The statements of a merge. In all of them `s` is the staging table, `t` the table.
 
 use super::{Merge, Mode, Part};
-use crate::target::{Column, Order, STATE, quote_name};
+use crate::target::{Column, Order, STATE, quote_name, unique_index};
 
 /// Statements on some of the staged rows.
 pub struct Sql<'a> {
@@ -65,9 +65,9 @@ impl<'a> Sql<'a> {
         };
         let name = quote_name(&first.name);
         let bound = |sign: &str, bound: &Option<String>| {
-            let bound = bound.as_ref()?.replace('\'', "''");
+            let bound = bound.as_ref()?.replace('\\', r"\\").replace('\'', "''");
             Some(format!(
-                "{of}.{name} {sign} '{bound}'::{}",
+                "{of}.{name} {sign} E'{bound}'::{}",
                 first.base_type_name
             ))
         };
@@ -153,11 +153,9 @@ impl<'a> Sql<'a> {
 
     /// Makes the server prove that no two rows have one key; the index is of use for what follows.
     pub fn unique(&self) -> String {
-        format!(
-            "CREATE UNIQUE INDEX ON {} ({})",
-            self.merge.staging,
-            self.key_list()
-        )
+        let Merge { staging, .. } = self.merge;
+        let (index, key) = (unique_index(staging), self.key_list());
+        format!("CREATE UNIQUE INDEX {index} ON {staging} ({key})")
     }
 
     /// Of each record that has lost the one that has won, as `lost` and `winner`.

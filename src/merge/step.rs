@@ -73,6 +73,16 @@ pub enum MergeError {
         /// What the server says.
         failure: Failure,
     },
+    /// Others write the table for too long.
+    #[error(
+        "others write {table}, or hold a lock on it, for longer than {limit:?} (--lock-wait); the rows stay staged: run the same command again when they have ended"
+    )]
+    Locked {
+        /// The table.
+        table: String,
+        /// How long was waited.
+        limit: Duration,
+    },
     /// A guard holds.
     #[error(transparent)]
     Guard(#[from] Guard),
@@ -126,6 +136,8 @@ pub struct Step<'a> {
     pub keep_losers: bool,
     /// Longest wait for other writers of the table.
     pub lock_wait: Duration,
+    /// Whether the first bad row ends it all.
+    pub stop_at_first: bool,
 }
 
 /// How long those who come later have to wait behind us while we wait for a lock.
@@ -202,7 +214,7 @@ impl Step<'_> {
     /// Whatever is not about a row.
     pub async fn run(&self, part: &Part) -> Result<Merged, MergeError> {
         let sql = Sql::new(self.merge, part.clone());
-        if !self.merge.full {
+        if !self.merge.full || self.stop_at_first {
             return self.whole(&sql).await;
         }
         match self.attempt(self.whole(&sql)).await? {
@@ -292,8 +304,14 @@ impl Step<'_> {
         let began = Instant::now();
         while let Err(error) = self.client.batch_execute(&try_lock).await {
             let held = error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE);
-            if !held || began.elapsed() >= self.lock_wait {
+            if !held {
                 return Err(error.into());
+            }
+            if began.elapsed() >= self.lock_wait {
+                return Err(MergeError::Locked {
+                    table: self.merge.target.table.clone(),
+                    limit: self.lock_wait,
+                });
             }
             // Let those through who have queued up behind.
             self.client
@@ -364,14 +382,7 @@ impl Step<'_> {
                 .as_ref()
                 .map_or(0, |row| row.get::<_, i64>(column).cast_unsigned())
         };
-        let updated = match sql.update().filter(|_| merge.mode != Mode::Ignore) {
-            Some(update) => self.execute(&update).await?,
-            None => 0,
-        };
-        let mut inserted = self.insert_missing(sql).await?;
-        if sql.is_anew() {
-            inserted = inserted.saturating_sub(updated);
-        }
+        let (updated, inserted) = self.bring_in(sql).await?;
         self.constraints().await?;
         let kept_out = |expected: u64, done: u64| match merge.suppresses {
             true => expected.saturating_sub(done),
@@ -405,15 +416,44 @@ impl Step<'_> {
         })
     }
 
-    /// Inserts the rows that are not in the table. Other writers seldom bring one of their keys just
-    /// then, and to be prepared for it takes twice the time.
-    async fn insert_missing(&self, sql: &Sql<'_>) -> Result<u64, MergeError> {
-        let Some(careful) = sql.insert_missing_beside_others() else {
-            return self.execute(&sql.insert_missing()).await;
+    /// Makes the rows that are there as they are staged, and inserts those that are not there; how many
+    /// of each.
+    async fn bring_in(&self, sql: &Sql<'_>) -> Result<(u64, u64), MergeError> {
+        let update = sql.update().filter(|_| self.merge.mode != Mode::Ignore);
+        let careful = sql.insert_missing_beside_others();
+        if careful.is_none() {
+            // Nobody else writes.
+            let updated = match &update {
+                Some(update) => self.execute(update).await?,
+                None => 0,
+            };
+            let inserted = self.execute(&sql.insert_missing()).await?;
+            return Ok(match sql.is_anew() {
+                true => (updated, inserted.saturating_sub(updated)),
+                false => (updated, inserted),
+            });
+        }
+        // With one look at the table: a row that another writer brings between two would be neither
+        // updated nor inserted. To be prepared for one takes twice the time, and one seldom comes.
+        let both = |insert: &str| {
+            match &update {
+            Some(update) => format!(
+                "WITH updated AS ({update} RETURNING 1), inserted AS ({insert} RETURNING 1)
+                 SELECT (SELECT count(*) FROM updated) AS updated, (SELECT count(*) FROM inserted) AS inserted"
+            ),
+            None => format!(
+                "WITH inserted AS ({insert} RETURNING 1) SELECT 0::bigint AS updated, count(*) AS inserted FROM inserted"
+            ),
+        }
         };
-        match self.attempt(self.execute(&sql.insert_missing())).await? {
-            Ok(inserted) => Ok(inserted),
-            Err(_) => self.execute(&careful).await,
+        let ask = async |insert: &str| -> Result<(u64, u64), MergeError> {
+            let row = self.client.query_typed_one(&both(insert), &[]).await?;
+            let number = |name| row.get::<_, i64>(name).cast_unsigned();
+            Ok((number("updated"), number("inserted")))
+        };
+        match self.attempt(ask(&sql.insert_missing())).await? {
+            Ok(counts) => Ok(counts),
+            Err(_) => ask(&careful.unwrap_or_default()).await,
         }
     }
 

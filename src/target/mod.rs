@@ -10,7 +10,7 @@ use crate::source::KeyColumn;
 
 pub use key::{Key, KeyError};
 pub use place::Place;
-pub use staging::{Order, STATE, Staging, Stamp, index_staged};
+pub use staging::{Order, STATE, Staging, Stamp, index_staged, unique_index};
 pub use table::{Column, Table, TableError};
 
 /// `name` as SQL takes it, always quoted: no name is a reserved word then, and none is folded.

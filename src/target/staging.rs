@@ -76,6 +76,16 @@ pub fn index_staged(staging: &str) -> String {
     format!("CREATE INDEX IF NOT EXISTS {index} ON {staging} ({order})")
 }
 
+/// The name of the index that proves that no two staged rows have one key, quoted.
+pub fn unique_index(staging: &str) -> String {
+    let name = staging
+        .rsplit('.')
+        .next()
+        .unwrap_or(staging)
+        .trim_matches('"');
+    quote_name(&format!("{name}_key"))
+}
+
 /// What a staging table is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Staging {
@@ -92,7 +102,7 @@ SELECT format('%I %s%s', a.attname, format_type(a.atttypid, a.atttypmod),
                    THEN (SELECT format(' COLLATE %I.%I', n.nspname, l.collname)
                          FROM pg_collation l JOIN pg_namespace n ON n.oid = l.collnamespace
                          WHERE l.oid = a.attcollation) ELSE '' END)
-       || CASE WHEN a.attnotnull OR a.attname = ANY ($3) THEN ' NOT NULL' ELSE '' END AS definition
+       || CASE WHEN a.attnotnull AND NOT $4 OR a.attname = ANY ($3) THEN ' NOT NULL' ELSE '' END AS definition
 FROM unnest($2::text[]) WITH ORDINALITY AS mine (name, place)
 JOIN pg_attribute a ON a.attrelid = $1 AND a.attname = mine.name
 JOIN pg_type t ON t.oid = a.atttypid
@@ -130,8 +140,9 @@ SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1 AND (relkind <> 'r' OR relrow
   AS late";
 
 impl Staging {
-    /// What the rows of `target`, columns of `table`, are staged in. `full`: each is stamped with all
-    /// that a reject is made of, whatever the table.
+    /// What the rows of `target`, columns of `table`, are staged in. `mends`: triggers may fill in or
+    /// mend what is refused else. `full`: each row is stamped with all that a reject is made of,
+    /// whatever the table.
     ///
     /// # Errors
     /// What the server says.
@@ -140,20 +151,27 @@ impl Staging {
         table: &Table,
         target: &Target,
         key: Option<&Key>,
+        mends: bool,
         full: bool,
     ) -> Result<Self, tokio_postgres::Error> {
         let names: Vec<&str> = target.inputs().iter().map(|it| it.name.as_str()).collect();
         let key = key.iter().flat_map(|key| &key.columns);
         let mut key: Vec<&str> = key.map(|column| column.name.as_str()).collect();
         key.sort_unstable();
-        let parameters: [(&(dyn ToSql + Sync), Type); 3] = [
+        let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
             (&table.oid, Type::OID),
             (&names, Type::TEXT_ARRAY),
             (&key, Type::TEXT_ARRAY),
+            (&mends, Type::BOOL),
         ];
         let definitions = client.query_typed(COLUMNS, &parameters).await?;
-        let checks = client.query_typed(CHECKS, &parameters[..2]).await?;
-        let late = client.query_typed_one(REFUSES_LATE, &parameters).await?;
+        let checks = match mends {
+            true => Vec::new(),
+            false => client.query_typed(CHECKS, &parameters[..2]).await?,
+        };
+        let late = client
+            .query_typed_one(REFUSES_LATE, &parameters[..3])
+            .await?;
         let late: bool = late.get("late");
         let stamp = match full || late {
             true => Stamp::Full,

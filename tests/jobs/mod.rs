@@ -6,3 +6,4 @@ mod late;
 mod model;
 mod overlap;
 mod replace;
+mod resumed;
