@@ -204,14 +204,15 @@ impl Ledger {
         ];
         // Sent together, carried out one after the other: the second sees all that was committed
         // when the first had its lock, also spans merged meanwhile.
-        let (ours, claimed) = futures::try_join!(
+        let (ours, claimed) = futures::join!(
             client.query_opt(&fence, &fence_parameters),
             client.query_opt(&insert, &parameters),
-        )?;
-        if ours.is_none() {
+        );
+        // Where the source is gone altogether, the claim fails as well.
+        if ours?.is_none() {
             return Ok(Claim::TakenOver);
         }
-        match claimed {
+        match claimed? {
             Some(_) => Ok(Claim::Ours),
             None => self.explain(client, batch, checksum).await,
         }
