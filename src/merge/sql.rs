@@ -1,7 +1,7 @@
 //! The statements of a merge. In all of them `s` is the staging table, `t` the table.
 
 use super::{Merge, Mode, Part};
-use crate::target::{Column, Order, STATE, quote_name, unique_index};
+use crate::target::{Column, Operators, Order, STATE, quote_name, unique_index};
 
 /// Statements on some of the staged rows.
 pub struct Sql<'a> {
@@ -60,7 +60,7 @@ impl<'a> Sql<'a> {
     /// Whether a row of table `of` is in the part.
     fn part_of(&self, of: &str) -> String {
         let Part { from, to, .. } = &self.part;
-        let Some(first) = self.keys().first() else {
+        let Some((first, operators)) = self.keys().next() else {
             return "true".to_string();
         };
         let name = quote_name(&first.name);
@@ -71,7 +71,8 @@ impl<'a> Sql<'a> {
                 first.base_type_name
             ))
         };
-        let bounds: Vec<String> = [bound(">=", from), bound("<", to)]
+        let from = bound(&operators.greater_or_equal, from);
+        let bounds: Vec<String> = [from, bound(&operators.less, to)]
             .into_iter()
             .flatten()
             .collect();
@@ -129,9 +130,11 @@ impl<'a> Sql<'a> {
             "SELECT lost
              FROM (SELECT {order} AS lost, row_number() OVER (PARTITION BY {key} ORDER BY {}) AS place
                    FROM {staging} s
-                   WHERE {filter} AND ({key}) IN (SELECT {key} FROM {staging} s WHERE {filter} GROUP BY {key} HAVING count(*) > 1)) all_of_key
+                   JOIN (SELECT {key} FROM {staging} s WHERE {filter} GROUP BY {key} HAVING count(*) > 1) d ON {}
+                   WHERE {filter}) all_of_key
              WHERE place > 1",
-            self.best_first()
+            self.best_first(),
+            self.same_key("s", "d"),
         )
     }
 
@@ -172,13 +175,14 @@ impl<'a> Sql<'a> {
     /// Values of the first column of the key that divide the rows into so many parts of about the same
     /// size, as `bounds`; from a sample.
     pub fn bounds(&self, parts: usize) -> Option<String> {
-        let first = quote_name(&self.keys().first()?.name);
+        let (first, operators) = self.keys().next()?;
+        let (first, less) = (quote_name(&first.name), &operators.less);
         let shares: Vec<String> = (1..parts)
             .map(|part| format!("{}", part as f64 / parts as f64))
             .collect();
         let Merge { staging, .. } = self.merge;
         Some(format!(
-            "SELECT coalesce((percentile_disc(ARRAY[{}]::float8[]) WITHIN GROUP (ORDER BY s.{first}))::text[], '{{}}') AS bounds
+            "SELECT coalesce((percentile_disc(ARRAY[{}]::float8[]) WITHIN GROUP (ORDER BY s.{first} USING {less}))::text[], '{{}}') AS bounds
              FROM {staging} s TABLESAMPLE SYSTEM ((SELECT least(100, 100 * 300.0 / greatest(relpages, 1))
                                                    FROM pg_class WHERE oid = '{}'::regclass))",
             shares.join(", "),
@@ -316,22 +320,24 @@ impl<'a> Sql<'a> {
 
     /// The columns of the key, of table `of`.
     fn key(&self, of: &str) -> String {
-        list(self.keys().iter().map(|column| &column.name), of)
+        list(self.keys().map(|(column, _)| &column.name), of)
     }
 
     fn key_list(&self) -> String {
-        let names = self.keys().iter().map(|column| quote_name(&column.name));
+        let names = self.keys().map(|(column, _)| quote_name(&column.name));
         names.collect::<Vec<_>>().join(", ")
     }
 
-    fn keys(&self) -> &[Column] {
-        self.merge.key.as_ref().map_or(&[], |key| &key.columns)
+    /// The columns of the key, and how each is compared.
+    fn keys(&self) -> impl Iterator<Item = (&Column, &Operators)> {
+        let key = self.merge.key.iter();
+        key.flat_map(|key| key.columns.iter().zip(&key.operators))
     }
 
     pub fn same_key(&self, one: &str, other: &str) -> String {
-        let same = self.keys().iter().map(|column| {
-            let name = quote_name(&column.name);
-            format!("{one}.{name} = {other}.{name}")
+        let same = self.keys().map(|(column, operators)| {
+            let (name, equal) = (quote_name(&column.name), &operators.equal);
+            format!("{one}.{name} {equal} {other}.{name}")
         });
         same.collect::<Vec<_>>().join(" AND ")
     }

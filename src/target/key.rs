@@ -2,7 +2,7 @@
 //! index.
 
 use tokio_postgres::Client;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{Oid, Type};
 
 use super::table::{Column, Table, TableError};
 use super::{Target, quote_name};
@@ -14,8 +14,18 @@ pub struct Key {
     pub columns: Vec<Column>,
     /// Whether INSERT ... ON CONFLICT can use the index: it is not deferrable.
     pub arbiter: bool,
+    /// How the index compares each of them.
+    pub operators: Vec<Operators>,
     /// Columns whose values may be equal and yet not the same: `1.0` and `1.00`, or by a collation.
     pub loose: Vec<String>,
+}
+
+/// Operators of a column, with their schemas.
+#[derive(Debug, Clone)]
+pub struct Operators {
+    pub equal: String,
+    pub less: String,
+    pub greater_or_equal: String,
 }
 
 /// Why there is no such key.
@@ -57,16 +67,33 @@ pub enum KeyError {
     Server(#[from] tokio_postgres::Error),
 }
 
-/// The unique indexes of a table that cover all of its rows by plain columns.
+/// The unique indexes of a table that cover all of its rows by plain columns, compared as anywhere else.
 const INDEXES: &str = "
-SELECT i.indisprimary AS is_primary, i.indimmediate AS immediate,
+SELECT i.indexrelid AS index, i.indisprimary AS is_primary, i.indimmediate AS immediate,
        ARRAY(SELECT a.attname::text FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1])
              WITH ORDINALITY AS k (attnum, place) JOIN pg_attribute a
              ON a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.place) AS columns
 FROM pg_index i
 WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indisready
   AND i.indpred IS NULL AND i.indexprs IS NULL
+  AND NOT EXISTS (SELECT FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1], i.indcollation::oid[]) AS k (attnum, coll)
+                  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+                  WHERE a.attcollation <> k.coll)
 ORDER BY i.indisprimary DESC, i.indimmediate DESC";
+
+/// The operators by which the index compares its columns: `=`, `<` and `>=` as SQL finds them whatever
+/// the search path. (Strategies 3, 1 and 4 of a btree.)
+const OPERATORS: &str = "
+SELECT ARRAY(SELECT format('OPERATOR(%I.%s)', n.nspname, o.oprname)
+             FROM unnest('{3,1,4}'::int2[]) WITH ORDINALITY AS s (strategy, place)
+             JOIN pg_amop p ON p.amopfamily = c.opcfamily AND p.amoplefttype = c.opcintype
+                           AND p.amoprighttype = c.opcintype AND p.amopstrategy = s.strategy
+             JOIN pg_operator o ON o.oid = p.amopopr
+             JOIN pg_namespace n ON n.oid = o.oprnamespace ORDER BY s.place) AS operators
+FROM pg_index i, unnest(i.indclass::oid[]) WITH ORDINALITY AS k (opclass, place)
+JOIN pg_opclass c ON c.oid = k.opclass
+WHERE i.indexrelid = $1 AND k.place <= i.indnkeyatts
+ORDER BY k.place";
 
 /// The columns whose equal values are the same to the byte. (A btree says so in support function 4;
 /// see `BTEQUALIMAGE_PROC` in nbtree.h.)
@@ -125,6 +152,7 @@ impl Key {
         let mut key = Key {
             columns: Vec::new(),
             arbiter: index.get("immediate"),
+            operators: operators(client, index.get("index")).await?,
             loose: Vec::new(),
         };
         let input = target.inputs();
@@ -153,6 +181,23 @@ impl Key {
         key.loose.retain(|name| !exact.contains(name));
         Ok(Some(key))
     }
+}
+
+async fn operators(client: &Client, index: Oid) -> Result<Vec<Operators>, tokio_postgres::Error> {
+    let rows = client
+        .query_typed(OPERATORS, &[(&index, Type::OID)])
+        .await?;
+    let operators = rows.iter().map(|row| {
+        let mut operators = row.get::<_, Vec<String>>("operators").into_iter();
+        // Every btree has them.
+        let mut next = |usual: &str| operators.next().unwrap_or_else(|| usual.to_string());
+        Operators {
+            equal: next("="),
+            less: next("<"),
+            greater_or_equal: next(">="),
+        }
+    });
+    Ok(operators.collect())
 }
 
 fn names(columns: Vec<Column>) -> Vec<String> {

@@ -359,3 +359,47 @@ fn rows_that_are_as_the_input_says_are_not_touched() {
         );
     }
 }
+
+#[test]
+fn keys_are_compared_as_their_index_does_whatever_the_search_path() {
+    for mode in ["upsert", "sync"] {
+        let database = Database::with(
+            "CREATE SCHEMA e; CREATE EXTENSION citext SCHEMA e; CREATE TABLE t (id e.citext PRIMARY KEY, v int);
+             INSERT INTO t VALUES ('A', 1), ('c', 1)",
+        );
+        let ran = load(
+            &database,
+            "id,v\na,2\nB,1\nb,2\nC,1\n",
+            &format!("--mode {mode} -j 3"),
+        );
+        ran.exits(0);
+        assert_eq!(database.rows("t"), ["C|1", "a|2", "b|2"], "{mode}");
+        let counts = ["inserted", "updated", "superseded"].map(|name| ran.rows(name));
+        assert_eq!(counts, [1, 2, 1], "{mode}");
+    }
+    let database = Database::with(
+        "CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+         CREATE TABLE t (id text, v int); CREATE UNIQUE INDEX ON t (id COLLATE ci)",
+    );
+    load(&database, "id,v\na,2\n", "--mode upsert --key id")
+        .exits(2)
+        .says(&["no unique index on (\"id\")"]);
+    let database = Database::with(
+        "CREATE TABLE t (id text, v int); CREATE UNIQUE INDEX ON t (id text_pattern_ops)",
+    );
+    for v in 1..3 {
+        let text: String = (0..500)
+            .map(|id| format!("{}{id},{v}\n", ["a", "B", "\u{e4}"][id % 3]))
+            .collect();
+        load(
+            &database,
+            &format!("id,v\n{text}"),
+            "--mode upsert --key id -j 4",
+        )
+        .exits(0);
+        assert_eq!(
+            database.lines("SELECT v, count(*) FROM t GROUP BY 1"),
+            [format!("{v}|500")]
+        );
+    }
+}
