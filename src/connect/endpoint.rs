@@ -7,9 +7,6 @@ use std::path::Path;
 use super::error::ConnectError;
 use super::given::Given;
 
-/// Where Debian's and PostgreSQL's own builds put their socket, in the order looked at.
-pub(super) const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
-
 /// PostgreSQL's port, as registered with IANA.
 pub(super) const DEFAULT_PORT: u16 = 5432;
 

@@ -11,10 +11,7 @@ use nix::unistd::{User, geteuid};
 use super::dsn::{self, Parameters};
 use super::error::ConnectError;
 use super::passfile::FORBIDDEN_MODE;
-use super::service;
-
-/// Looks up an environment variable.
-pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+use super::service::{self, Environment};
 
 /// Everything said about the connection.
 pub(super) struct Given<'a> {

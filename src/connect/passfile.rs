@@ -5,7 +5,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::endpoint::SOCKET_DIRS;
+/// Where Debian's and PostgreSQL's own builds put their socket, in the order looked at.
+pub(super) const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
 /// Any right of group or others makes libpq ignore the file.
 pub(super) const FORBIDDEN_MODE: u32 = 0o077;

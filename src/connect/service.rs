@@ -9,7 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::dsn::{self, Parameters, Support, is_connection_string};
-use super::given::Environment;
+
+/// Looks up an environment variable.
+pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Bytes with the line end: one less than fit into fe-connect.c's buffer of 1024.
 const LONGEST_LINE: usize = 1022;

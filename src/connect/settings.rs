@@ -10,10 +10,12 @@ use tokio_postgres::config::{
     ChannelBinding, Host, LoadBalanceHosts, SslMode as ClientSslMode, TargetSessionAttrs,
 };
 
-use super::endpoint::{DEFAULT_PORT, Endpoint, SOCKET_DIRS, endpoints};
+use super::endpoint::{DEFAULT_PORT, Endpoint, endpoints};
 use super::error::ConnectError;
-use super::given::{Environment, Given, names_a_connection};
+use super::given::{Given, names_a_connection};
+use super::passfile::SOCKET_DIRS;
 use super::passfile::{Passfile, Wanted};
+use super::service::Environment;
 use super::tls::{Encryption, SslMode, TlsSettings};
 
 /// Shown in `pg_stat_activity` unless another name is given.

@@ -151,53 +151,58 @@ pub async fn status(
         .map_err(refused)?;
     let mut imports = Vec::new();
     for row in rows {
-        let import_id: String = row.get("import_id");
-        let merged: Option<Value> = row.get("merged");
-        let staging: Option<String> = row.get("staging");
-        let stored = unsigned(row.get("loaded"));
-        let count = |name| {
-            merged
-                .as_ref()
-                .and_then(|merged| merged.get(name)?.as_u64())
-        };
-        let (loaded, staged) = match (&merged, &staging) {
-            (Some(_), _) => (
-                count("inserted").unwrap_or(0) + count("updated").unwrap_or(0),
-                0,
-            ),
-            (None, Some(_)) => (0, stored),
-            (None, None) => (stored, 0),
-        };
-        let finished_at: Option<String> = row.get("finished_at");
-        let seconds: Option<f64> = row.get("seconds");
-        imports.push(ImportStatus {
-            sources: sources(client, &import_id).await.map_err(refused)?,
-            import_id,
-            table: row.get("target"),
-            mode: row.get("mode"),
-            job: row.get("job"),
-            state: match (&finished_at, row.get("replaced")) {
-                (_, true) => "replaced",
-                (Some(_), false) => "finished",
-                (None, false) => "unfinished",
-            },
-            runs: row.get("runs"),
-            started_at: row.get("started_at"),
-            run_at: row.get("run_at"),
-            finished_at,
-            loaded,
-            staged,
-            staging,
-            merged,
-            rejected: unsigned(row.get("rejected")),
-            rejects_open: unsigned(row.get("rejects_open")),
-            first_reject: first_reject(&row),
-            rows_per_second: seconds
-                .filter(|seconds| *seconds > 0.0)
-                .map(|seconds| loaded as f64 / seconds),
-        });
+        imports.push(import(client, &row).await.map_err(refused)?);
     }
     Ok(imports)
+}
+
+/// One import of the query.
+async fn import(client: &Client, row: &Row) -> Result<ImportStatus, tokio_postgres::Error> {
+    let import_id: String = row.get("import_id");
+    let merged: Option<Value> = row.get("merged");
+    let staging: Option<String> = row.get("staging");
+    let stored = unsigned(row.get("loaded"));
+    let count = |name| {
+        merged
+            .as_ref()
+            .and_then(|merged| merged.get(name)?.as_u64())
+    };
+    let (loaded, staged) = match (&merged, &staging) {
+        (Some(_), _) => (
+            count("inserted").unwrap_or(0) + count("updated").unwrap_or(0),
+            0,
+        ),
+        (None, Some(_)) => (0, stored),
+        (None, None) => (stored, 0),
+    };
+    let finished_at: Option<String> = row.get("finished_at");
+    let seconds: Option<f64> = row.get("seconds");
+    Ok(ImportStatus {
+        sources: sources(client, &import_id).await?,
+        import_id,
+        table: row.get("target"),
+        mode: row.get("mode"),
+        job: row.get("job"),
+        state: match (&finished_at, row.get("replaced")) {
+            (_, true) => "replaced",
+            (Some(_), false) => "finished",
+            (None, false) => "unfinished",
+        },
+        runs: row.get("runs"),
+        started_at: row.get("started_at"),
+        run_at: row.get("run_at"),
+        finished_at,
+        loaded,
+        staged,
+        staging,
+        merged,
+        rejected: unsigned(row.get("rejected")),
+        rejects_open: unsigned(row.get("rejects_open")),
+        first_reject: first_reject(row),
+        rows_per_second: seconds
+            .filter(|seconds| *seconds > 0.0)
+            .map(|seconds| loaded as f64 / seconds),
+    })
 }
 
 fn first_reject(row: &Row) -> Option<FirstReject> {

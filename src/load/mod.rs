@@ -9,6 +9,7 @@ mod identities;
 mod lease;
 mod leftovers;
 mod merging;
+mod origin;
 mod prepare;
 mod proof;
 mod publish;

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use tokio_postgres::Client;
 
@@ -11,9 +10,9 @@ use super::close::alone;
 use super::columns::{Named, check_copy_format};
 use super::connection::ControlConnection;
 use super::control::Control;
-use super::identities::identities;
 use super::lease::Held;
 use super::leftovers::load_leftovers;
+use super::origin::{Origin, blocking};
 use super::proof::Before;
 use super::rights::check_rights;
 use super::sessions;
@@ -21,13 +20,11 @@ use super::staging::Staged;
 use super::workers::Destination;
 use crate::error::Error;
 use crate::job::{Durability, LedgerUse, LoadSettings};
-use crate::ledger::{self, Lease, Ledger};
-use crate::merge::Mode;
+use crate::ledger::Ledger;
 use crate::metrics::{self, Listener};
 use crate::queue::{Identity, Spill, SpilledSource};
-use crate::reject_file::{RejectFile, RejectLayout};
-use crate::report::Console;
-use crate::source::{Input, Reading, Records};
+use crate::reject_file::RejectFile;
+use crate::source::{Input, Records};
 use crate::span::Known;
 use crate::target::{Table, Target};
 
@@ -52,24 +49,6 @@ pub struct Prepared {
     pub listener: Option<Listener>,
     /// Rejects among the batches that an earlier run had left on disk.
     pub leftover_rejects: u64,
-}
-
-/// The sources of a load that is ready to run.
-pub struct Origin {
-    /// The first source, opened, its header taken.
-    pub first: Records,
-    /// The names in its header.
-    pub header: Option<Vec<String>>,
-    /// How records are read.
-    pub reading: Reading,
-    /// All sources; files of the same content only once.
-    pub inputs: Vec<Input>,
-    /// What is committed already, source by source.
-    pub known: Vec<Known>,
-    /// Whether nothing is left to read, source by source.
-    pub whole: Vec<bool>,
-    /// Stored bytes taken from the sources.
-    pub taken: Arc<AtomicU64>,
 }
 
 /// Settles everything.
@@ -102,21 +81,11 @@ pub async fn prepare(
     if let Some(doubt) = named.doubt(&first, settings) {
         control.console.notice(&doubt);
     }
-    let look = |client: Client| async {
-        let durable_at_end = match settings.durability {
-            Some(durability) => durability == Durability::End,
-            None => is_asynchronous(&client).await?,
-        };
-        let indexes = table.indexes(&client).await;
-        let before = match settings.strategy_factory().sends_nothing() {
-            true => None,
-            false => Some(Before::note(&client, &table).await?),
-        };
-        Ok((client, (indexes, durable_at_end, before)))
-    };
-    let (indexes, durable_at_end, mut before) = connection
-        .ask("reading the server's settings", look)
-        .await?;
+    let Looked {
+        indexes,
+        durable_at_end,
+        mut before,
+    } = look(settings, connection, &table).await?;
     control.console.detail(&describe(&first, &target));
 
     if settings.ledger == LedgerUse::Off && !settings.strategy_factory().sends_nothing() {
@@ -132,63 +101,117 @@ pub async fn prepare(
         whole: all,
         taken,
     };
-    let job = settings.job.clone();
-    let job = job.or_else(|| {
-        settings
-            .is_staged()
-            .then(|| format!("table {}", table.quoted()))
-    });
-    if let Some(job) = &job {
-        *held = Some(Held::take(job, settings, connection, control).await?);
+    let written = (table, target);
+    let opened = open(settings, connection, control, &mut origin, written, held).await?;
+    if let Some((_, staged_before)) = &opened.staged {
+        before = Some(staged_before.clone());
     }
-    let (mut table, mut target, mut staged) = (table, target, None);
-    let ledger = match held {
-        Some(Held { lease, .. }) if settings.is_staged() => {
-            let mut it = Staged::prepare(settings, connection, &table, &target).await?;
-            let opened = it.open(lease, &mut origin, settings, connection, control);
-            let (staging, staging_target, ledger) = opened.await?;
-            let note = |client: Client| async {
-                let before = Before::note(&client, &staging).await?;
-                Ok((client, before))
-            };
-            before = Some(
-                connection
-                    .ask("reading the server's settings", note)
-                    .await?,
-            );
-            (table, target, staged) = (staging, staging_target, Some(it));
-            Some(ledger)
-        }
-        _ => {
-            let lease = held.as_ref().map(|held| &held.lease);
-            origin
-                .open_import(settings, connection, &table, &target, lease, control)
-                .await?
-        }
-    };
     let total = stored_bytes(&origin.first, &origin.inputs, &origin.whole)?;
-    let reject_file = reject_file(settings, &ledger, &origin)?;
     let destination = Destination {
         pool: sessions::pool(connection, settings).await?,
         fresh: origin.known.iter().all(Known::is_empty),
         names: origin.inputs.iter().map(Input::name).collect(),
-        table,
-        target,
-        ledger,
-        reject_file,
+        table: opened.table,
+        target: opened.target,
+        reject_file: reject_file(settings, &opened.ledger, &origin)?,
+        ledger: opened.ledger,
     };
     Ok(Prepared {
         spill: create_spill(settings, &origin, &destination)?,
         listener: listen(settings).await?,
         origin,
         destination,
-        staged,
+        staged: opened.staged.map(|(staged, _)| staged),
         before,
         total,
         indexes,
         durable_at_end,
         leftover_rejects,
     })
+}
+
+/// What is written, and where that is noted.
+struct Opened {
+    table: Table,
+    target: Arc<Target>,
+    ledger: Option<Ledger>,
+    /// How staged rows go on, and their table as it is now.
+    staged: Option<(Staged, Before)>,
+}
+
+/// Takes the lease of the job, if there is one, and opens the import: in the table itself, or in one
+/// where its rows are staged.
+async fn open(
+    settings: &LoadSettings,
+    connection: &mut ControlConnection,
+    control: &Control,
+    origin: &mut Origin,
+    (table, target): (Table, Arc<Target>),
+    held: &mut Option<Held>,
+) -> Result<Opened, Error> {
+    let of_table = || {
+        settings
+            .is_staged()
+            .then(|| format!("table {}", table.quoted()))
+    };
+    if let Some(job) = settings.job.clone().or_else(of_table) {
+        *held = Some(Held::take(&job, settings, connection, control).await?);
+    }
+    let lease = held.as_ref().map(|held| &held.lease);
+    let Some(lease) = lease.filter(|_| settings.is_staged()) else {
+        let opened = origin.open_import(settings, connection, &table, &target, lease, control);
+        return Ok(Opened {
+            ledger: opened.await?,
+            table,
+            target,
+            staged: None,
+        });
+    };
+    let mut staged = Staged::prepare(settings, connection, &table, &target).await?;
+    let opened = staged.open(lease, origin, settings, connection, control);
+    let (table, target, ledger) = opened.await?;
+    let note = |client: Client| async {
+        let before = Before::note(&client, &table).await?;
+        Ok((client, before))
+    };
+    let before = connection
+        .ask("reading the server's settings", note)
+        .await?;
+    Ok(Opened {
+        table,
+        target,
+        ledger: Some(ledger),
+        staged: Some((staged, before)),
+    })
+}
+
+/// The table and the server as they are.
+struct Looked {
+    indexes: i64,
+    durable_at_end: bool,
+    before: Option<Before>,
+}
+
+async fn look(
+    settings: &LoadSettings,
+    connection: &mut ControlConnection,
+    table: &Table,
+) -> Result<Looked, Error> {
+    let look = |client: Client| async {
+        let looked = Looked {
+            durable_at_end: match settings.durability {
+                Some(durability) => durability == Durability::End,
+                None => is_asynchronous(&client).await?,
+            },
+            indexes: table.indexes(&client).await,
+            before: match settings.strategy_factory().sends_nothing() {
+                true => None,
+                false => Some(Before::note(&client, table).await?),
+            },
+        };
+        Ok((client, looked))
+    };
+    connection.ask("reading the server's settings", look).await
 }
 
 async fn listen(settings: &LoadSettings) -> Result<Option<Listener>, Error> {
@@ -236,78 +259,6 @@ async fn open_first(
     .await
 }
 
-impl Origin {
-    /// Whether nothing is left to read.
-    pub fn is_whole(&self) -> bool {
-        self.whole.iter().all(|whole| *whole)
-    }
-
-    /// Opens the import in the ledger, if one is used: what is known of the sources, and which of
-    /// them are the same.
-    pub(super) async fn open_import(
-        &mut self,
-        settings: &LoadSettings,
-        connection: &mut ControlConnection,
-        table: &Table,
-        target: &Target,
-        lease: Option<&Lease>,
-        control: &Control,
-    ) -> Result<Option<Ledger>, Error> {
-        let LedgerUse::On { import_id, restart } = &settings.ledger else {
-            return Ok(None);
-        };
-        if settings.strategy_factory().sends_nothing() {
-            return Ok(None);
-        }
-        let (inputs, options) = (self.inputs.clone(), settings.read.clone());
-        let console = control.console.clone();
-        // Which of two equal files is left out must not change which record of a key wins.
-        let last_counts =
-            settings.newer.is_none() && !matches!(settings.mode, Mode::Append | Mode::Ignore);
-        let sources =
-            blocking(move || identities(&inputs, &options, last_counts, &console)).await?;
-        self.inputs = sources.iter().map(|source| source.input.clone()).collect();
-        let server = connection.server().clone();
-        connection.require_ledger().await?;
-        let patience = settings.retries.answer_timeout;
-        let request = ledger::Request {
-            import_id: import_id.clone(),
-            job: lease.map(Lease::job),
-            restart: *restart,
-            table,
-            target,
-            reading: &self.reading,
-            header: self.header.as_deref(),
-            options: &settings.read,
-            sources: &sources,
-            // Staged rows come in later.
-            before: if settings.is_staged() {
-                &[]
-            } else {
-                &settings.before
-            },
-            settings: &server,
-            notify: &|text| control.console.notice(text),
-            patience,
-        };
-        let open = |mut client: Client| async {
-            let opened = ledger::open(&mut client, &request).await?;
-            Ok((client, opened))
-        };
-        // Files may take long to compare; what it waits for the server for has its own limit.
-        let doing = "opening the import in the ledger";
-        let opened = connection.ask_within(Duration::MAX, doing, open).await?;
-        self.known = opened.known;
-        // The limit counts what is passed over.
-        self.whole = match settings.read.limit {
-            Some(_) => vec![false; opened.whole.len()],
-            None => opened.whole,
-        };
-        announce(&opened.ledger, self, &control.console);
-        Ok(Some(opened.ledger))
-    }
-}
-
 /// Without a ledger, bad rows go straight to a file, if one is named.
 fn reject_file(
     settings: &LoadSettings,
@@ -323,14 +274,6 @@ fn reject_file(
             name: path.display().to_string(),
             source,
         }),
-    }
-}
-
-impl Origin {
-    /// How a file of rejects is written: as the first source.
-    pub fn reject_layout(&self) -> RejectLayout {
-        self.reading
-            .reject_layout(self.header.as_deref().unwrap_or_default())
     }
 }
 
@@ -391,34 +334,4 @@ fn describe(first: &Records, target: &Target) -> String {
         first.format().name(),
         target.column_list()
     )
-}
-
-/// Says which import this is and what is left of it.
-fn announce(ledger: &Ledger, origin: &Origin, console: &Console) {
-    let committed: u64 = origin.known.iter().flatten().map(|span| span.records).sum();
-    let import_id = &ledger.import_id;
-    if origin.is_whole() {
-        console.notice(&format!(
-            "import {import_id}: the input was compared in full and is loaded already: nothing is left to load; --restart loads a single input again"
-        ));
-    } else if committed > 0 && ledger.is_one() {
-        console.notice(&format!(
-            "import {import_id} goes on: {committed} records are committed already"
-        ));
-    } else if committed > 0 {
-        console.notice(&format!(
-            "import {import_id}: {committed} records of the input are committed already, some of them by other imports"
-        ));
-    } else {
-        console.detail(&format!("import {import_id}"));
-    }
-}
-
-/// Runs what may wait for a disk or a pipe beside the runtime.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(Error::panic("reading"))?
 }

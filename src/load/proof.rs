@@ -10,6 +10,7 @@ use crate::report::Console;
 use crate::target::{Place, Table, TableError};
 
 /// The table when the load began.
+#[derive(Clone)]
 pub struct Before {
     place: Place,
     /// Rows ever deleted from it, as the server's statistics have it.

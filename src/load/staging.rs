@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Row};
 
 use super::connection::ControlConnection;
 use super::control::Control;
-use super::prepare::Origin;
+use super::origin::Origin;
 use crate::error::Error;
 use crate::job::{LedgerUse, LoadSettings, SettingsError};
 use crate::ledger::{self, Lease, Ledger, LedgerError, StagingRequest};

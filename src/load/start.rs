@@ -6,7 +6,8 @@ use futures::{FutureExt, TryFutureExt};
 
 use super::control::Control;
 use super::engine::{Engine, ReadTask, WriteTask};
-use super::prepare::{Origin, Prepared};
+use super::origin::Origin;
+use super::prepare::Prepared;
 use super::publish::Displays;
 use super::readers::{First, Sources, Waiting, readers};
 use super::running::Running;

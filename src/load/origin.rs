@@ -1,0 +1,146 @@
+//! Where the rows of a load come from, and what of them the ledger knows.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::connection::ControlConnection;
+use super::control::Control;
+use super::identities::identities;
+use crate::error::Error;
+use crate::job::{LedgerUse, LoadSettings};
+use crate::ledger::{self, Lease, Ledger};
+use crate::merge::Mode;
+use crate::reject_file::RejectLayout;
+use crate::report::Console;
+use crate::source::{Input, Reading, Records};
+use crate::span::Known;
+use crate::target::{Table, Target};
+
+/// The sources of a load that is ready to run.
+pub struct Origin {
+    /// The first source, opened, its header taken.
+    pub first: Records,
+    /// The names in its header.
+    pub header: Option<Vec<String>>,
+    /// How records are read.
+    pub reading: Reading,
+    /// All sources; files of the same content only once.
+    pub inputs: Vec<Input>,
+    /// What is committed already, source by source.
+    pub known: Vec<Known>,
+    /// Whether nothing is left to read, source by source.
+    pub whole: Vec<bool>,
+    /// Stored bytes taken from the sources.
+    pub taken: Arc<AtomicU64>,
+}
+
+impl Origin {
+    /// Whether nothing is left to read.
+    pub fn is_whole(&self) -> bool {
+        self.whole.iter().all(|whole| *whole)
+    }
+
+    /// Opens the import in the ledger, if one is used: what is known of the sources, and which of
+    /// them are the same.
+    pub(super) async fn open_import(
+        &mut self,
+        settings: &LoadSettings,
+        connection: &mut ControlConnection,
+        table: &Table,
+        target: &Target,
+        lease: Option<&Lease>,
+        control: &Control,
+    ) -> Result<Option<Ledger>, Error> {
+        let LedgerUse::On { import_id, restart } = &settings.ledger else {
+            return Ok(None);
+        };
+        if settings.strategy_factory().sends_nothing() {
+            return Ok(None);
+        }
+        let (inputs, options) = (self.inputs.clone(), settings.read.clone());
+        let console = control.console.clone();
+        // Which of two equal files is left out must not change which record of a key wins.
+        let last_counts =
+            settings.newer.is_none() && !matches!(settings.mode, Mode::Append | Mode::Ignore);
+        let sources =
+            blocking(move || identities(&inputs, &options, last_counts, &console)).await?;
+        self.inputs = sources.iter().map(|source| source.input.clone()).collect();
+        let server = connection.server().clone();
+        connection.require_ledger().await?;
+        let patience = settings.retries.answer_timeout;
+        let request = ledger::Request {
+            import_id: import_id.clone(),
+            job: lease.map(Lease::job),
+            restart: *restart,
+            table,
+            target,
+            reading: &self.reading,
+            header: self.header.as_deref(),
+            options: &settings.read,
+            sources: &sources,
+            // Staged rows come in later.
+            before: if settings.is_staged() {
+                &[]
+            } else {
+                &settings.before
+            },
+            settings: &server,
+            notify: &|text| control.console.notice(text),
+            patience,
+        };
+        let open = |mut client: Client| async {
+            let opened = ledger::open(&mut client, &request).await?;
+            Ok((client, opened))
+        };
+        // Files may take long to compare; what it waits for the server for has its own limit.
+        let doing = "opening the import in the ledger";
+        let opened = connection.ask_within(Duration::MAX, doing, open).await?;
+        self.known = opened.known;
+        // The limit counts what is passed over.
+        self.whole = match settings.read.limit {
+            Some(_) => vec![false; opened.whole.len()],
+            None => opened.whole,
+        };
+        announce(&opened.ledger, self, &control.console);
+        Ok(Some(opened.ledger))
+    }
+
+    /// How a file of rejects is written: as the first source.
+    pub fn reject_layout(&self) -> RejectLayout {
+        self.reading
+            .reject_layout(self.header.as_deref().unwrap_or_default())
+    }
+}
+
+/// Says which import this is and what is left of it.
+fn announce(ledger: &Ledger, origin: &Origin, console: &Console) {
+    let committed: u64 = origin.known.iter().flatten().map(|span| span.records).sum();
+    let import_id = &ledger.import_id;
+    if origin.is_whole() {
+        console.notice(&format!(
+            "import {import_id}: the input was compared in full and is loaded already: nothing is left to load; --restart loads a single input again"
+        ));
+    } else if committed > 0 && ledger.is_one() {
+        console.notice(&format!(
+            "import {import_id} goes on: {committed} records are committed already"
+        ));
+    } else if committed > 0 {
+        console.notice(&format!(
+            "import {import_id}: {committed} records of the input are committed already, some of them by other imports"
+        ));
+    } else {
+        console.detail(&format!("import {import_id}"));
+    }
+}
+
+/// Runs what may wait for a disk or a pipe beside the runtime.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(Error::panic("reading"))?
+}
