@@ -25,10 +25,10 @@ mod switches {
         }
     }
 
-    /// How often and after how many batches spans are merged:
-    /// `PGRUNG_MERGE_EVERY=<milliseconds>:<batches>`.
-    pub fn merge_pace() -> Option<(Duration, u64)> {
-        let text = std::env::var("PGRUNG_MERGE_EVERY").ok()?;
+    /// How often and after how many batches spans are compacted:
+    /// `PGRUNG_COMPACT_EVERY=<milliseconds>:<batches>`.
+    pub fn compact_pace() -> Option<(Duration, u64)> {
+        let text = std::env::var("PGRUNG_COMPACT_EVERY").ok()?;
         let (millis, batches) = text.split_once(':')?;
         let every = Duration::from_millis(millis.parse().ok()?);
         Some((every, batches.parse().ok()?))
@@ -43,7 +43,7 @@ mod switches {
 }
 
 #[cfg(debug_assertions)]
-pub use switches::{merge_pace, point, sabotaged};
+pub use switches::{compact_pace, point, sabotaged};
 
 #[cfg(not(debug_assertions))]
 #[inline(always)]
@@ -51,7 +51,7 @@ pub fn point(_: &str) {}
 
 #[cfg(not(debug_assertions))]
 #[inline(always)]
-pub fn merge_pace() -> Option<(std::time::Duration, u64)> {
+pub fn compact_pace() -> Option<(std::time::Duration, u64)> {
     None
 }
 

@@ -1,4 +1,4 @@
-//! Closes the sources of a run, and merges their spans so that the ledger stays small.
+//! Closes the sources of a run, and compacts their spans so that the ledger stays small.
 
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, GenericClient, Transaction};
@@ -61,7 +61,7 @@ impl Ledger {
     }
 
     /// Marks the sources of this run as finished, after a look whether all `records` of them are still
-    /// committed, and with them each import that has no other; merges their spans. `place`: where the
+    /// committed, and with them each import that has no other; compacts their spans. `place`: where the
     /// rows were found; `after`: SQL to run if any of them was not finished.
     pub async fn finish(
         &self,
@@ -116,7 +116,7 @@ impl Ledger {
                 &[&imports, &filenode],
             )
             .await?;
-        self.merge_in(&transaction).await?;
+        self.compact_in(&transaction).await?;
         // From now on spans are younger than every row: see `Remembered::age`.
         let touch = format!(
             "UPDATE {} SET records = records WHERE import_id = ANY ($1)",

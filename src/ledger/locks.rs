@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const CANCELLED: Duration = Duration::from_secs(5);
 
 /// Whoever holds this advisory lock is in a transaction of a run of an import: the fence of its
-/// batches, or a merge of its spans. The name of an application proves nothing, anybody can have it.
+/// batches, or a compaction of its spans. The name of an application proves nothing, anybody can have it.
 fn run() -> String {
     format!(
         "SELECT id FROM pg_locks l JOIN unnest($2::text[]) AS id ON l.objid = hashtext(id)::oid

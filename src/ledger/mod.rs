@@ -2,6 +2,7 @@
 //! data, so that a batch is loaded exactly once whatever dies.
 
 mod choice;
+mod compact;
 mod error;
 mod finish;
 mod forget;
@@ -9,7 +10,6 @@ mod home;
 mod known;
 mod lease;
 mod locks;
-mod merge;
 mod migrate;
 mod open;
 mod prune;
@@ -203,7 +203,7 @@ impl Ledger {
             &kept,
         ];
         // Sent together, carried out one after the other: the second sees all that was committed
-        // when the first had its lock, also spans merged meanwhile.
+        // when the first had its lock, also spans compacted meanwhile.
         let (ours, claimed) = futures::join!(
             client.query_opt(&fence, &fence_parameters),
             client.query_opt(&insert, &parameters),
@@ -252,7 +252,7 @@ impl Ledger {
         if same || span.end < batch.span().end {
             return Ok(Claim::Conflict);
         }
-        // Merged with its neighbours since: only the rejects are still told apart.
+        // Compacted with its neighbours since: only the rejects are still told apart.
         let rejected = unsigned(row.get("rejects"));
         let stored = (batch.len() as u64).saturating_sub(rejected);
         let tally = Tally::of(Outcome::Inserted, stored).and(Outcome::Rejected, rejected);
@@ -342,7 +342,7 @@ impl Backend {
     }
 }
 
-/// Class of the advisory locks of an import: shared by its batches and replays, alone for a merge of
+/// Class of the advisory locks of an import: shared by its batches and replays, alone for a compaction of
 /// its spans.
 const IMPORT_LOCK: i32 = 1_885_827_438;
 
@@ -350,7 +350,7 @@ const IMPORT_LOCK: i32 = 1_885_827_438;
 const TABLE_LOCK: i32 = IMPORT_LOCK + 1;
 
 /// The fence: a newer run raises the epoch and waits for the locks of older transactions.
-/// The advisory lock keeps merges of spans out, and queues behind one that waits.
+/// The advisory lock keeps compactions of spans out, and queues behind one that waits.
 fn fence() -> String {
     format!(
         "SELECT pg_advisory_xact_lock_shared({IMPORT_LOCK}, hashtext($1)) FROM pgrung.sources

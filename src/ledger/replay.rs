@@ -115,7 +115,7 @@ impl KnownImport {
         last: i64,
         most: i64,
     ) -> Result<Vec<OpenReject>, tokio_postgres::Error> {
-        // As a batch does: no merge takes away the spans in which these rows are to be counted.
+        // As a batch does: no compaction takes away the spans in which these rows are to be counted.
         let lock = format!("SELECT pg_advisory_xact_lock_shared({IMPORT_LOCK}, hashtext($1))");
         client.execute(&lock, &[&self.import_id]).await?;
         let sql = format!(

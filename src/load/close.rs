@@ -67,7 +67,7 @@ pub async fn close(
         if stays_open {
             let found = ledger.records(&client).await.map_err(&refused)?;
             check_lost(found, read)?;
-            ledger.merge(&mut client).await.map_err(&refused)?;
+            ledger.compact(&mut client).await.map_err(&refused)?;
             return Ok((client, ()));
         }
         let after = &settings.after;

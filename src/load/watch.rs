@@ -1,5 +1,5 @@
 //! What goes on beside a load on its control connection: looks at the workers' server processes,
-//! to tell afterwards what bound the load, and merges of spans, so that the ledger stays small.
+//! to tell afterwards what bound the load, and compactions of spans, so that the ledger stays small.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -24,9 +24,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Looks that are left out at the beginning: a load that is over at once needs none.
 const FIRST_LOOK: Duration = Duration::from_millis(300);
 
-/// Between two thoughts whether spans are worth merging, and the batches since the last merge that
+/// Between two thoughts whether spans are worth compacting, and the batches since the last compaction that
 /// make another one worth the wait.
-const MERGE: (Duration, u64) = (Duration::from_secs(30), 500);
+const COMPACT: (Duration, u64) = (Duration::from_secs(30), 500);
 
 /// What each process does: computes, or the kind and name of what it waits for. A simple query: so
 /// often, and in one transaction, whatever stands between.
@@ -63,7 +63,7 @@ impl Watch {
             backends: running.backends.clone(),
             ledger: running.ledger.clone(),
             counters: running.counters.clone(),
-            merged: 0,
+            compacted: 0,
             answer_timeout: settings.retries.answer_timeout,
         };
         Watch {
@@ -87,17 +87,17 @@ struct Watcher {
     backends: Arc<Mutex<Vec<i32>>>,
     ledger: Option<Ledger>,
     counters: Arc<Counters>,
-    /// Batches at the last merge.
-    merged: u64,
+    /// Batches at the last compaction.
+    compacted: u64,
     answer_timeout: Duration,
 }
 
 impl Watcher {
     async fn run(mut self, over: Arc<Stop>) -> (ControlConnection, Looks) {
-        let (merge_every, merge_batches) = faults::merge_pace().unwrap_or(MERGE);
+        let (compact_every, compact_batches) = faults::compact_pace().unwrap_or(COMPACT);
         let mut seen = Looks::default();
         let mut thought = Instant::now();
-        let mut pause = FIRST_LOOK.min(merge_every);
+        let mut pause = FIRST_LOOK.min(compact_every);
         while !over.within(pause).await {
             let looked = tokio::select! {
                 looked = self.look(&mut seen) => looked,
@@ -108,13 +108,13 @@ impl Watcher {
                 self.connection.forget();
             }
             pause = match looked {
-                Some(()) => LOOK_EVERY.min(merge_every),
+                Some(()) => LOOK_EVERY.min(compact_every),
                 None => LOOK_AGAIN,
             };
-            if thought.elapsed() >= merge_every {
+            if thought.elapsed() >= compact_every {
                 thought = Instant::now();
                 tokio::select! {
-                    () = self.merge(merge_batches) => {}
+                    () = self.compact(compact_batches) => {}
                     () = over.wait() => self.connection.forget(),
                 }
             }
@@ -141,20 +141,20 @@ impl Watcher {
         Some(())
     }
 
-    /// Merges spans if there are enough of them. A merge that fails is tried again later: the
+    /// Compacts spans if there are enough of them. A compaction that fails is tried again later: the
     /// spans are right either way.
-    async fn merge(&mut self, enough: u64) {
+    async fn compact(&mut self, enough: u64) {
         let batches = self.counters.batches().count();
         let Some(ledger) = &self.ledger else { return };
-        if batches - self.merged < enough {
+        if batches - self.compacted < enough {
             return;
         }
-        let merge = async {
+        let compact = async {
             let client = self.connection.client().await.ok()?;
-            ledger.merge(client).await.ok()
+            ledger.compact(client).await.ok()
         };
-        match tokio::time::timeout(self.answer_timeout, merge).await {
-            Ok(Some(())) => self.merged = batches,
+        match tokio::time::timeout(self.answer_timeout, compact).await {
+            Ok(Some(())) => self.compacted = batches,
             _ => self.connection.forget(),
         }
     }

@@ -1,5 +1,5 @@
 //! Checksums of spans of a source, as the ledger keeps them. They can be joined: that of two
-//! neighbours follows from theirs, so spans are merged without reading the bytes again.
+//! neighbours follows from theirs, so spans are compacted without reading the bytes again.
 
 use crc_fast::CrcAlgorithm::Crc64Nvme;
 use crc_fast::Digest;

@@ -12,12 +12,12 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod commits;
+mod compaction;
 mod cuts;
 mod ends;
 mod head;
 mod holders;
 mod kills;
-mod merges;
 mod poison;
 mod replay;
 mod resources;

@@ -251,23 +251,23 @@ fn rejects_are_not_loaded_into_another_table_that_has_got_the_name() {
     }
 }
 
-/// What is loaded again is counted in a span, which may be merged with others just then.
+/// What is loaded again is counted in a span, which may be compacted with others just then.
 #[test]
-fn a_replay_waits_for_a_merge_of_the_spans_that_it_counts_in() {
-    let mut random = seeded("replay and merge");
+fn a_replay_waits_for_a_compaction_of_the_spans_that_it_counts_in() {
+    let mut random = seeded("replay and compaction");
     let database = Database::new();
     let mut case = Case::new(&database, input(60, &mut random));
     orphans(&case, "r");
     database.run("INSERT INTO parents VALUES (77)");
-    let merge = database.session();
-    merge.run(
+    let compaction = database.session();
+    compaction.run(
         "BEGIN; SELECT pg_advisory_xact_lock(1885827438, hashtext('r'));
-         CREATE TEMP TABLE merged ON COMMIT DROP AS SELECT * FROM pgrung.spans;
-         DELETE FROM pgrung.spans; INSERT INTO pgrung.spans SELECT * FROM merged",
+         CREATE TEMP TABLE compacted ON COMMIT DROP AS SELECT * FROM pgrung.spans;
+         DELETE FROM pgrung.spans; INSERT INTO pgrung.spans SELECT * FROM compacted",
     );
     let running = replay(&case, "r", "copy").spawn();
     wait_until("it waits", || database.waits_for_lock());
-    merge.run("COMMIT");
+    compaction.run("COMMIT");
     running.wait().exits(0);
-    check(&mut case).survives("replay and merge");
+    check(&mut case).survives("replay and compaction");
 }

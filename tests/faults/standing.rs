@@ -135,7 +135,7 @@ fn an_import_goes_on_in_a_table_that_was_rewritten_or_renamed() {
                     .env("PGRUNG_ABORT_AT", "after commit:2")
                     .run()
                     .aborted(),
-                // One batch: its span is never merged.
+                // One batch: its span is never compacted.
                 true => named(&case, "1000").run().exits(3),
             };
             for sql in sql.split("; ") {

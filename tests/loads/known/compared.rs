@@ -173,7 +173,7 @@ fn of_one_column_a_blank_line_is_a_record_in_every_file() {
 }
 
 #[test]
-fn spans_of_files_of_one_import_are_merged_each_with_its_own() {
+fn spans_of_files_of_one_import_are_compacted_each_with_its_own() {
     let (database, files) = (database(), Files::new());
     let paths = [
         files.write("a.csv", file(1..=40)),

@@ -1,4 +1,4 @@
-//! Merges spans that follow each other without a gap, so that the ledger stays small however many
+//! Compacts spans that follow each other without a gap, so that the ledger stays small however many
 //! batches a source had.
 
 use tokio_postgres::types::ToSql;
@@ -11,24 +11,24 @@ use crate::outcome::{Outcome, Tally};
 use crate::source::join;
 use crate::span::Span;
 
-/// Bytes of a merged span at most: how exactly a change in a file can be placed, and one row of the
+/// Bytes of a compacted span at most: how exactly a change in a file can be placed, and one row of the
 /// ledger for so much of it.
-const MERGED_BYTES: u64 = 4 << 20;
+const COMPACTED_BYTES: u64 = 4 << 20;
 
 impl Ledger {
-    /// Merges the spans of this run's sources. Waits for batches under way and keeps new ones
-    /// waiting meanwhile: a batch whose commit is in doubt must find its span, whole or merged.
-    pub async fn merge(&self, client: &mut Client) -> Result<(), tokio_postgres::Error> {
+    /// Compacts the spans of this run's sources. Waits for batches under way and keeps new ones
+    /// waiting meanwhile: a batch whose commit is in doubt must find its span, whole or compacted.
+    pub async fn compact(&self, client: &mut Client) -> Result<(), tokio_postgres::Error> {
         let transaction = begin(client).await?;
         transaction
             .batch_execute("SET LOCAL synchronous_commit = off")
             .await?;
-        self.merge_in(&transaction).await?;
+        self.compact_in(&transaction).await?;
         transaction.commit().await
     }
 
-    /// As [`Ledger::merge`], in a transaction of the caller's.
-    pub(super) async fn merge_in(
+    /// As [`Ledger::compact`], in a transaction of the caller's.
+    pub(super) async fn compact_in(
         &self,
         transaction: &Transaction<'_>,
     ) -> Result<(), tokio_postgres::Error> {
@@ -50,19 +50,19 @@ impl Ledger {
             let parameters: [&(dyn ToSql + Sync); 3] =
                 [&source.import_id, &source.number, &source.epoch];
             if transaction.query_opt(fence, &parameters).await?.is_some() {
-                self.merge_source(transaction, source).await?;
+                self.compact_source(transaction, source).await?;
             }
         }
         Ok(())
     }
 
-    async fn merge_source(
+    async fn compact_source(
         &self,
         transaction: &Transaction<'_>,
         source: &LedgerSource,
     ) -> Result<(), tokio_postgres::Error> {
         let key: [&(dyn ToSql + Sync); 2] = [&source.import_id, &source.number];
-        let small = signed(MERGED_BYTES);
+        let small = signed(COMPACTED_BYTES);
         let sql = format!(
             "SELECT {} FROM {} p WHERE import_id = $1 AND source = $2 AND end_byte - start_byte < $3
              ORDER BY start_byte",
@@ -71,7 +71,7 @@ impl Ledger {
         );
         let rows = transaction.query(&sql, &[key[0], key[1], &small]).await?;
         let spans: Vec<Span> = rows.iter().map(span_of).collect();
-        let (gone, merged) = merged(&spans, MERGED_BYTES);
+        let (gone, compacted) = compacted(&spans, COMPACTED_BYTES);
         let gone: Vec<i64> = gone.iter().map(|span| signed(span.start)).collect();
         let delete = format!(
             "DELETE FROM {} WHERE import_id = $1 AND source = $2 AND start_byte = ANY ($3)",
@@ -81,7 +81,7 @@ impl Ledger {
             .execute(&delete, &[key[0], key[1], &gone])
             .await?;
         let column = |value: fn(&Span) -> u64| -> Vec<i64> {
-            merged
+            compacted
                 .iter()
                 .map(|span| value(span).cast_signed())
                 .collect()
@@ -94,7 +94,11 @@ impl Ledger {
             column(|span| span.lines),
             column(|span| span.checksum.unwrap_or_default()),
         ];
-        let tally = |outcome| merged.iter().map(move |span| signed(span.tally[outcome]));
+        let tally = |outcome| {
+            compacted
+                .iter()
+                .map(move |span| signed(span.tally[outcome]))
+        };
         columns.extend(Outcome::in_ledger().map(|(outcome, _)| tally(outcome).collect()));
         let arrays: Vec<String> = (3..columns.len() + 3)
             .map(|number| format!("${number}::bigint[]"))
@@ -113,9 +117,9 @@ impl Ledger {
     }
 }
 
-/// Those of `spans`, given in their order, that can be merged with a neighbour to `most` bytes at
+/// Those of `spans`, given in their order, that can be compacted with a neighbour to `most` bytes at
 /// most, and what they become.
-fn merged(spans: &[Span], most: u64) -> (Vec<&Span>, Vec<Span>) {
+fn compacted(spans: &[Span], most: u64) -> (Vec<&Span>, Vec<Span>) {
     let mut runs: Vec<(Vec<&Span>, Span)> = Vec::new();
     for span in spans {
         let joined = runs.last().and_then(|(_, run)| joined(run, span, most));
@@ -128,8 +132,8 @@ fn merged(spans: &[Span], most: u64) -> (Vec<&Span>, Vec<Span>) {
         }
     }
     runs.retain(|(parts, _)| parts.len() > 1);
-    let (parts, merged): (Vec<_>, Vec<_>) = runs.into_iter().unzip();
-    (parts.concat(), merged)
+    let (parts, compacted): (Vec<_>, Vec<_>) = runs.into_iter().unzip();
+    (parts.concat(), compacted)
 }
 
 /// Both as one, if the second follows the first and neither size nor a missing checksum forbids.
@@ -157,7 +161,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn merged_spans_cover_what_their_parts_did_and_have_its_checksum(
+        fn compacted_spans_cover_what_their_parts_did_and_have_its_checksum(
             pieces in prop::collection::vec((1usize..2_000, prop::bool::weighted(0.8)), 1..12),
         ) {
             let total = pieces.iter().map(|(length, _)| length).sum::<usize>();
@@ -179,8 +183,8 @@ mod tests {
                     spans.push(span);
                 }
             }
-            let (gone, merged) = merged(&spans, 4096);
-            for span in &merged {
+            let (gone, compacted) = compacted(&spans, 4096);
+            for span in &compacted {
                 let parts: Vec<_> = gone
                     .iter()
                     .filter(|part| span.start <= part.start && part.end <= span.end)
@@ -195,9 +199,9 @@ mod tests {
                 let range = span.start as usize..span.end as usize;
                 prop_assert_eq!(span.checksum, Some(checksum(&bytes[range])));
             }
-            // Nothing is left that could be merged.
+            // Nothing is left that could be compacted.
             let mut rest: Vec<Span> = spans.iter().filter(|span| !gone.contains(span)).cloned().collect();
-            rest.extend(merged.clone());
+            rest.extend(compacted.clone());
             rest.sort_by_key(|span| span.start);
             for pair in rest.windows(2) {
                 prop_assert!(joined(&pair[0], &pair[1], 4096).is_none());
