@@ -27,8 +27,8 @@ CREATE TABLE pgrung.stagings (
 CREATE UNLOGGED TABLE pgrung.merges (
     staging         text PRIMARY KEY REFERENCES pgrung.stagings ON DELETE CASCADE,
     bounds          text[],                -- of the parts that are merged one by one
-    dropped         bigint,                -- records that lost to another of their key in this run
-    dropped_earlier bigint NOT NULL DEFAULT 0
+    losers          bigint,                -- records that lost to another of their key in this run
+    losers_earlier  bigint NOT NULL DEFAULT 0
 );
 CREATE UNLOGGED TABLE pgrung.merged_parts (
     staging text NOT NULL REFERENCES pgrung.stagings ON DELETE CASCADE,

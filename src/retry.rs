@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::connect::ConnectError;
-use crate::server_error;
-use crate::strategy::WriteError;
+use crate::server_error::{self, one_line};
+use crate::strategy::{Refusal, WriteError};
 
 /// Why a transaction failed.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,9 @@ impl From<WriteError> for Failure {
         }
     }
 }
+
+/// Foreign keys.
+pub const FOREIGN_KEY: &str = "23503";
 
 /// What to do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +167,30 @@ impl Failure {
             code.get(..2)
                 .is_some_and(|class| ["22", "23", "44", "P0", "38", "39"].contains(&class))
         })
+    }
+
+    /// What a row is put aside with that has failed alone.
+    pub(crate) fn refusal(&self) -> Refusal {
+        let mut refusal = Refusal {
+            sqlstate: self.sqlstate().unwrap_or("XX000").to_string(),
+            field: None,
+            column: None,
+            constraint: None,
+            message: one_line(&self.to_string()),
+        };
+        if let Failure::Server { error, .. } = self
+            && let Some(server) = error.as_db_error()
+        {
+            refusal.message = one_line(server.message());
+            refusal.column = server.column().map(str::to_string);
+            refusal.constraint = server.constraint().map(str::to_string);
+        }
+        refusal
+    }
+
+    /// Whether a foreign key refuses a row, perhaps only because the row it points to comes later.
+    pub(crate) fn waits_for_a_row(&self) -> bool {
+        self.sqlstate() == Some(FOREIGN_KEY)
     }
 
     /// Whether the connection is good for a rollback and more; all else is thrown away.

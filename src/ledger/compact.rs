@@ -44,12 +44,8 @@ impl Ledger {
                 )
                 .await?;
         }
-        let fence = "SELECT 1 FROM pgrung.sources
-                     WHERE import_id = $1 AND source = $2 AND epoch = $3 FOR SHARE";
         for source in &self.sources {
-            let parameters: [&(dyn ToSql + Sync); 3] =
-                [&source.import_id, &source.number, &source.epoch];
-            if transaction.query_opt(fence, &parameters).await?.is_some() {
+            if source.is_ours(transaction).await? {
                 self.compact_source(transaction, source).await?;
             }
         }

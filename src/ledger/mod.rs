@@ -10,6 +10,7 @@ mod home;
 mod known;
 mod lease;
 mod locks;
+mod merging;
 mod migrate;
 mod open;
 mod prune;
@@ -17,7 +18,7 @@ mod rejects;
 mod replay;
 mod request;
 mod resume;
-mod staged;
+mod staging;
 mod standing;
 mod status;
 mod user_sql;
@@ -34,6 +35,7 @@ use crate::target::Place;
 pub use error::LedgerError;
 pub use finish::{Finish, WAIT_FOR_THE_DISK};
 pub use lease::{Lease, RENEW_EVERY};
+pub use merging::PartState;
 pub use migrate::{migrate, require};
 pub use open::open;
 pub use prune::{Pruned, prune};
@@ -41,7 +43,7 @@ pub use rejects::OpenRejects;
 pub use replay::KnownImport;
 pub use request::{Request, SourceIdentity};
 pub use resume::resume;
-pub use staged::{PartState, StagingRequest, forget_finished, staging};
+pub use staging::{StagingRequest, forget_finished, staging};
 pub use standing::{Remembered, Standing};
 pub use status::{ImportStatus, StatusFilter, status};
 pub use user_sql::run_sql;
@@ -67,6 +69,16 @@ pub struct LedgerSource {
     pub number: i32,
     /// The number of the run that loads it; a newer run has a greater one.
     pub epoch: i64,
+}
+
+impl LedgerSource {
+    /// Whether no newer run has it; none gets it until the end of the transaction.
+    async fn is_ours(&self, transaction: &Transaction<'_>) -> Result<bool, tokio_postgres::Error> {
+        let fence = "SELECT 1 FROM pgrung.sources
+                     WHERE import_id = $1 AND source = $2 AND epoch = $3 FOR SHARE";
+        let parameters: [&(dyn ToSql + Sync); 3] = [&self.import_id, &self.number, &self.epoch];
+        Ok(transaction.query_opt(fence, &parameters).await?.is_some())
+    }
 }
 
 /// What the ledger says of a batch at the start of its transaction.

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 
 use super::begin;
 use super::error::{LedgerError, refused};
-use super::staged::drop_staging;
+use super::staging::drop_staging;
 use super::{rejects, unsigned};
 
 /// What was removed, or would be.

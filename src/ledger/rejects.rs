@@ -13,8 +13,8 @@ use super::error::{LedgerError, refused};
 use super::{Ledger, rejects, signed, unsigned};
 use crate::batch::Batch;
 use crate::reject_file::Reason;
-use crate::strategy::Refused;
-use crate::target::Target;
+use crate::strategy::{Refusal, Refused};
+use crate::target::{Order, Stamp, Target, quote_name};
 
 impl Ledger {
     /// Writes the refused records of a batch into the ledger, in the batch's own transaction.
@@ -63,6 +63,74 @@ impl Ledger {
         client.execute(&sql, &parameters).await
     }
 
+    /// Puts a staged row aside that the table refuses; the line on which its record begins.
+    pub async fn reject_staged(
+        &self,
+        client: &Client,
+        staging: &str,
+        order: Order,
+        refusal: &Refusal,
+    ) -> Result<u64, tokio_postgres::Error> {
+        let sql = format!(
+            "INSERT INTO {} (import_id, source, start_byte, end_byte, record, line, sqlstate, column_name, constraint_name, message, original)
+             SELECT $1, $2, s.{start}, s.{start} + length(s.{original}), $3, s.{line}, $4, $5, $6, $7, s.{original}
+             FROM {staging} s WHERE s.{order} = $8
+             RETURNING line",
+            rejects(self.unlogged),
+            order = quote_name(Order::COLUMN),
+            line = quote_name(Stamp::LINE),
+            start = quote_name(Stamp::START_BYTE),
+            original = quote_name(Stamp::ORIGINAL),
+        );
+        let message = storable(&refusal.message);
+        let (source, record) = (order.source(), order.record().cast_signed());
+        let row = client
+            .query_typed_one(
+                &sql,
+                &[
+                    (&self.import_id, Type::TEXT),
+                    (&source, Type::INT4),
+                    (&record, Type::INT8),
+                    (&refusal.sqlstate, Type::TEXT),
+                    (&refusal.column, Type::TEXT),
+                    (&refusal.constraint, Type::TEXT),
+                    (&message, Type::TEXT),
+                    (&order.0, Type::INT8),
+                ],
+            )
+            .await?;
+        Ok(unsigned(row.get("line")))
+    }
+
+    /// Keeps staged records with the rejects that have lost to another one of their key; `lost_to` is a
+    /// query of their orders, `lost`, and that of each one's `winner`.
+    pub async fn keep_losers(
+        &self,
+        client: &Client,
+        staging: &str,
+        lost_to: &str,
+    ) -> Result<u64, tokio_postgres::Error> {
+        let sql = format!(
+            "INSERT INTO {} (import_id, source, start_byte, end_byte, record, line, sqlstate, message, original)
+             SELECT $1, {source}, s.{start}, s.{start} + length(s.{original}), {record}, s.{line}, '{SUPERSEDED}',
+                    format('superseded by record %s of %s', {winner}, w.name), s.{original}
+             FROM ({lost_to}) losers JOIN {staging} s ON s.{order} = losers.lost
+             LEFT JOIN pgrung.sources w ON w.import_id = $1 AND w.source = {winners}",
+            rejects(self.unlogged),
+            source = Order::source_of("losers.lost"),
+            record = Order::record_of("losers.lost"),
+            winner = Order::record_of("losers.winner"),
+            winners = Order::source_of("losers.winner"),
+            order = quote_name(Order::COLUMN),
+            line = quote_name(Stamp::LINE),
+            start = quote_name(Stamp::START_BYTE),
+            original = quote_name(Stamp::ORIGINAL),
+        );
+        client
+            .execute_typed(&sql, &[(&self.import_id, Type::TEXT)])
+            .await
+    }
+
     /// Takes back the first records of the first source, which are all rejects: they are as if never
     /// read. Nothing happens if a newer run has taken over, or if one of them is loaded.
     pub async fn withdraw(
@@ -107,6 +175,9 @@ impl Ledger {
         }
     }
 }
+
+/// The code of a record that another one of its key has superseded; no server's.
+pub const SUPERSEDED: &str = "PGR01";
 
 /// Rejects that are not replayed.
 pub struct OpenRejects<'a> {

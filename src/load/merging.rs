@@ -14,6 +14,7 @@ use crate::job::LoadSettings;
 use crate::ledger::{Lease, Ledger, LedgerError, PartState, WAIT_FOR_THE_DISK, run_sql};
 use crate::merge::{Guard, Merge, MergeError, Merged, Part, Step, Superseded};
 use crate::outcome::{Outcome, Tally};
+use crate::report::{Console, Reasons};
 use crate::target::index_staged;
 use crate::worker::{Commit, OnError};
 
@@ -41,12 +42,19 @@ pub async fn merge(
         records: running.counters.read.get(),
     };
     faults::point("before merge");
+    // Opened when they are needed.
+    let workers = settings.workers();
+    let mut beside: Vec<_> = (0..workers).map(|_| connection.another()).collect();
     let merged = tokio::select! {
-        merged = merging.merge(connection, control) => merged,
+        merged = merging.merge(connection, &mut beside, control) => merged,
         () = control.stop.wait() => {
             // Whoever connects again ends what is left of the merge.
-            connection.forget();
-            let _ = tokio::time::timeout(settings.grace, connection.client()).await;
+            let all = beside.iter_mut().chain([connection]);
+            let ending = all.map(|connection| async {
+                connection.forget();
+                let _ = tokio::time::timeout(settings.grace, connection.client()).await;
+            });
+            futures::future::join_all(ending).await;
             Err(Error::interrupted(&control.stop))
         }
     };
@@ -56,11 +64,9 @@ pub async fn merge(
         locked,
         ..
     } = merged?;
-    running.counters.merged(tally, deleted);
-    running
-        .counters
-        .locked_micros
-        .set(locked.as_micros() as u64);
+    let counters = &running.counters;
+    counters.merged(tally, deleted);
+    counters.locked_micros.set(locked.as_micros() as u64);
     Ok(())
 }
 
@@ -109,25 +115,29 @@ impl Merging<'_> {
     async fn merge(
         &self,
         connection: &mut ControlConnection,
+        beside: &mut [ControlConnection],
         control: &Control,
     ) -> Result<Merged, Error> {
         let tally = self.running.counters.tally();
         let rows = tally[Outcome::Inserted] + tally[Outcome::AlreadyLoaded];
         self.guards(rows, tally[Outcome::Rejected])?;
         let table = &self.staged.merge.target.table;
-        control
-            .console
-            .detail(&format!("merging {rows} staged rows into {table}"));
+        let console = &control.console;
+        console.detail(&format!("merging {rows} staged rows into {table}"));
         if self.is_one_transaction() {
+            let reasons = Reasons::default();
             let one = |mut client: Client| async {
-                let merged = self.whole(&mut client).await?;
+                let merged = self.whole(&mut client, &reasons).await?;
                 Ok((client, merged))
             };
             // A merge takes as long as it takes.
-            return connection.ask_within(Duration::MAX, DOING, one).await;
+            let merged = connection.ask_within(Duration::MAX, DOING, one).await?;
+            self.tell(&reasons, console);
+            return Ok(merged);
         }
+        let most = beside.len();
         let divide = |mut client: Client| async {
-            let divided = self.divide(&mut client).await?;
+            let divided = self.divide(&mut client, most).await?;
             Ok((client, divided))
         };
         let parts = match connection.ask_within(Duration::MAX, DOING, divide).await? {
@@ -135,7 +145,17 @@ impl Merging<'_> {
             Divided::Merged(merged) => return Ok(merged),
         };
         let mut total = Merged::default();
-        let merging = parts.iter().map(|part| self.merge_part(connection, part));
+        // An earlier run may have made more parts than this one has workers.
+        let merging = parts.chunks(parts.len().div_ceil(most)).zip(beside);
+        let merging = merging.map(|(parts, connection)| async move {
+            let mut total = Merged::default();
+            for part in parts {
+                let reasons = Reasons::default();
+                total += self.merge_part(connection, part, &reasons).await?;
+                self.tell(&reasons, console);
+            }
+            Ok::<_, Error>(total)
+        });
         for merged in futures::future::try_join_all(merging).await? {
             total += merged;
         }
@@ -146,29 +166,39 @@ impl Merging<'_> {
         connection.ask_within(Duration::MAX, DOING, close).await
     }
 
+    /// Counts why rows were put aside, once that is so.
+    fn tell(&self, reasons: &Reasons, console: &Console) {
+        for reason in self.running.counters.reasons.add(&reasons.all()) {
+            console.detail(&format!("rejected {reason}"));
+        }
+    }
+
     /// Merges a part on a connection of its own.
-    async fn merge_part(&self, beside: &ControlConnection, part: &Part) -> Result<Merged, Error> {
-        let mut connection = beside.another();
+    async fn merge_part(
+        &self,
+        connection: &mut ControlConnection,
+        part: &Part,
+        reasons: &Reasons,
+    ) -> Result<Merged, Error> {
         let new = |mut client: Client| async {
-            let merged = self.part(&mut client, part, true).await?;
+            let merged = self.part(&mut client, part, true, reasons).await?;
             Ok((client, merged))
         };
         if let Some(merged) = connection.ask_within(Duration::MAX, DOING, new).await? {
             return Ok(merged);
         }
+        let failed = Error::server(DOING);
         let drop_losers = |mut client: Client| async {
-            let transaction = begin(&mut client, self.settings)
-                .await
-                .map_err(Error::server(DOING))?;
+            let transaction = begin(&mut client, self.settings).await.map_err(&failed)?;
             self.drop_losers(&transaction).await?;
-            transaction.commit().await.map_err(Error::server(DOING))?;
+            transaction.commit().await.map_err(&failed)?;
             Ok((client, ()))
         };
         connection
             .ask_within(Duration::MAX, DOING, drop_losers)
             .await?;
         let all = |mut client: Client| async {
-            let merged = self.part(&mut client, part, false).await?;
+            let merged = self.part(&mut client, part, false, reasons).await?;
             Ok((client, merged.unwrap_or_default()))
         };
         connection.ask_within(Duration::MAX, DOING, all).await
@@ -205,37 +235,37 @@ impl Merging<'_> {
     }
 
     /// The whole merge in one transaction.
-    async fn whole(&self, client: &mut Client) -> Result<Merged, Error> {
+    async fn whole(&self, client: &mut Client, reasons: &Reasons) -> Result<Merged, Error> {
+        let failed = Error::server(DOING);
         let transaction = match self.open(client).await? {
             Opened::Transaction(transaction) => transaction,
             Opened::Merged(merged) => return Ok(merged),
         };
-        if self.staged.merge.is_exact() {
+        reasons.clear();
+        let Staged { merge, place, .. } = self.staged;
+        if merge.is_exact() {
             // Before their locks are waited for: who loads rows that are to go does not get in the way.
-            let replaced = self
-                .ledger
-                .replace_others(&transaction, &self.staged.place)
-                .await;
-            replaced.map_err(Error::server(DOING))?;
+            let replaced = self.ledger.replace_others(&transaction, place).await;
+            replaced.map_err(&failed)?;
         }
         self.analyze(&transaction).await?;
         run_sql(&transaction, "--before", &self.settings.before).await?;
         let (step, all) = (self.step(&transaction), Part::default());
-        let merged = match step.run_new(&all).await.map_err(error)? {
+        let mut merged = match step.run_new(&all).await.map_err(error)? {
             Some(merged) => merged,
             None => {
                 self.drop_losers(&transaction).await?;
-                step.run(&all).await.map_err(error)?
+                step.run(&all, reasons).await.map_err(error)?
             }
         };
-        let mut merged = merged;
         let earlier = self.ledger.rejected_earlier(&transaction).await;
-        let earlier = earlier.map_err(Error::server(DOING))?;
-        merged.tally = merged.tally.and(Outcome::Rejected, earlier);
+        merged.tally = merged
+            .tally
+            .and(Outcome::Rejected, earlier.map_err(&failed)?);
         let began = Instant::now();
         run_sql(&transaction, "--after", &self.settings.after).await?;
         let mut merged = self.finish(transaction, merged).await?;
-        if self.staged.merge.is_exact() {
+        if merge.is_exact() {
             merged.locked += began.elapsed();
         }
         Ok(merged)
@@ -244,33 +274,28 @@ impl Merging<'_> {
     /// Leaves of the records of each key the one that wins, unless that is done.
     async fn drop_losers(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
         let failed = Error::server(DOING);
-        if let (Some(_), _) = self.ledger.dropped(transaction).await.map_err(&failed)? {
+        if let (Some(_), _) = self.ledger.losers(transaction).await.map_err(&failed)? {
             return Ok(());
         }
-        let dropped = self.step(transaction).drop_losers().await.map_err(error)?;
-        self.ledger
-            .note_dropped(transaction, dropped)
-            .await
-            .map_err(&failed)
+        let losers = self.step(transaction).drop_losers().await;
+        let noted = self.ledger.note_losers(transaction, losers.map_err(error)?);
+        noted.await.map_err(&failed)
     }
 
-    /// Divides the merge into parts.
-    async fn divide(&self, client: &mut Client) -> Result<Divided, Error> {
+    /// Divides the merge into so many parts, or fewer, unless an earlier run has divided it.
+    async fn divide(&self, client: &mut Client, most: usize) -> Result<Divided, Error> {
         let failed = Error::server(DOING);
         let transaction = match self.open(client).await? {
             Opened::Transaction(transaction) => transaction,
             Opened::Merged(merged) => return Ok(Divided::Merged(merged)),
         };
+        self.analyze(&transaction).await?;
         let bounds = match self.ledger.bounds(&transaction).await.map_err(&failed)? {
             Some(bounds) => bounds,
             None => {
-                self.analyze(&transaction).await?;
-                let parts = self.settings.workers();
-                let bounds = self.step(&transaction).bounds(parts).await.map_err(error)?;
-                self.ledger
-                    .divide(&transaction, &bounds)
-                    .await
-                    .map_err(&failed)?;
+                let bounds = self.step(&transaction).bounds(most).await.map_err(error)?;
+                let divided = self.ledger.divide(&transaction, &bounds).await;
+                divided.map_err(&failed)?;
                 bounds
             }
         };
@@ -290,6 +315,7 @@ impl Merging<'_> {
         client: &mut Client,
         part: &Part,
         new: bool,
+        reasons: &Reasons,
     ) -> Result<Option<Merged>, Error> {
         let failed = Error::server(DOING);
         let transaction = begin(client, self.settings).await.map_err(&failed)?;
@@ -307,10 +333,11 @@ impl Merging<'_> {
             PartState::MergedEarlier(tally) => Some(tally),
             PartState::New => None,
         };
+        reasons.clear();
         let step = self.step(&transaction);
         let merged = match new {
             true => step.run_new(part).await,
-            false => step.run(part).await.map(Some),
+            false => step.run(part, reasons).await.map(Some),
         };
         let Some(mut merged) = merged.map_err(error)? else {
             return Ok(None);
@@ -383,10 +410,10 @@ impl Merging<'_> {
         mut merged: Merged,
     ) -> Result<Merged, Error> {
         let failed = Error::server(DOING);
-        let (dropped, earlier) = self.ledger.dropped(&transaction).await.map_err(&failed)?;
-        let step = self.step(&transaction);
-        let dropped = dropped.unwrap_or(0) + earlier;
-        let superseded = step.superseded(dropped).await.map_err(error)?;
+        let (losers, earlier) = self.ledger.losers(&transaction).await.map_err(&failed)?;
+        let losers = losers.unwrap_or(0) + earlier;
+        let superseded = self.step(&transaction).superseded(losers).await;
+        let superseded = superseded.map_err(error)?;
         let before = self.running.counters.tally()[Outcome::Rejected];
         merged.tally = merged
             .tally
@@ -409,7 +436,6 @@ impl Merging<'_> {
             merge: &self.staged.merge,
             client: transaction.client(),
             ledger: self.ledger,
-            reasons: &self.running.counters.reasons,
             sources: &self.running.sources,
             keep_losers: self.settings.superseded == Superseded::Reject,
             lock_wait: self.settings.lock_wait,

@@ -3,8 +3,9 @@
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::error::MergeError;
 use super::sql::Sql;
-use super::step::{MergeError, Step};
+use super::step::Step;
 use crate::retry::Failure;
 use crate::target::quote_name;
 

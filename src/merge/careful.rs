@@ -3,24 +3,26 @@
 
 use tokio_postgres::Client;
 
+use super::error::MergeError;
+use super::part::Merged;
 use super::sql::{Sql, order};
-use super::step::{MergeError, Merged, Step};
+use super::step::Step;
 use crate::outcome::Outcome;
+use crate::report::Reasons;
 use crate::retry::Failure;
-use crate::server_error::one_line;
 use crate::span::Position;
-use crate::strategy::Refusal;
 use crate::target::{Order, STATE, index_staged, quote_name};
 
 /// Rows of one piece at most, and right after a bad one at least.
 const PIECE: (i64, i64) = (65_536, 16);
 
-/// Foreign keys: a row may be refused only because the row it points to comes later.
-const FOREIGN_KEY: &str = "23503";
-
 impl Step<'_> {
     /// Merges the rows of `sql`, those that are bad aside.
-    pub(super) async fn careful(&self, sql: &Sql<'_>) -> Result<Merged, MergeError> {
+    pub(super) async fn careful(
+        &self,
+        sql: &Sql<'_>,
+        reasons: &Reasons,
+    ) -> Result<Merged, MergeError> {
         let staging = &self.merge.staging;
         self.client.batch_execute(&index_staged(staging)).await?;
         let exact = self.lock(sql).await?;
@@ -28,6 +30,7 @@ impl Step<'_> {
         let mut pass = Pass {
             step: self,
             sql,
+            reasons,
             total: Merged::default(),
             waiting: Vec::new(),
         };
@@ -48,6 +51,7 @@ impl Step<'_> {
 struct Pass<'a> {
     step: &'a Step<'a>,
     sql: &'a Sql<'a>,
+    reasons: &'a Reasons,
     total: Merged,
     /// Rows that wait for others: a foreign key has refused them.
     waiting: Vec<(i64, Failure)>,
@@ -113,7 +117,7 @@ impl Pass<'_> {
             {
                 return Err(failure.into());
             }
-            if failure.sqlstate() == Some(FOREIGN_KEY) {
+            if failure.waits_for_a_row() {
                 self.waiting.push((row, failure));
                 return Ok(());
             }
@@ -128,35 +132,30 @@ impl Pass<'_> {
         row: i64,
         failure: &Failure,
     ) -> Result<Option<(i64, Failure)>, MergeError> {
-        let refusal = refusal(failure);
+        let refusal = failure.refusal();
         let Step {
             merge,
             client,
             ledger,
-            reasons,
             sources,
             ..
         } = *self.step;
         let order = Order(row);
-        let stored = ledger
-            .reject_staged(client, &merge.staging, order, &refusal)
-            .await?;
-        reasons.count(
-            &refusal.sqlstate,
-            refusal.column.as_deref(),
-            &refusal.message,
-            || {
-                let source = usize::try_from(order.source())
-                    .ok()
-                    .and_then(|source| sources.get(source));
-                let position = Position {
-                    record: order.record(),
-                    line: stored,
-                    ..Position::START
-                };
-                format!("{}, {position}", source.map_or("", |name| name))
-            },
-        );
+        let stored = ledger.reject_staged(client, &merge.staging, order, &refusal);
+        let line = stored.await?;
+        let column = refusal.column.as_deref();
+        let place = || {
+            let source = usize::try_from(order.source());
+            let source = source.ok().and_then(|source| sources.get(source));
+            let position = Position {
+                record: order.record(),
+                line,
+                ..Position::START
+            };
+            format!("{}, {position}", source.map_or("", |name| name))
+        };
+        self.reasons
+            .count(&refusal.sqlstate, column, &refusal.message, place);
         self.total.tally = self.total.tally.and(Outcome::Rejected, 1);
         let next = match merge.key {
             Some(_) => self.next_of_key(row).await?,
@@ -229,23 +228,4 @@ impl Pass<'_> {
         }
         Ok(())
     }
-}
-
-/// What a row is put aside with.
-fn refusal(failure: &Failure) -> Refusal {
-    let mut refusal = Refusal {
-        sqlstate: failure.sqlstate().unwrap_or("XX000").to_string(),
-        field: None,
-        column: None,
-        constraint: None,
-        message: one_line(&failure.to_string()),
-    };
-    if let Failure::Server { error, .. } = failure
-        && let Some(server) = error.as_db_error()
-    {
-        refusal.message = one_line(server.message());
-        refusal.column = server.column().map(str::to_string);
-        refusal.constraint = server.constraint().map(str::to_string);
-    }
-    refusal
 }

@@ -2,8 +2,10 @@
 
 mod blame;
 mod careful;
+mod error;
 mod guard;
 mod mode;
+mod part;
 mod sql;
 mod step;
 
@@ -11,9 +13,11 @@ use std::sync::Arc;
 
 use crate::target::{Key, Target, quote_name};
 
+pub use error::MergeError;
 pub use guard::{Guard, Guards, Share};
 pub use mode::{Mode, Superseded};
-pub use step::{MergeError, Merged, Part, Step};
+pub use part::{Merged, Part};
+pub use step::Step;
 
 /// Memory that the server may take for one sort or hash of a merge, in kB.
 const WORK_MEM: u32 = 128 * 1024;

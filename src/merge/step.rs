@@ -1,11 +1,13 @@
 //! One merge of staged rows, or of a part of them, in the caller's transaction.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::guard::Guard;
+use super::error::MergeError;
+use super::part::{Merged, Part};
 use super::sql::Sql;
 use super::{Merge, Mode};
 use crate::ledger::Ledger;
@@ -14,124 +16,14 @@ use crate::report::Reasons;
 use crate::retry::Failure;
 use crate::target::{STATE, quote_name};
 
-/// A part of the staged rows, by the first column of their key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Part {
-    /// Its number (0-based).
-    pub number: i32,
-    /// Its least value; `None`: of all.
-    pub from: Option<String>,
-    /// The value behind its greatest; `None`: of all.
-    pub to: Option<String>,
-}
-
-impl Part {
-    /// The parts between these bounds.
-    pub fn between(bounds: &[String]) -> Vec<Self> {
-        let from = std::iter::once(None).chain(bounds.iter().cloned().map(Some));
-        let to = bounds.iter().cloned().map(Some).chain([None]);
-        let parts = (0..).zip(from.zip(to));
-        parts
-            .map(|(number, (from, to))| Part { number, from, to })
-            .collect()
-    }
-}
-
-/// What a merge did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Merged {
-    /// What became of the staged records.
-    pub tally: Tally,
-    /// Rows of the table that they are.
-    pub present: u64,
-    /// Rows of the table that were deleted.
-    pub deleted: u64,
-    /// How long other writers had to wait, until the caller commits.
-    pub locked: Duration,
-}
-
-impl std::ops::AddAssign for Merged {
-    fn add_assign(&mut self, other: Self) {
-        self.tally += other.tally;
-        self.present += other.present;
-        self.deleted += other.deleted;
-        self.locked = self.locked.max(other.locked);
-    }
-}
-
-/// Why a merge failed. The transaction is good for a rollback only.
-#[derive(Debug, thiserror::Error)]
-pub enum MergeError {
-    /// The server refused something, or is away.
-    #[error(transparent)]
-    Failed(#[from] Failure),
-    /// Rows of the table cannot be deleted.
-    #[error("the rows of {table} that the input does not have cannot be deleted: {failure}")]
-    Delete {
-        /// The table.
-        table: String,
-        /// What the server says.
-        failure: Failure,
-    },
-    /// Others write the table for too long.
-    #[error(
-        "others write {table}, or hold a lock on it, for longer than {limit:?} (--lock-wait); the rows stay staged: run the same command again when they have ended"
-    )]
-    Locked {
-        /// The table.
-        table: String,
-        /// How long was waited.
-        limit: Duration,
-    },
-    /// A guard holds.
-    #[error(transparent)]
-    Guard(#[from] Guard),
-    /// The table would not be what the mode promises.
-    #[error(
-        "{table} would have {found} rows and not the {wanted} of the input: a trigger of it keeps rows in it or puts others into it, or a policy hides some; nothing is changed"
-    )]
-    NotExact {
-        /// The table.
-        table: String,
-        /// Rows that it would have.
-        found: u64,
-        /// Rows that it should have.
-        wanted: u64,
-    },
-    /// The server's own counts make no sense.
-    #[error(
-        "{table}: of {staged} staged rows {done} were merged without an error, and no trigger could explain it"
-    )]
-    Count {
-        /// The table.
-        table: String,
-        /// Rows to be merged.
-        staged: u64,
-        /// Rows that were.
-        done: u64,
-    },
-}
-
-impl From<tokio_postgres::Error> for MergeError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        MergeError::Failed(Failure::Server {
-            error,
-            record: None,
-            before_rows: false,
-        })
-    }
-}
-
 /// What a merge of one transaction works with.
 pub struct Step<'a> {
     pub merge: &'a Merge,
     pub client: &'a Client,
     /// Where rejects go.
     pub ledger: &'a Ledger,
-    /// Why there are any.
-    pub reasons: &'a Reasons,
     /// Names of the sources.
-    pub sources: &'a [std::sync::Arc<str>],
+    pub sources: &'a [Arc<str>],
     /// Whether records that lose are kept with the rejects.
     pub keep_losers: bool,
     /// Longest wait for other writers of the table.
@@ -177,19 +69,20 @@ impl Step<'_> {
     }
 
     /// Of the records that lose, how many have not won after all; keeps them with the rejects if that
-    /// is wanted. `dropped` are those of rows that are not fully stamped.
+    /// is wanted. `losers`: how many there were where rows are not fully stamped.
     ///
     /// # Errors
     /// What the server says.
-    pub async fn superseded(&self, dropped: u64) -> Result<u64, MergeError> {
+    pub async fn superseded(&self, losers: u64) -> Result<u64, MergeError> {
         if !self.merge.full || self.merge.key.is_none() {
-            return Ok(dropped);
+            return Ok(losers);
         }
         let sql = Sql::new(self.merge, Part::default());
         if self.keep_losers {
-            let keep = self.ledger.keep_losers(&self.merge.staging);
-            let keep = format!("WITH losers AS ({}), {keep} SELECT 1", sql.lost_to());
-            self.client.batch_execute(&keep).await?;
+            let (staging, lost_to) = (&self.merge.staging, sql.lost_to());
+            self.ledger
+                .keep_losers(self.client, staging, &lost_to)
+                .await?;
         }
         let lost = sql.with(&format!("s.{} = 'l'", quote_name(STATE)));
         self.number(&lost.count()).await
@@ -208,11 +101,12 @@ impl Step<'_> {
         Ok(self.attempt(self.all_new(&sql)).await?.ok().flatten())
     }
 
-    /// Merges the rows of `part`, of each key one. Rows that the table refuses are put aside.
+    /// Merges the rows of `part`, of each key one. Rows that the table refuses are put aside, and
+    /// `reasons` says why.
     ///
     /// # Errors
     /// Whatever is not about a row.
-    pub async fn run(&self, part: &Part) -> Result<Merged, MergeError> {
+    pub async fn run(&self, part: &Part, reasons: &Reasons) -> Result<Merged, MergeError> {
         let sql = Sql::new(self.merge, part.clone());
         if !self.merge.full || self.stop_at_first {
             return self.whole(&sql).await;
@@ -224,10 +118,10 @@ impl Step<'_> {
                 let anew = Sql::new(self.merge, part.clone()).anew();
                 match self.attempt(self.whole(&anew)).await? {
                     Ok(merged) => Ok(merged),
-                    Err(_) => self.careful(&sql).await,
+                    Err(_) => self.careful(&sql, reasons).await,
                 }
             }
-            Err(_) => self.careful(&sql).await,
+            Err(_) => self.careful(&sql, reasons).await,
         }
     }
 

@@ -16,13 +16,20 @@ pub enum Stamp {
 }
 
 impl Stamp {
+    /// The column with the line on which the record begins (1-based), unquoted.
+    pub const LINE: &'static str = "pgrung.line";
+    /// The column with the byte at which it begins (0-based), unquoted.
+    pub const START_BYTE: &'static str = "pgrung.start_byte";
+    /// The column with its original bytes, unquoted.
+    pub const ORIGINAL: &'static str = "pgrung.original";
+
     /// Names and types of the columns.
     pub(super) fn columns(self) -> &'static [(&'static str, &'static str)] {
         const ALL: [(&str, &str); 4] = [
             (Order::COLUMN, "bigint"),
-            ("pgrung.line", "bigint"),
-            ("pgrung.start_byte", "bigint"),
-            ("pgrung.original", "bytea"),
+            (Stamp::LINE, "bigint"),
+            (Stamp::START_BYTE, "bigint"),
+            (Stamp::ORIGINAL, "bytea"),
         ];
         match self {
             Stamp::Order => &ALL[..1],
@@ -45,6 +52,16 @@ impl Order {
     /// Of record `record` (1-based) of source `source` (0-based).
     pub fn of(source: usize, record: u64) -> Self {
         Order(((source as i64) << Self::RECORD_BITS) | record.cast_signed())
+    }
+
+    /// SQL of the number of the source of an order.
+    pub fn source_of(order: &str) -> String {
+        format!("({order} >> {})::int", Self::RECORD_BITS)
+    }
+
+    /// SQL of the number of the record of an order.
+    pub fn record_of(order: &str) -> String {
+        format!("({order} & ((1::bigint << {}) - 1))", Self::RECORD_BITS)
     }
 
     /// Number of the source (0-based).

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::session::Session;
 use crate::batch::Batch;
 use crate::retry::Failure;
-use crate::server_error::{copy_column, one_line};
+use crate::server_error::copy_column;
 use crate::source::RowParser;
 use crate::strategy::Refusal;
 use crate::target::Target;
@@ -49,7 +49,11 @@ impl Blame<'_> {
                 return Ok(None);
             }
         }
-        let mut refusal = refusal(failure, &self.target.table);
+        let mut refusal = failure.refusal();
+        if let (None, Failure::Server { error, .. }) = (&refusal.column, failure) {
+            let server = error.as_db_error();
+            refusal.column = server.and_then(|server| copy_column(server, &self.target.table));
+        }
         if self.can_copy && refusal.column.is_none() && refusal.sqlstate.starts_with("22") {
             refusal.column = session
                 .column_at_fault(self.target, batch, index, parser)
@@ -106,25 +110,4 @@ impl Doubts {
     fn are_too_many(&self) -> bool {
         self.0.fetch_add(1, Ordering::Relaxed) >= Self::MOST
     }
-}
-
-fn refusal(failure: &Failure, table: &str) -> Refusal {
-    let mut refusal = Refusal {
-        sqlstate: failure.sqlstate().unwrap_or("XX000").to_string(),
-        field: None,
-        column: None,
-        constraint: None,
-        message: one_line(&failure.to_string()),
-    };
-    if let Failure::Server { error, .. } = failure
-        && let Some(server) = error.as_db_error()
-    {
-        refusal.message = one_line(server.message());
-        refusal.column = server
-            .column()
-            .map(str::to_string)
-            .or_else(|| copy_column(server, table));
-        refusal.constraint = server.constraint().map(str::to_string);
-    }
-    refusal
 }

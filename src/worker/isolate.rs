@@ -7,7 +7,7 @@ use super::blame::Blame;
 use super::head::LastOfHead;
 use super::session::{Session, Written};
 use crate::batch::Batch;
-use crate::retry::Failure;
+use crate::retry::{FOREIGN_KEY, Failure};
 use crate::source::RowParser;
 use crate::strategy::Refused;
 
@@ -35,9 +35,6 @@ pub struct Isolation<'a> {
 
 /// Passes over rows that a foreign key refused, at most.
 const MOST_PASSES: usize = 16;
-
-/// Foreign keys: a row may be refused only because the row it points to comes later.
-const FOREIGN_KEY: &str = "23503";
 
 impl Isolation<'_> {
     /// Writes the batch in the open transaction, each piece behind a savepoint, first records
@@ -87,7 +84,7 @@ impl Isolation<'_> {
                     return Err(failure);
                 };
                 // A row that waits for another one of the batch may still get in.
-                let waits = self.rows_need_each_other && refusal.sqlstate == FOREIGN_KEY;
+                let waits = self.rows_need_each_other && failure.waits_for_a_row();
                 refused.insert(index, refusal);
                 let head = self.last_of_head.as_ref();
                 let stop = self.stop_at_first || head.is_some_and(|head| head.is_refused(refused));
