@@ -1,6 +1,7 @@
 -- Modes: rows are staged like any load, then merged into their table in one step.
 ALTER TABLE pgrung.imports
     ADD COLUMN mode text NOT NULL DEFAULT 'append',
+    ADD COLUMN maps jsonb,                 -- columns that are expressions, and those; NULL: none
     ADD COLUMN job text,                   -- what must not run twice at a time
     ADD COLUMN merged jsonb,               -- what became of the records of a staged import; counts
     ADD COLUMN replaced_at timestamptz;    -- since then the table has nothing of its rows

@@ -15,7 +15,7 @@ use crate::retry::{self, Failure, Pace};
 use crate::server_error;
 use crate::source::InputError;
 use crate::stop::Stop;
-use crate::target::{KeyError, TableError};
+use crate::target::{KeyError, MapError, TableError};
 use crate::worker::DeliveryError;
 
 /// Why a load ended early.
@@ -33,6 +33,9 @@ pub enum Error {
     /// The target.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// The expressions of columns.
+    #[error(transparent)]
+    Map(#[from] MapError),
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -148,8 +151,11 @@ impl Error {
             Error::Input(_) => Exit::Input,
             Error::Ledger(error) | Error::Delivery(DeliveryError::Ledger(error)) => ledger(error),
             Error::Delivery(DeliveryError::RejectLimit { .. }) | Error::Guard { .. } => Exit::Guard,
-            Error::Key(KeyError::Server(_)) => Exit::Failed,
-            Error::Key(_) => Exit::Usage,
+            Error::Key(KeyError::Server(_))
+            | Error::Map(
+                MapError::Server(_) | MapError::Table(TableError::Server(_) | TableError::Gone(_)),
+            ) => Exit::Failed,
+            Error::Key(_) | Error::Map(_) => Exit::Usage,
             Error::Overlap { .. } => Exit::Overtaken,
             Error::Delivery(DeliveryError::GaveUp {
                 failure: Failure::Connect(error),
@@ -177,6 +183,7 @@ impl Error {
         match self {
             Error::Server { error, .. }
             | Error::Table(TableError::Server(error))
+            | Error::Map(MapError::Server(error) | MapError::Table(TableError::Server(error)))
             | Error::Key(KeyError::Server(error)) => retry::pace(error),
             Error::Merge(MergeError::Failed(failure)) => failure.action().pace(),
             Error::NoAnswer { .. } => Some(Pace::Backoff),

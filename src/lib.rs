@@ -44,6 +44,9 @@
 //!   `--overflow spill` the batch goes through files on its way.
 //! * `worker` takes a batch, parses its rows one by one and lets a `strategy` write them in one
 //!   transaction with the `ledger`. `retry` says what a failure means.
+//! * With `--map` the strategy writes a temporary table, from which one statement takes the rows on
+//!   (`target::Landing`). With a mode other than append they land in a staging table, and when all
+//!   are there, `merge` brings them into their own; a lease keeps other runs of the job out.
 //! * Batches never flow back; only empty buffers do. A fixed number of them is under way, so
 //!   memory does not depend on the size of the input and a slow server stalls the reader.
 //! * `load` puts the pieces together; `bench` runs the same rows through every strategy. `job`
@@ -160,7 +163,7 @@ pub use stop::Stop;
 pub use strategy::{
     CopyFormat, OwnStrategy, Pulse, Row, RowSlice, Strategy, StrategyKind, WriteError,
 };
-pub use target::{Column, Target};
+pub use target::{Column, Map, Target};
 pub use tokio_postgres::Client;
 pub use window::FlushReason;
 pub use worker::{Commit, OnError, RetryLimits};
@@ -178,7 +181,7 @@ pub mod errors {
     pub use crate::retry::Failure;
     pub use crate::source::{Change, FieldError, FieldErrorKind, InputError};
     pub use crate::span::{Extent, Position};
-    pub use crate::target::{KeyError, TableError};
+    pub use crate::target::{KeyError, MapError, TableError};
     pub use crate::worker::{DeliveryError, RowError};
 }
 

@@ -17,6 +17,7 @@ use crate::queue::Overflow;
 use crate::report::ProgressMode;
 use crate::source::ReadOptions;
 use crate::strategy::{CopyFormat, StrategyKind};
+use crate::target::Map;
 use crate::worker::{Commit, OnError};
 
 /// A struct whose settings can be filled up from a weaker one.
@@ -112,6 +113,9 @@ pub struct PartialSettings {
     #[command(flatten)]
     #[serde(flatten)]
     pub reading: PartialReading,
+    /// Fill a column with an SQL expression: "column = expression", in which :value is the field of that name as text, :field("Name") another one, :source, :record and :line where the record came from [default: fields as they are]
+    #[arg(long, value_name = "MAP", help_heading = "Target")]
+    pub map: Vec<Map>,
     /// What the table holds afterwards: see "Modes" below
     #[arg(long, value_enum, help_heading = "Target")]
     pub mode: Option<Mode>,
@@ -283,6 +287,7 @@ impl PartialSettings {
             inputs: inputs(&given.inputs)?,
             table: given.table.unwrap_or(default.table),
             read: given.reading.options(),
+            maps: given.map,
             mode,
             key: given.key.map_or(default.key, |Names(names)| names),
             newer: given.newer.or(default.newer),

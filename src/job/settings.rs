@@ -15,6 +15,7 @@ use crate::queue::Overflow;
 use crate::report::ProgressMode;
 use crate::source::{Input, ReadOptions};
 use crate::strategy::{CopyFormat, OwnStrategy, StrategyFactory, StrategyKind};
+use crate::target::Map;
 use crate::window::Window;
 use crate::worker::{Commit, OnError, RetryLimits};
 
@@ -41,6 +42,8 @@ pub struct LoadSettings {
     pub read: ReadOptions,
     /// The target as SQL names it: `[schema.]table`.
     pub table: String,
+    /// Columns that are expressions.
+    pub maps: Vec<Map>,
     /// What it holds afterwards.
     pub mode: Mode,
     /// Columns by which rows are the same; none: the primary key.
@@ -164,6 +167,7 @@ impl Default for LoadSettings {
             inputs: vec![Input::Stdin],
             read: ReadOptions::default(),
             table: String::new(),
+            maps: Vec::new(),
             mode: Mode::Append,
             key: Vec::new(),
             newer: None,
@@ -325,6 +329,10 @@ impl LoadSettings {
             (
                 self.commit == Commit::Load && workers > 1,
                 "--commit load is one transaction and takes one worker",
+            ),
+            (
+                self.commits_alone() && !self.maps.is_empty(),
+                "--map needs a transaction for the expressions: leave out --no-ledger or --commit row",
             ),
         ];
         let spilling = [

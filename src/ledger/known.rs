@@ -79,7 +79,7 @@ pub(super) async fn known_sources(
     let heads: Vec<i64> = request.sources.iter().filter_map(signed_head).collect();
     let rows = transaction
         .query(
-            "SELECT i.import_id, i.target_unlogged, i.columns, i.reading,
+            "SELECT i.import_id, i.target_unlogged, i.columns, i.maps, i.reading,
                     s.source, s.name, s.heads, s.epoch, s.finished_at IS NOT NULL AS finished
              FROM pgrung.sources s JOIN pgrung.imports i USING (import_id)
              WHERE (i.target_oid = $2 OR i.target = $3 OR i.import_id = $1)

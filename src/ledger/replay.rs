@@ -6,11 +6,12 @@ use tokio_postgres::types::{Oid, Type};
 
 use super::error::{LedgerError, refused};
 use super::rejects::{OpenRejects, storable};
+use super::request::maps_of;
 use super::{IMPORT_LOCK, rejects, spans};
 use crate::reject_file::RejectLayout;
 use crate::source::Reading;
 use crate::strategy::Refusal;
-use crate::target::{Table, Target};
+use crate::target::{Map, Table, Target};
 
 /// An import that the ledger knows, and whose rejects are told, or loaded again.
 pub struct KnownImport {
@@ -19,8 +20,10 @@ pub struct KnownImport {
     /// Schema and table, quoted.
     pub target: String,
     target_oid: Oid,
-    /// Names of the columns in the order of the fields.
+    /// Names of the fields in their order.
     pub columns: Vec<String>,
+    /// The expressions that they go through.
+    pub maps: Vec<Map>,
     /// How its records are read.
     pub reading: Reading,
     unlogged: bool,
@@ -46,7 +49,7 @@ impl KnownImport {
                 r#"SELECT mode, coalesce((SELECT g.target FROM pgrung.stagings g WHERE g.import_id = i.import_id), (SELECT format('"%s"."%s"', replace(nspname, '"', '""'), replace(relname, '"', '""'))
                                     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                                     WHERE c.oid = target_oid), target) AS target,
-                          target_oid, columns, reading, target_unlogged
+                          target_oid, columns, maps, reading, target_unlogged
                    FROM pgrung.imports i WHERE import_id = $1"#,
                 &[(&import_id, Type::TEXT)],
             )
@@ -64,6 +67,7 @@ impl KnownImport {
             target: row.get("target"),
             target_oid: row.get("target_oid"),
             columns: row.get("columns"),
+            maps: maps_of(&row),
             reading,
             unlogged: row.get("target_unlogged"),
         })

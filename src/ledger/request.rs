@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 
 use crate::connect::ConnectSettings;
 use crate::source::{Input, ReadOptions, Reading};
-use crate::target::{Table, Target};
+use crate::target::{Map, Table, Target};
 
 pub struct Request<'a> {
     pub import_id: Option<String>,
@@ -43,11 +43,24 @@ pub struct SourceIdentity {
     pub head: Option<u64>,
 }
 
+/// The expressions of an import of which `row` has the columns; none that this pgrung could not read.
+pub(super) fn maps_of(row: &Row) -> Vec<Map> {
+    let maps: Option<serde_json::Value> = row.get("maps");
+    let maps = maps.and_then(|maps| serde_json::from_value(maps).ok());
+    maps.unwrap_or_default()
+}
+
 impl Request<'_> {
     /// Names of the columns in the order of the fields.
     pub(super) fn columns(&self) -> Vec<&str> {
         let columns = self.target.inputs().iter();
         columns.map(|column| column.name.as_str()).collect()
+    }
+
+    /// The expressions that fields go through; `None`: there are none.
+    pub(super) fn maps(&self) -> Option<serde_json::Value> {
+        let maps = self.target.maps();
+        (!maps.is_empty()).then(|| json!(maps))
     }
 
     /// Why an import, of which `row` has the columns of `pgrung.imports`, loads other rows of the same
@@ -59,6 +72,18 @@ impl Request<'_> {
                 "its columns are {}, now they are {}",
                 known_columns.join(", "),
                 self.columns().join(", ")
+            ));
+        }
+        let shown = |maps: &Option<serde_json::Value>| match maps {
+            Some(maps) => maps.to_string(),
+            None => "none".to_string(),
+        };
+        let (then, now) = (row.get("maps"), self.maps());
+        if then != now {
+            return Some(format!(
+                "its --map was {}, now it is {}",
+                shown(&then),
+                shown(&now)
             ));
         }
         let then: serde_json::Value = row.get("reading");

@@ -4,18 +4,21 @@ use tokio_postgres::{Client, Transaction};
 
 use super::error::LedgerError;
 use super::known::spans_of;
+use super::request::maps_of;
 use super::{Ledger, LedgerSource, begin, spans};
 use crate::queue::Identity;
 use crate::span::Known;
-use crate::target::Place;
+use crate::target::{Map, Place};
 
 /// An import taken up again without its sources.
 pub struct Resumed {
     pub ledger: Ledger,
     /// What is committed already, source by source; `None` of one that was forgotten.
     pub known: Vec<Option<Known>>,
-    /// Names of the columns in the order of the fields.
+    /// Names of the fields in their order.
     pub columns: Vec<String>,
+    /// The expressions that they go through.
+    pub maps: Vec<Map>,
 }
 
 /// Takes up the imports of batches that an earlier run left on disk; `None` if the ledger does not
@@ -30,13 +33,14 @@ pub async fn resume(
     let transaction = begin(client).await?;
     let row = transaction
         .query_opt(
-            "SELECT columns, target_oid, target_filenode, target_unlogged
+            "SELECT columns, maps, target_oid, target_filenode, target_unlogged
              FROM pgrung.imports WHERE import_id = $1",
             &[&identity.import_id],
         )
         .await?;
     let Some(row) = row else { return Ok(None) };
     let (unlogged, columns) = (row.get("target_unlogged"), row.get("columns"));
+    let maps = maps_of(&row);
     let table = Place {
         name: identity.table.clone(),
         oid: row.get("target_oid"),
@@ -99,6 +103,7 @@ pub async fn resume(
         },
         known,
         columns,
+        maps,
     }))
 }
 

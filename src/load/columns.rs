@@ -1,10 +1,14 @@
 //! Decides which columns of the table the fields of a record go to.
 
+use std::sync::Arc;
+
+use tokio_postgres::Client;
+
 use crate::error::Error;
 use crate::job::{LoadSettings, SettingsError};
 use crate::source::{Format, Reading, Records, other_delimiter};
 use crate::strategy::CopyFormat;
-use crate::target::{Column, Table, TableError, Target, quote_name};
+use crate::target::{self, Column, Map, MapError, Mapping, Table, TableError, Target, quote_name};
 
 /// What the first source says of its columns.
 pub struct Named {
@@ -32,7 +36,8 @@ impl Named {
         Ok(Named { header, keys })
     }
 
-    /// The columns of `table` in the order of the fields.
+    /// The columns of `table` in the order of the fields, and how fields become columns where they do
+    /// not as they are.
     ///
     /// # Errors
     /// When the names do not fit the table or each other.
@@ -41,8 +46,32 @@ impl Named {
         first: &Records,
         table: &Table,
         settings: &LoadSettings,
-    ) -> Result<Vec<Column>, Error> {
-        let names = match (&settings.read.columns, &self.header) {
+    ) -> Result<(Vec<Column>, Option<Mapping>), Error> {
+        let names = self.names(first, table, settings)?;
+        let header = self.header.as_ref().filter(|header| **header == names);
+        if settings.maps.is_empty() {
+            let picked = table.pick(&names).map_err(|error| match header {
+                Some(header) => unfit(header, first, table, error),
+                None => error.into(),
+            });
+            return Ok((picked?, None));
+        }
+        let mapping = Mapping::new(&settings.maps, names.clone(), table);
+        let mapping = mapping.map_err(|error| match (header, error) {
+            (Some(header), MapError::Table(error)) => unfit(header, first, table, error),
+            (_, error) => error.into(),
+        })?;
+        Ok((mapping.columns(), Some(mapping)))
+    }
+
+    /// Names of the fields in their order.
+    fn names(
+        &self,
+        first: &Records,
+        table: &Table,
+        settings: &LoadSettings,
+    ) -> Result<Vec<String>, Error> {
+        Ok(match (&settings.read.columns, &self.header) {
             (Some(names), Some(header)) if names.len() != header.len() => {
                 let mismatch = format!(
                     "--columns names {} columns, but the header of {} has {}",
@@ -57,13 +86,10 @@ impl Named {
             }
             (Some(names), _) => names.clone(),
             (None, Some(header)) => header.clone(),
-            (None, None) if first.format() == Format::Ndjson => json_columns(table, &self.keys)?,
+            (None, None) if first.format() == Format::Ndjson => {
+                json_columns(table, &self.keys, &settings.maps)?
+            }
             (None, None) => table.writable().map(|column| column.name.clone()).collect(),
-        };
-        let header = self.header.as_ref().filter(|header| **header == names);
-        table.pick(&names).map_err(|error| match header {
-            Some(header) => unfit(header, first, table, error),
-            None => error.into(),
         })
     }
 
@@ -138,20 +164,53 @@ fn refused(message: String) -> Error {
 
 /// For JSON lines without `--columns`: all columns, but of those with a default only the ones
 /// whose keys were seen. A record with an unknown key is a bad record; a source without any known
-/// key is a wrong source.
-fn json_columns(table: &Table, seen: &[String]) -> Result<Vec<String>, TableError> {
+/// key is a wrong source. What `maps` use are keys too.
+fn json_columns(table: &Table, seen: &[String], maps: &[Map]) -> Result<Vec<String>, Error> {
     let known: Vec<Column> = seen
         .iter()
         .filter_map(|name| table.pick(std::slice::from_ref(name)).ok()?.pop())
         .collect();
-    if known.is_empty() && !seen.is_empty() {
+    if known.is_empty() && !seen.is_empty() && maps.is_empty() {
         table.pick(seen)?;
     }
-    Ok(table
+    let filled = match maps.is_empty() {
+        true => Vec::new(),
+        false => target::mapped(maps, table)?,
+    };
+    let columns = table
         .writable()
         .filter(|column| !column.has_default || known.contains(column))
-        .map(|column| column.name.clone())
-        .collect())
+        .filter(|column| !filled.contains(column));
+    let mut names: Vec<String> = columns.map(|column| column.name.clone()).collect();
+    for name in Mapping::fields_of(maps)? {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// What is written so that records with these fields land in `table`, and how they are mapped, if
+/// `maps` are given; `sources` are the names of their sources.
+///
+/// # Errors
+/// When the fields do not fit the table, or the server does not take an expression.
+pub async fn mapped(
+    client: &Client,
+    table: &Table,
+    fields: Vec<String>,
+    maps: &[Map],
+    sources: &[Arc<str>],
+) -> Result<(Arc<Target>, Option<Mapping>), Error> {
+    if maps.is_empty() {
+        let target = Target::new(table.quoted(), table.pick(&fields)?);
+        return Ok((Arc::new(target), None));
+    }
+    let mapping = Mapping::new(maps, fields, table)?;
+    let target = Arc::new(Target::new(table.quoted(), mapping.columns()));
+    let mapping = mapping.check(client, &target).await?;
+    let target = Arc::new(mapping.onto(target, sources));
+    Ok((target, Some(mapping)))
 }
 
 /// Refuses `--copy-format binary` where a column has no binary form.

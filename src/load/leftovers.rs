@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio_postgres::Client;
 
 use super::close::{check_lost, flush};
+use super::columns::mapped;
 use super::connection::ControlConnection;
 use super::control::Control;
 use super::running::Running;
@@ -21,7 +22,7 @@ use crate::queue::{self, Identity, Leftover, Queue, SpillError};
 use crate::report::Counters;
 use crate::source::{RowParser, checksum};
 use crate::span::{Known, Span};
-use crate::target::{Table, Target};
+use crate::target::Table;
 use crate::worker::Worker;
 
 /// Loads all leftovers in the directory of the spill, oldest first, and removes them; returns how
@@ -117,16 +118,18 @@ async fn take_up(
             return Ok((client, None));
         };
         let table = Table::find(&client, &identity.table).await?;
-        Ok((client, Some((resumed, table))))
+        let names = identity.sources.iter().map(|source| source.name.as_str());
+        let names: Vec<Arc<str>> = names.map(Arc::from).collect();
+        let fields = resumed.columns.clone();
+        let (target, _) = mapped(&client, &table, fields, &resumed.maps, &names).await?;
+        Ok((client, Some((resumed, table, target, names))))
     };
     let taken_up = connection.ask("taking up the import", take_up).await?;
-    let Some((resumed, table)) = taken_up else {
+    let Some((resumed, table, target, names)) = taken_up else {
         return Ok(None);
     };
-    let target = Arc::new(Target::new(table.quoted(), table.pick(&resumed.columns)?));
-    let names = identity.sources.iter().map(|source| source.name.as_str());
     let destination = Destination {
-        names: names.map(Arc::from).collect(),
+        names,
         table,
         target: target.clone(),
         pool,

@@ -17,7 +17,7 @@ use crate::reject_file::RejectLayout;
 use crate::report::Console;
 use crate::source::{Input, Reading, Records};
 use crate::span::Known;
-use crate::target::{Table, Target};
+use crate::target::{Mapping, Table, Target};
 
 /// The sources of a load that is ready to run.
 pub struct Origin {
@@ -33,6 +33,8 @@ pub struct Origin {
     pub known: Vec<Known>,
     /// Whether nothing is left to read, source by source.
     pub whole: Vec<bool>,
+    /// How fields become columns, where they do not as they are.
+    pub mapping: Option<Mapping>,
     /// Stored bytes taken from the sources.
     pub taken: Arc<AtomicU64>,
 }
@@ -43,6 +45,15 @@ impl Origin {
         self.whole.iter().all(|whole| *whole)
     }
 
+    /// What the strategies write, so that it lands in `target`.
+    pub fn onto(&self, target: &Arc<Target>) -> Arc<Target> {
+        let Some(mapping) = &self.mapping else {
+            return target.clone();
+        };
+        let names: Vec<Arc<str>> = self.inputs.iter().map(Input::name).collect();
+        Arc::new(mapping.onto(target.clone(), &names))
+    }
+
     /// Opens the import in the ledger, if one is used: what is known of the sources, and which of
     /// them are the same.
     pub(super) async fn open_import(
@@ -50,7 +61,7 @@ impl Origin {
         settings: &LoadSettings,
         connection: &mut ControlConnection,
         table: &Table,
-        target: &Target,
+        target: &Arc<Target>,
         lease: Option<&Lease>,
         control: &Control,
     ) -> Result<Option<Ledger>, Error> {
@@ -71,12 +82,13 @@ impl Origin {
         let server = connection.server().clone();
         connection.require_ledger().await?;
         let patience = settings.retries.answer_timeout;
+        let target = self.onto(target);
         let request = ledger::Request {
             import_id: import_id.clone(),
             job: lease.map(Lease::job),
             restart: *restart,
             table,
-            target,
+            target: &target,
             reading: &self.reading,
             header: self.header.as_deref(),
             options: &settings.read,

@@ -26,7 +26,7 @@ use crate::queue::{Identity, Spill, SpilledSource};
 use crate::reject_file::RejectFile;
 use crate::source::{Input, Records};
 use crate::span::Known;
-use crate::target::{Table, Target};
+use crate::target::{Mapping, Table, Target};
 
 /// A load that is ready to run.
 pub struct Prepared {
@@ -64,7 +64,7 @@ pub async fn prepare(
     settings.check()?;
     let leftover_rejects = load_leftovers(settings, connection, control).await?;
     let taken = Arc::<AtomicU64>::default();
-    let (mut first, named) = open_first(settings, taken.clone()).await?;
+    let (first, named) = open_first(settings, taken.clone()).await?;
     let all = vec![false; settings.inputs.len()];
     stored_bytes(&first, &settings.inputs, &all)?;
 
@@ -73,8 +73,9 @@ pub async fn prepare(
         Ok((client, table))
     };
     let table = connection.ask("reading the catalog", find).await?;
-    let columns = named.columns(&first, &table, settings)?;
+    let (columns, mapping) = named.columns(&first, &table, settings)?;
     let target = Arc::new(Target::new(table.quoted(), columns));
+    let mapping = check_mapping(mapping, connection, &target).await?;
     if !settings.is_staged() {
         check_target(settings, connection, &target).await?;
     }
@@ -91,7 +92,6 @@ pub async fn prepare(
     if settings.ledger == LedgerUse::Off && !settings.strategy_factory().sends_nothing() {
         alone(connection, "--before", &settings.before).await?;
     }
-    first.expect_columns(target.columns.len());
     let mut origin = Origin {
         reading: first.reading(named.header.is_some()),
         first,
@@ -99,8 +99,12 @@ pub async fn prepare(
         inputs: settings.inputs.clone(),
         known: vec![Known::new(); settings.inputs.len()],
         whole: all,
+        mapping,
         taken,
     };
+    origin
+        .first
+        .expect_columns(origin.onto(&target).inputs().len());
     let written = (table, target);
     let opened = open(settings, connection, control, &mut origin, written, held).await?;
     if let Some((_, staged_before)) = &opened.staged {
@@ -112,7 +116,7 @@ pub async fn prepare(
         fresh: origin.known.iter().all(Known::is_empty),
         names: origin.inputs.iter().map(Input::name).collect(),
         table: opened.table,
-        target: opened.target,
+        target: origin.onto(&opened.target),
         reject_file: reject_file(settings, &opened.ledger, &origin)?,
         ledger: opened.ledger,
     };
@@ -234,6 +238,23 @@ async fn check_target(
     };
     let doing = "checking that the table can be written";
     connection.ask(doing, check).await
+}
+
+/// Lets the server look at the expressions of `--map`.
+async fn check_mapping(
+    mapping: Option<Mapping>,
+    connection: &mut ControlConnection,
+    target: &Arc<Target>,
+) -> Result<Option<Mapping>, Error> {
+    let Some(mapping) = mapping else {
+        return Ok(None);
+    };
+    let check = |client: Client| async {
+        let checked = mapping.clone().check(&client, target).await?;
+        Ok((client, checked))
+    };
+    let checked = connection.ask("checking the expressions of --map", check);
+    checked.await.map(Some)
 }
 
 /// Whether the server answers to a commit before it is durable, left to itself: exit code 0

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
+use super::columns::mapped;
 use super::connection::ControlConnection;
 use crate::batch::Batch;
 use crate::connect::{self, ConnectSettings};
@@ -51,10 +52,18 @@ pub async fn replay(
         let import = KnownImport::find(&client, import_id).await?;
         let table = Table::find(&client, &import.target).await?;
         import.check_table(&table)?;
-        Ok((client, (import, table)))
+        let fields = import.columns.clone();
+        let (target, mapping) = mapped(&client, &table, fields, &import.maps, &[]).await?;
+        if mapping.is_some_and(|mapping| mapping.asks_for_place()) {
+            return Err(LedgerError::Unusable(format!(
+                "import {import_id}: its --map asks where records came from, which rejects do not know any more; \
+                 to load them: pgrung rejects {import_id} --export FILE, then load that file"
+            ))
+            .into());
+        }
+        Ok((client, (import, table, target)))
     };
-    let (import, table) = connection.ask("reading the import", find).await?;
-    let target = Arc::new(Target::new(table.quoted(), table.pick(&import.columns)?));
+    let (import, table, target) = connection.ask("reading the import", find).await?;
     connection.forget();
 
     let pool = connect::pool(server, 1)?;
@@ -101,8 +110,8 @@ struct Replay {
 impl Replay {
     /// Replays the next portion behind reject `last`; the last reject of it, `None` at the end.
     async fn portion(&mut self, last: i64) -> Result<Option<i64>, Error> {
-        let begun = self.session.begin("BEGIN ISOLATION LEVEL READ COMMITTED");
-        begun.await.map_err(failed)?;
+        let begin = self.target.begin("BEGIN ISOLATION LEVEL READ COMMITTED");
+        self.session.begin(&begin).await.map_err(failed)?;
         let next = self.import.next(self.session.client(), last, PORTION);
         let rejects = self.session.answered(next).await.map_err(failed)?;
         let Some(next) = rejects.last().map(|reject| reject.id) else {

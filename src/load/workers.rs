@@ -40,7 +40,7 @@ impl Destination {
     ) -> Job {
         Job {
             pool: self.pool,
-            begin: settings.begin(),
+            begin: self.target.begin(&settings.begin()),
             doubts: Doubts::default(),
             rows_need_each_other: self.table.rows_need_each_other,
             head: if self.fresh && settings.on_error == OnError::Reject(None) {

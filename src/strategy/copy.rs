@@ -169,7 +169,7 @@ impl Copy {
             Err(error) => error,
         };
         let server = error.as_db_error();
-        let line = server.and_then(|server| copy_line(server, &self.target.table));
+        let line = server.and_then(|server| copy_line(server, self.target.relation()));
         let before_rows = server.is_some() && line.is_none() && has_answered_early(client).await;
         Err(WriteError {
             record: line.and_then(|line| self.sent.get(line.checked_sub(1)?).copied()),

@@ -4,6 +4,7 @@ mod binary;
 mod copy;
 mod discard;
 mod insert;
+mod landed;
 mod multi_insert;
 mod parameters;
 mod prepared;
@@ -19,6 +20,7 @@ use tokio_postgres::Client;
 
 use self::discard::Discard;
 use self::insert::Insert;
+use self::landed::Landed;
 use self::multi_insert::MultiInsert;
 use self::unnest::Unnest;
 
@@ -168,6 +170,14 @@ impl fmt::Debug for OwnStrategy {
 impl StrategyFactory {
     /// A strategy for one connection.
     pub fn build(&self, target: &Arc<Target>) -> Box<dyn Strategy> {
+        let rung = self.rung(target);
+        match &target.landing {
+            Some(landing) if !self.sends_nothing() => Box::new(Landed::new(rung, landing.clone())),
+            _ => rung,
+        }
+    }
+
+    fn rung(&self, target: &Arc<Target>) -> Box<dyn Strategy> {
         let (target, format) = (target.clone(), self.format);
         if let Some(own) = &self.own {
             return (own.make)(target);

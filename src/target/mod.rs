@@ -1,14 +1,19 @@
 //! The table that is loaded, and what of it is written.
 
+mod expression;
 mod key;
+mod mapping;
 mod near;
 mod place;
 mod staging;
 mod table;
 
+use std::sync::Arc;
+
 use crate::source::KeyColumn;
 
 pub use key::{Key, KeyError, Operators};
+pub use mapping::{Landing, Map, MapError, Mapping, mapped};
 pub use place::Place;
 pub use staging::{Order, STATE, Staging, Stamp, index_staged, unique_index};
 pub use table::{Column, Table, TableError};
@@ -27,6 +32,9 @@ pub struct Target {
     pub columns: Vec<Column>,
     /// What each row is stamped with behind its fields: the table is a staging table.
     pub(crate) stamp: Option<Stamp>,
+    /// How rows get into the table, if they are written elsewhere first: `columns` are then the
+    /// fields as text.
+    pub(crate) landing: Option<Arc<Landing>>,
 }
 
 impl Target {
@@ -36,6 +44,7 @@ impl Target {
             table,
             columns,
             stamp: None,
+            landing: None,
         }
     }
 
@@ -45,8 +54,32 @@ impl Target {
         &self.columns[..self.columns.len() - stamped]
     }
 
+    /// What the strategies write: the table, or a temporary one.
+    pub(crate) fn relation(&self) -> &str {
+        match self.landing {
+            Some(_) => mapping::RAW,
+            None => &self.table,
+        }
+    }
+
+    /// The expressions that fields go through.
+    pub(crate) fn maps(&self) -> &[Map] {
+        self.landing.as_ref().map_or(&[], |landing| &landing.maps)
+    }
+
+    /// `begin`, and what rows are written into first, if there is such a thing.
+    pub(crate) fn begin(&self, begin: &str) -> String {
+        match &self.landing {
+            Some(landing) => format!("{begin}; {}", landing.create),
+            None => begin.to_string(),
+        }
+    }
+
     /// The quoted column names, separated by commas.
     pub fn column_list(&self) -> String {
+        if self.landing.is_some() {
+            return Landing::raw_columns(self);
+        }
         self.columns
             .iter()
             .map(|column| quote_name(&column.name))
@@ -56,6 +89,9 @@ impl Target {
 
     /// An INSERT that brings no row.
     pub(crate) fn insert_nothing(&self) -> String {
+        if let Some(landing) = &self.landing {
+            return landing.into.insert_nothing();
+        }
         let nulls = vec!["NULL"; self.columns.len()].join(", ");
         format!("{} SELECT {nulls} WHERE false", self.insert_into())
     }
@@ -72,7 +108,11 @@ impl Target {
 
     /// `COPY table (columns) FROM STDIN`, in text format.
     pub fn copy_from(&self) -> String {
-        format!("COPY {} ({}) FROM STDIN", self.table, self.column_list())
+        format!(
+            "COPY {} ({}) FROM STDIN",
+            self.relation(),
+            self.column_list()
+        )
     }
 
     /// `INSERT INTO table (columns)`, ready for a source of rows. Identity columns take the
@@ -85,7 +125,7 @@ impl Target {
         };
         format!(
             "INSERT INTO {} ({}){overriding}",
-            self.table,
+            self.relation(),
             self.column_list()
         )
     }

@@ -244,6 +244,7 @@ impl Staging {
                 .cloned()
                 .collect(),
             stamp: Some(self.stamp),
+            landing: None,
         }
     }
 }

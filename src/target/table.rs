@@ -1,6 +1,6 @@
 //! Looks up the target table in the catalog and picks the columns a load writes.
 
-use tokio_postgres::types::{Oid, Type};
+use tokio_postgres::types::{Kind, Oid, Type};
 use tokio_postgres::{Client, Row};
 
 use super::near::nearest;
@@ -67,6 +67,29 @@ pub struct Column {
 }
 
 impl Column {
+    /// A column of the plain type that is written so and has this array type.
+    pub(super) fn raw(name: &str, ty: &str, array: Type, any_case: bool) -> Self {
+        let base_type = match array.kind() {
+            Kind::Array(element) => element.oid(),
+            _ => 0,
+        };
+        Column {
+            name: name.to_string(),
+            any_case,
+            base_type,
+            base_type_name: ty.to_string(),
+            modified_type_name: ty.to_string(),
+            is_modified: false,
+            has_text_cast: false,
+            array_type: array.oid(),
+            is_array: false,
+            is_text: false,
+            has_default: false,
+            identity_always: false,
+            generated: false,
+        }
+    }
+
     /// The encoder of the column's type; `None`: its values go as text.
     pub fn encoder(&self) -> Option<Encoder> {
         // The oids of such types are the database's own.

@@ -52,7 +52,7 @@ impl Blame<'_> {
         let mut refusal = failure.refusal();
         if let (None, Failure::Server { error, .. }) = (&refusal.column, failure) {
             let server = error.as_db_error();
-            refusal.column = server.and_then(|server| copy_column(server, &self.target.table));
+            refusal.column = server.and_then(|server| copy_column(server, self.target.relation()));
         }
         if self.can_copy && refusal.column.is_none() && refusal.sqlstate.starts_with("22") {
             refusal.column = session

@@ -156,6 +156,9 @@ impl Session {
         parser: &mut RowParser,
     ) -> Result<Option<String>, Failure> {
         self.execute("SAVEPOINT pgrung_probe").await?;
+        if let Some(landing) = &target.landing {
+            self.execute(&landing.clear).await?;
+        }
         let probe = self
             .probe
             .get_or_insert_with(|| StrategyFactory::text_copy(target));
@@ -172,12 +175,12 @@ impl Session {
             Err(_) => return Err(Failure::Timeout(self.answer_timeout)),
         };
         let column = match written {
-            Ok(_) => None,
+            Ok(_) => self.mapped_at_fault(target).await?,
             Err(error) => {
                 let column = error
                     .error
                     .as_db_error()
-                    .and_then(|server| copy_column(server, &target.table));
+                    .and_then(|server| copy_column(server, target.relation()));
                 let failure = Failure::Server {
                     before_rows: error.before_rows,
                     error: error.error,
@@ -192,6 +195,16 @@ impl Session {
         self.execute("ROLLBACK TO pgrung_probe; RELEASE pgrung_probe")
             .await?;
         Ok(column)
+    }
+
+    /// The first column whose expression fails on the row in the temporary table, if rows go there.
+    async fn mapped_at_fault(&self, target: &Target) -> Result<Option<String>, Failure> {
+        for (column, read) in target.landing.iter().flat_map(|landing| &landing.reads) {
+            if self.try_query(read, &[]).await?.is_err() {
+                return Ok(Some(column.clone()));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether the target takes the statement when it brings no row. The transaction is as before

@@ -1,0 +1,48 @@
+//! Any rung, into a temporary table, from which one statement takes the rows on.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio_postgres::Client;
+
+use super::{RowSlice, Strategy, WriteError};
+use crate::target::Landing;
+
+/// A rung that writes the temporary table of a [`Landing`].
+pub struct Landed {
+    rung: Box<dyn Strategy>,
+    landing: Arc<Landing>,
+}
+
+impl Landed {
+    pub(super) fn new(rung: Box<dyn Strategy>, landing: Arc<Landing>) -> Self {
+        Landed { rung, landing }
+    }
+
+    async fn write_rows(&mut self, client: &Client, rows: RowSlice<'_>) -> Result<u64, WriteError> {
+        let pulse = rows.pulse();
+        // An earlier piece of the transaction may have left its rows. Sent along with the rows, so
+        // that it costs no round trip.
+        let clear = client.batch_execute(&self.landing.clear);
+        let (cleared, written) = futures::join!(clear, self.rung.write(client, rows));
+        cleared?;
+        written?;
+        pulse.beat();
+        Ok(client.execute_typed(&self.landing.insert, &[]).await?)
+    }
+}
+
+impl Strategy for Landed {
+    fn write<'a>(
+        &'a mut self,
+        client: &'a Client,
+        rows: RowSlice<'a>,
+    ) -> BoxFuture<'a, Result<u64, WriteError>> {
+        self.write_rows(client, rows).boxed()
+    }
+
+    fn take_note(&mut self) -> Option<String> {
+        self.rung.take_note()
+    }
+}
