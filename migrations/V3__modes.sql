@@ -2,6 +2,7 @@
 ALTER TABLE pgrung.imports
     ADD COLUMN mode text NOT NULL DEFAULT 'append',
     ADD COLUMN maps jsonb,                 -- columns that are expressions, and those; NULL: none
+    ADD COLUMN merging jsonb,              -- how each batch is merged: mode, key, newer; NULL: none is
     ADD COLUMN job text,                   -- what must not run twice at a time
     ADD COLUMN merged jsonb,               -- what became of the records of a staged import; counts
     ADD COLUMN replaced_at timestamptz;    -- since then the table has nothing of its rows

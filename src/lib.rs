@@ -151,7 +151,7 @@ pub use embedded::{Embedded, EmbeddedOptions};
 pub use exit_code::Exit;
 pub use job::{Durability, LedgerUse, LoadSettings, Overlap};
 pub use load::{Control, LoadEnd, load};
-pub use merge::{Guards, Mode, Share, Superseded};
+pub use merge::{Guards, MergeAt, Mode, Share, Superseded};
 pub use outcome::{Outcome, Rows, Tally};
 pub use queue::Overflow;
 pub use report::{

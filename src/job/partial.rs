@@ -12,10 +12,10 @@ use super::inputs::inputs;
 use super::units::{Number, Size, Time};
 use super::values::{Byte, CompressionChoice, FormatChoice, ImportId, Names, OnErrorChoice, Quote};
 use super::{Durability, LedgerUse, LoadSettings, Overlap, Profile, SettingsError};
-use crate::merge::{Guards, Mode, Share, Superseded};
+use crate::merge::{Guards, MergeAt, Mode, Share, Superseded};
 use crate::queue::Overflow;
 use crate::report::ProgressMode;
-use crate::source::ReadOptions;
+use crate::source::{Input, ReadOptions};
 use crate::strategy::{CopyFormat, StrategyKind};
 use crate::target::Map;
 use crate::worker::{Commit, OnError};
@@ -119,6 +119,9 @@ pub struct PartialSettings {
     /// What the table holds afterwards: see "Modes" below
     #[arg(long, value_enum, help_heading = "Target")]
     pub mode: Option<Mode>,
+    /// When the rows of --mode ignore and upsert are merged: at the end, or each batch on its own, in order, by one worker [default: end; batch where an input is stdin]
+    #[arg(long, value_enum, value_name = "WHEN", help_heading = "Target")]
+    pub merge: Option<MergeAt>,
     /// Columns by which rows are the same, as a CSV list [default: the primary key]
     #[arg(long, value_name = "LIST", help_heading = "Target")]
     pub key: Option<Names>,
@@ -283,8 +286,20 @@ impl PartialSettings {
                 "--no-ledger keeps no imports: leave out --import-id and --restart".to_string(),
             ));
         }
+        if let (Some(_), Mode::Append) = (given.merge, mode) {
+            return Err(SettingsError(
+                "--merge says when rows are merged: it needs --mode ignore or upsert".to_string(),
+            ));
+        }
+        let inputs = inputs(&given.inputs)?;
+        let streams = inputs.iter().any(|input| matches!(input, Input::Stdin));
+        let merge = given.merge.unwrap_or(match mode {
+            Mode::Ignore | Mode::Upsert if streams => MergeAt::Batch,
+            _ => MergeAt::End,
+        });
         Ok(LoadSettings {
-            inputs: inputs(&given.inputs)?,
+            inputs,
+            merge,
             table: given.table.unwrap_or(default.table),
             read: given.reading.options(),
             maps: given.map,

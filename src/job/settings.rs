@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::Durability;
 use super::units::Time;
 use crate::machine;
-use crate::merge::{Guards, Mode, Superseded};
+use crate::merge::{Guards, MergeAt, Mode, Superseded};
 use crate::queue::Overflow;
 use crate::report::ProgressMode;
 use crate::source::{Input, ReadOptions};
@@ -46,6 +46,8 @@ pub struct LoadSettings {
     pub maps: Vec<Map>,
     /// What it holds afterwards.
     pub mode: Mode,
+    /// When rows are merged.
+    pub merge: MergeAt,
     /// Columns by which rows are the same; none: the primary key.
     pub key: Vec<String>,
     /// A record wins only over a smaller value of this column.
@@ -71,7 +73,8 @@ pub struct LoadSettings {
     /// A strategy that is not on the ladder, instead of `strategy`, whose batches and checks it
     /// keeps.
     pub own_strategy: Option<OwnStrategy>,
-    /// Connections that write; `None`: one a core, at most 4, and 1 with [`Commit::Load`].
+    /// Connections that write; `None`: one a core, at most 4, and 1 where rows stay in order, as with
+    /// [`Commit::Load`] and [`MergeAt::Batch`].
     pub workers: Option<usize>,
     /// Rows that close a batch; `None`: what suits the strategy.
     pub batch_rows: Option<usize>,
@@ -169,6 +172,7 @@ impl Default for LoadSettings {
             table: String::new(),
             maps: Vec::new(),
             mode: Mode::Append,
+            merge: MergeAt::End,
             key: Vec::new(),
             newer: None,
             superseded: Superseded::Count,
@@ -221,7 +225,7 @@ impl LoadSettings {
     pub fn workers(&self) -> usize {
         match self.workers {
             Some(workers) => workers,
-            None if self.commit == Commit::Load => 1,
+            None if self.commit == Commit::Load || self.merges_batches() => 1,
             None => machine::cores().min(4),
         }
     }
@@ -366,11 +370,20 @@ impl LoadSettings {
 impl LoadSettings {
     /// Whether rows are staged, and merged into the table once they are all there.
     pub fn is_staged(&self) -> bool {
-        self.mode != Mode::Append && !self.strategy_factory().sends_nothing()
+        self.mode != Mode::Append
+            && self.merge == MergeAt::End
+            && !self.strategy_factory().sends_nothing()
+    }
+
+    /// Whether each batch is merged into the table.
+    pub fn merges_batches(&self) -> bool {
+        self.mode != Mode::Append
+            && self.merge == MergeAt::Batch
+            && !self.strategy_factory().sends_nothing()
     }
 
     /// What contradicts the mode.
-    fn broken_modes(&self) -> [(bool, &'static str); 8] {
+    fn broken_modes(&self) -> [(bool, &'static str); 12] {
         let append = self.mode == Mode::Append;
         let exact = matches!(self.mode, Mode::Replace | Mode::Sync);
         let Guards {
@@ -390,6 +403,22 @@ impl LoadSettings {
             (
                 append && self.superseded == Superseded::Reject,
                 "--superseded: with --mode append no record supersedes another",
+            ),
+            (
+                exact && self.merge == MergeAt::Batch,
+                "--merge batch goes with --mode ignore and upsert: replace and sync have to know all rows",
+            ),
+            (
+                self.merges_batches() && self.workers() > 1,
+                "--merge batch keeps to the order of the input, and takes one worker",
+            ),
+            (
+                self.merges_batches() && self.superseded == Superseded::Reject,
+                "--superseded reject goes with --merge end: a batch knows of its own rows only",
+            ),
+            (
+                self.merges_batches() && self.own_strategy.is_some(),
+                "a strategy of your own goes with --merge end",
             ),
             (
                 max_shrink.is_some() && !exact,

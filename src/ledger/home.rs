@@ -37,10 +37,10 @@ impl Home {
         // One without sources is as good as new, but for the count of its runs.
         let made = transaction
             .execute(
-                "INSERT INTO pgrung.imports AS i (import_id, target, target_oid, target_filenode, target_unlogged, columns, reading, job, maps, epoch)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1)
+                "INSERT INTO pgrung.imports AS i (import_id, target, target_oid, target_filenode, target_unlogged, columns, reading, job, maps, merging, mode, epoch)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, coalesce($10::jsonb->>'mode', 'append'), 1)
                  ON CONFLICT (import_id) DO UPDATE
-                 SET target = $2, target_oid = $3, target_filenode = $4, target_unlogged = $5, columns = $6, reading = $7, job = $8, maps = $9
+                 SET target = $2, target_oid = $3, target_filenode = $4, target_unlogged = $5, columns = $6, reading = $7, job = $8, maps = $9, merging = $10, mode = coalesce($10::jsonb->>'mode', 'append')
                  WHERE NOT EXISTS (SELECT FROM pgrung.sources s WHERE s.import_id = i.import_id)",
                 &[
                     &import_id,
@@ -52,12 +52,13 @@ impl Home {
                     &json!(request.reading),
                     &request.job,
                     &request.maps(),
+                    &request.merging,
                 ],
             )
             .await?;
         let row = transaction
             .query_one(
-                "SELECT epoch, target, target_oid, columns, maps, reading FROM pgrung.imports WHERE import_id = $1",
+                "SELECT epoch, target, target_oid, columns, maps, merging, reading FROM pgrung.imports WHERE import_id = $1",
                 &[&import_id],
             )
             .await?;

@@ -79,11 +79,13 @@ pub(super) async fn known_sources(
     let heads: Vec<i64> = request.sources.iter().filter_map(signed_head).collect();
     let rows = transaction
         .query(
-            "SELECT i.import_id, i.target_unlogged, i.columns, i.maps, i.reading,
+            "SELECT i.import_id, i.target_unlogged, i.columns, i.maps, i.merging, i.reading,
                     s.source, s.name, s.heads, s.epoch, s.finished_at IS NOT NULL AS finished
              FROM pgrung.sources s JOIN pgrung.imports i USING (import_id)
              WHERE (i.target_oid = $2 OR i.target = $3 OR i.import_id = $1)
                AND (i.finished_at IS NULL OR i.mode = 'append') AND i.replaced_at IS NULL
+               -- What was merged in another way may have lost to others since.
+               AND i.merging IS NOT DISTINCT FROM $6
                AND (s.name = ANY ($4) OR s.heads && $5)
              ORDER BY i.started_at DESC, i.import_id, s.source",
             &[
@@ -92,6 +94,7 @@ pub(super) async fn known_sources(
                 &request.target.table,
                 &names,
                 &heads,
+                &request.merging,
             ],
         )
         .await?;

@@ -14,6 +14,8 @@ pub struct Request<'a> {
     /// What must not run twice at a time.
     pub job: Option<&'a str>,
     pub restart: bool,
+    /// How each batch is merged, if that is so: mode, key and what is newer.
+    pub merging: Option<&'a serde_json::Value>,
     pub table: &'a Table,
     pub target: &'a Target,
     /// How records are read.
@@ -73,6 +75,10 @@ impl Request<'_> {
                 known_columns.join(", "),
                 self.columns().join(", ")
             ));
+        }
+        let merging: Option<serde_json::Value> = row.get("merging");
+        if merging.as_ref() != self.merging {
+            return Some("its rows were merged in another way".to_string());
         }
         let shown = |maps: &Option<serde_json::Value>| match maps {
             Some(maps) => maps.to_string(),

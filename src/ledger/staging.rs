@@ -161,6 +161,21 @@ pub async fn forget_finished(client: &Client, import_id: &str) -> Result<(), Led
 }
 
 impl Ledger {
+    /// Forgets the imports of a mode other than append to which the sources of this run belong.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn forget_merged(&self, client: &Client) -> Result<(), LedgerError> {
+        let sql = "DELETE FROM pgrung.imports WHERE import_id = ANY ($1) AND mode <> 'append'";
+        let imports = self.keys().0;
+        let forgotten = client
+            .execute_typed(sql, &[(&imports, Type::TEXT_ARRAY)])
+            .await;
+        forgotten
+            .map(|_| ())
+            .map_err(refused("forgetting the import of the last run"))
+    }
+
     /// Whether the staging table holds rows of the sources of this run and of no others, and each has
     /// the number of its place: the order of staged records is made of it. Notes whose it is.
     pub async fn owns(&self, client: &Client, mode: &str) -> Result<bool, tokio_postgres::Error> {

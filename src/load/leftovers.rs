@@ -132,6 +132,7 @@ async fn take_up(
         names,
         table,
         target: target.clone(),
+        merge: None,
         pool,
         ledger: Some(resumed.ledger.clone()),
         reject_file: None,

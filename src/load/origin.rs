@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio_postgres::Client;
 
 use super::connection::ControlConnection;
@@ -12,7 +13,7 @@ use super::identities::identities;
 use crate::error::Error;
 use crate::job::{LedgerUse, LoadSettings};
 use crate::ledger::{self, Lease, Ledger};
-use crate::merge::Mode;
+use crate::merge::{Merge, Mode};
 use crate::reject_file::RejectLayout;
 use crate::report::Console;
 use crate::source::{Input, Reading, Records};
@@ -39,6 +40,15 @@ pub struct Origin {
     pub taken: Arc<AtomicU64>,
 }
 
+/// What is written.
+#[derive(Clone, Copy)]
+pub struct Written<'a> {
+    pub table: &'a Table,
+    pub target: &'a Arc<Target>,
+    /// How each batch is merged, if that is so.
+    pub merge: Option<&'a Merge>,
+}
+
 impl Origin {
     /// Whether nothing is left to read.
     pub fn is_whole(&self) -> bool {
@@ -54,14 +64,27 @@ impl Origin {
         Arc::new(mapping.onto(target.clone(), &names))
     }
 
+    /// Whether what is committed is a beginning of the input: later rows would else be overtaken by
+    /// earlier ones.
+    pub fn is_begun_in_order(&self) -> bool {
+        let Some(last) = self.known.iter().rposition(|known| !known.is_empty()) else {
+            return true;
+        };
+        let read = (0..last).map(|index| {
+            let end = self.known[index].iter().map(|span| span.end).max();
+            let size = self.inputs[index].size().ok().flatten();
+            self.whole[index] || end.is_some() && end == size
+        });
+        read.into_iter().all(|read| read)
+    }
+
     /// Opens the import in the ledger, if one is used: what is known of the sources, and which of
     /// them are the same.
     pub(super) async fn open_import(
         &mut self,
         settings: &LoadSettings,
         connection: &mut ControlConnection,
-        table: &Table,
-        target: &Arc<Target>,
+        written: Written<'_>,
         lease: Option<&Lease>,
         control: &Control,
     ) -> Result<Option<Ledger>, Error> {
@@ -82,8 +105,19 @@ impl Origin {
         let server = connection.server().clone();
         connection.require_ledger().await?;
         let patience = settings.retries.answer_timeout;
+        let Written {
+            table,
+            target,
+            merge,
+        } = written;
         let target = self.onto(target);
+        let merging = merge.map(|merge| {
+            let key = merge.key.iter().flat_map(|key| &key.columns);
+            let key: Vec<&str> = key.map(|column| column.name.as_str()).collect();
+            json!({ "mode": merge.mode, "key": key, "newer": merge.newer })
+        });
         let request = ledger::Request {
+            merging: merging.as_ref(),
             import_id: import_id.clone(),
             job: lease.map(Lease::job),
             restart: *restart,

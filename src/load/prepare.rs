@@ -12,7 +12,7 @@ use super::connection::ControlConnection;
 use super::control::Control;
 use super::lease::Held;
 use super::leftovers::load_leftovers;
-use super::origin::{Origin, blocking};
+use super::origin::{Origin, Written, blocking};
 use super::proof::Before;
 use super::rights::check_rights;
 use super::sessions;
@@ -21,6 +21,7 @@ use super::workers::Destination;
 use crate::error::Error;
 use crate::job::{Durability, LedgerUse, LoadSettings};
 use crate::ledger::Ledger;
+use crate::merge::Merge;
 use crate::metrics::{self, Listener};
 use crate::queue::{Identity, Spill, SpilledSource};
 use crate::reject_file::RejectFile;
@@ -116,6 +117,7 @@ pub async fn prepare(
         fresh: origin.known.iter().all(Known::is_empty),
         names: origin.inputs.iter().map(Input::name).collect(),
         table: opened.table,
+        merge: opened.merge,
         target: origin.onto(&opened.target),
         reject_file: reject_file(settings, &opened.ledger, &origin)?,
         ledger: opened.ledger,
@@ -139,6 +141,8 @@ struct Opened {
     table: Table,
     target: Arc<Target>,
     ledger: Option<Ledger>,
+    /// How each batch is merged.
+    merge: Option<Arc<Merge>>,
     /// How staged rows go on, and their table as it is now.
     staged: Option<(Staged, Before)>,
 }
@@ -154,20 +158,37 @@ async fn open(
     held: &mut Option<Held>,
 ) -> Result<Opened, Error> {
     let of_table = || {
-        settings
-            .is_staged()
+        (settings.is_staged() || settings.merges_batches())
             .then(|| format!("table {}", table.quoted()))
     };
     if let Some(job) = settings.job.clone().or_else(of_table) {
         *held = Some(Held::take(&job, settings, connection, control).await?);
     }
     let lease = held.as_ref().map(|held| &held.lease);
+    if let Some(lease) = lease.filter(|_| settings.merges_batches()) {
+        let staged = Staged::prepare(settings, connection, &table, &target).await?;
+        let opened = staged.open_batches(lease, origin, settings, connection, control, &table);
+        let (target, merge, ledger) = opened.await?;
+        return Ok(Opened {
+            table,
+            target,
+            ledger,
+            merge: Some(Arc::new(merge)),
+            staged: None,
+        });
+    }
     let Some(lease) = lease.filter(|_| settings.is_staged()) else {
-        let opened = origin.open_import(settings, connection, &table, &target, lease, control);
+        let written = Written {
+            table: &table,
+            target: &target,
+            merge: None,
+        };
+        let opened = origin.open_import(settings, connection, written, lease, control);
         return Ok(Opened {
             ledger: opened.await?,
             table,
             target,
+            merge: None,
             staged: None,
         });
     };
@@ -185,6 +206,7 @@ async fn open(
         table,
         target,
         ledger: Some(ledger),
+        merge: None,
         staged: Some((staged, before)),
     })
 }

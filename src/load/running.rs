@@ -153,7 +153,7 @@ impl Running {
             reject_reasons: counters.reasons.all(),
             bytes_read: self.taken.load(Relaxed),
             elapsed_seconds: seconds,
-            rows_per_second: match settings.is_staged() {
+            rows_per_second: match settings.is_staged() || settings.merges_batches() {
                 true => rows.read as f64 / seconds.max(f64::EPSILON),
                 false => rows.tally.passed() as f64 / seconds.max(f64::EPSILON),
             },

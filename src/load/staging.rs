@@ -8,13 +8,13 @@ use tokio_postgres::{Client, Row};
 
 use super::connection::ControlConnection;
 use super::control::Control;
-use super::origin::Origin;
+use super::origin::{Origin, Written};
 use crate::error::Error;
 use crate::job::{LedgerUse, LoadSettings, SettingsError};
 use crate::ledger::{self, Lease, Ledger, LedgerError, StagingRequest};
 use crate::merge::{Merge, Mode, Superseded};
 use crate::source::Input;
-use crate::target::{Key, KeyError, Place, Staging, Stamp, Table, Target};
+use crate::target::{self, Key, KeyError, Place, Staging, Stamp, Table, Target};
 
 /// A load whose rows are staged.
 pub struct Staged {
@@ -138,23 +138,20 @@ impl Staged {
         let LedgerUse::On { import_id, restart } = &settings.ledger else {
             return Err(LedgerError::Unusable("a staged load needs the ledger".to_string()).into());
         };
-        if let Some(import_id) = import_id {
-            let forget = |client: Client| async {
-                ledger::forget_finished(&client, import_id).await?;
-                Ok((client, ()))
-            };
-            connection
-                .ask("opening the import in the ledger", forget)
-                .await?;
-        }
+        forget_finished(connection, import_id.as_deref()).await?;
         let inputs = origin.inputs.clone();
         let mut anew =
             *restart || inputs.iter().any(|input| !is_file(input)) && import_id.is_none();
         loop {
             let (table, target) = self.find(lease, settings, connection, anew).await?;
             origin.inputs.clone_from(&inputs);
+            let written = Written {
+                table: &table,
+                target: &target,
+                merge: None,
+            };
             let opened = origin
-                .open_import(settings, connection, &table, &target, Some(lease), control)
+                .open_import(settings, connection, written, Some(lease), control)
                 .await;
             let ledger = match opened {
                 Ok(Some(ledger)) => ledger,
@@ -195,6 +192,53 @@ impl Staged {
         }
     }
 
+    /// Opens the import of batches that are merged one by one: what is written, how it is merged, and
+    /// where that is noted. Begins anew if what an earlier run has merged is not the beginning of the
+    /// input.
+    ///
+    /// # Errors
+    /// What the ledger says, or the server.
+    pub async fn open_batches(
+        self,
+        lease: &Lease,
+        origin: &mut Origin,
+        settings: &LoadSettings,
+        connection: &mut ControlConnection,
+        control: &Control,
+        table: &Table,
+    ) -> Result<(Arc<Target>, Merge, Option<Ledger>), Error> {
+        let merge = Merge {
+            staging: target::BATCH.to_string(),
+            full: false,
+            ..self.merge
+        };
+        let target = Arc::new(self.staging.of_batch(&merge.target));
+        if let LedgerUse::On { import_id, .. } = &settings.ledger {
+            forget_finished(connection, import_id.as_deref()).await?;
+        }
+        let inputs = origin.inputs.clone();
+        loop {
+            let written = Written {
+                table,
+                target: &target,
+                merge: Some(&merge),
+            };
+            let opened = origin
+                .open_import(settings, connection, written, Some(lease), control)
+                .await?;
+            let Some(ledger) = opened.as_ref().filter(|_| !origin.is_begun_in_order()) else {
+                return Ok((target, merge, opened));
+            };
+            let forget = |client: Client| async {
+                ledger.forget_merged(&client).await?;
+                Ok((client, ()))
+            };
+            let doing = "opening the import in the ledger";
+            connection.ask(doing, forget).await?;
+            origin.inputs.clone_from(&inputs);
+        }
+    }
+
     /// The staging table of the job.
     async fn find(
         &self,
@@ -227,6 +271,22 @@ impl Staged {
         let target = Arc::new(self.staging.target(&table));
         Ok((table, target))
     }
+}
+
+/// Forgets a finished import of the name that the run is given, if it is given one.
+async fn forget_finished(
+    connection: &mut ControlConnection,
+    import_id: Option<&str>,
+) -> Result<(), Error> {
+    let Some(import_id) = import_id else {
+        return Ok(());
+    };
+    let forget = |client: Client| async {
+        ledger::forget_finished(&client, import_id).await?;
+        Ok((client, ()))
+    };
+    let doing = "opening the import in the ledger";
+    connection.ask(doing, forget).await
 }
 
 fn is_file(input: &Input) -> bool {

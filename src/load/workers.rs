@@ -8,6 +8,7 @@ use super::control::Control;
 use super::running::Running;
 use crate::job::LoadSettings;
 use crate::ledger::Ledger;
+use crate::merge::Merge;
 use crate::reject_file::RejectFile;
 use crate::stop::Stop;
 use crate::target::{Table, Target};
@@ -17,6 +18,8 @@ pub struct Destination {
     pub table: Table,
     /// What is written of it.
     pub target: Arc<Target>,
+    /// How each batch is merged into the table, if that is so.
+    pub merge: Option<Arc<Merge>>,
     /// Connections for the workers.
     pub pool: Pool,
     /// Where commits are noted.
@@ -40,9 +43,13 @@ impl Destination {
     ) -> Job {
         Job {
             pool: self.pool,
-            begin: self.target.begin(&settings.begin()),
+            begin: self.target.begin(&match &self.merge {
+                Some(_) => format!("{}; {}", settings.begin(), Merge::BATCHWISE),
+                None => settings.begin(),
+            }),
             doubts: Doubts::default(),
-            rows_need_each_other: self.table.rows_need_each_other,
+            // Merged rows are tried in their order only: one that comes late would win.
+            rows_need_each_other: self.table.rows_need_each_other && self.merge.is_none(),
             head: if self.fresh && settings.on_error == OnError::Reject(None) {
                 Head::default()
             } else {
@@ -53,6 +60,7 @@ impl Destination {
             suppresses: self.table.suppresses,
             volatile: self.table.unlogged || running.durable_at_end,
             target: self.target,
+            merge: self.merge,
             strategy: settings.strategy_factory(),
             commit: settings.commit,
             on_error: match settings.on_error {

@@ -36,7 +36,7 @@ impl Step<'_> {
             && merge.is_by_key()
             && !merge.is_pointed_to
             && !merge.suppresses;
-        Ok(lossless && self.number(&sql.count_left_out()).await? == 0)
+        Ok(lossless && self.writer().number(&sql.count_left_out()).await? == 0)
     }
 
     /// Whether a foreign key of another table to this one refuses what the table is to be: a deferred

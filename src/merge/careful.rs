@@ -7,6 +7,7 @@ use super::error::MergeError;
 use super::part::Merged;
 use super::sql::{Sql, order};
 use super::step::Step;
+use super::writer::Others;
 use crate::outcome::Outcome;
 use crate::report::Reasons;
 use crate::retry::Failure;
@@ -97,8 +98,9 @@ impl Pass<'_> {
 
     /// Merges some rows behind a savepoint; what one of them may be to blame for, if it fails.
     async fn attempt(&mut self, sql: &Sql<'_>, rows: i64) -> Result<Option<Failure>, MergeError> {
-        let write = self.step.write(sql, rows.cast_unsigned());
-        Ok(match self.step.attempt(write).await? {
+        let writer = self.step.writer();
+        let write = writer.write(sql, rows.cast_unsigned(), Others::Seldom);
+        Ok(match writer.attempt(write).await? {
             Ok(merged) => {
                 self.total += merged;
                 None

@@ -1,5 +1,6 @@
 //! Merges: what a mode makes of the table, in one step, once all rows are staged.
 
+mod batchwise;
 mod blame;
 mod careful;
 mod error;
@@ -8,6 +9,7 @@ mod mode;
 mod part;
 mod sql;
 mod step;
+mod writer;
 
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ use crate::target::{Key, Target, quote_name};
 
 pub use error::MergeError;
 pub use guard::{Guard, Guards, Share};
-pub use mode::{Mode, Superseded};
+pub use mode::{MergeAt, Mode, Superseded};
 pub use part::{Merged, Part};
 pub use step::Step;
 

@@ -39,8 +39,9 @@ Modes (--mode):
   ignore   What it held, and the rows whose key was not there.
   upsert   What it held; of two rows with one key the later one of the input wins, or by --newer.
            Both: rows are staged, then merged, a part of the keys in each of -j transactions, or all
-           in one with --commit load, --before, --after, --on-error stop or --reject-limit. Others may
-           write (ROW EXCLUSIVE). A crash leaves the parts that were merged; the same command goes on.
+           in one with --commit load, --before, --after, --on-error stop or --reject-limit; with
+           --merge batch each batch is merged in its own transaction. Others may write (ROW
+           EXCLUSIVE). A crash leaves what was merged; the same command goes on.
   replace  Exactly the input.
   sync     Exactly the input, by key: rows that are the same are not touched, missing ones deleted.
            Both: rows are staged, then merged in one transaction. Until its end readers see what was
@@ -53,6 +54,16 @@ Modes (--mode):
     pub fn needs_key(self) -> bool {
         matches!(self, Mode::Ignore | Mode::Upsert | Mode::Sync)
     }
+}
+
+/// When rows are merged into the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MergeAt {
+    /// Staged like those of any load, and merged when all are there.
+    End,
+    /// Each batch in its own transaction, in the order of the input.
+    Batch,
 }
 
 /// What happens to records that lose to another one of their key.

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use super::Merge;
 use super::error::MergeError;
 use super::part::{Merged, Part};
 use super::sql::Sql;
-use super::{Merge, Mode};
+use super::writer::{Others, Writer};
 use crate::ledger::Ledger;
 use crate::outcome::{Outcome, Tally};
 use crate::report::Reasons;
-use crate::retry::Failure;
 use crate::target::{STATE, quote_name};
 
 /// What a merge of one transaction works with.
@@ -36,6 +36,13 @@ pub struct Step<'a> {
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Step<'_> {
+    pub(super) fn writer(&self) -> Writer<'_> {
+        Writer {
+            merge: self.merge,
+            client: self.client,
+        }
+    }
+
     /// Leaves of the records of each key the one that wins; returns how many lose.
     ///
     /// # Errors
@@ -45,9 +52,13 @@ impl Step<'_> {
             return Ok(0);
         }
         let sql = Sql::new(self.merge, Part::default());
-        match self.attempt(self.execute(&sql.unique())).await? {
+        match self
+            .writer()
+            .attempt(self.writer().execute(&sql.unique()))
+            .await?
+        {
             Ok(_) => Ok(0),
-            Err(_) => self.execute(&sql.drop_losers()).await,
+            Err(_) => self.writer().execute(&sql.drop_losers()).await,
         }
     }
 
@@ -85,7 +96,7 @@ impl Step<'_> {
                 .await?;
         }
         let lost = sql.with(&format!("s.{} = 'l'", quote_name(STATE)));
-        self.number(&lost.count()).await
+        self.writer().number(&lost.count()).await
     }
 
     /// Merges the rows of `part` into a table that has none of its own, though two of them may have
@@ -98,7 +109,12 @@ impl Step<'_> {
             return Ok(None);
         }
         let sql = Sql::new(self.merge, part.clone());
-        Ok(self.attempt(self.all_new(&sql)).await?.ok().flatten())
+        Ok(self
+            .writer()
+            .attempt(self.all_new(&sql))
+            .await?
+            .ok()
+            .flatten())
     }
 
     /// Merges the rows of `part`, of each key one. Rows that the table refuses are put aside, and
@@ -111,12 +127,12 @@ impl Step<'_> {
         if !self.merge.full || self.stop_at_first {
             return self.whole(&sql).await;
         }
-        match self.attempt(self.whole(&sql)).await? {
+        match self.writer().attempt(self.whole(&sql)).await? {
             Ok(merged) => Ok(merged),
             Err(failure) if self.is_pointed_at(&failure).await? => Err(self.undeletable(failure)),
             Err(failure) if self.may_swap(&sql, &failure).await? => {
                 let anew = Sql::new(self.merge, part.clone()).anew();
-                match self.attempt(self.whole(&anew)).await? {
+                match self.writer().attempt(self.whole(&anew)).await? {
                     Ok(merged) => Ok(merged),
                     Err(_) => self.careful(&sql, reasons).await,
                 }
@@ -125,39 +141,19 @@ impl Step<'_> {
         }
     }
 
-    /// Does `work` behind a savepoint; what a row may be to blame for, if it fails.
-    pub(super) async fn attempt<T>(
-        &self,
-        work: impl Future<Output = Result<T, MergeError>>,
-    ) -> Result<Result<T, Failure>, MergeError> {
-        self.client.batch_execute("SAVEPOINT pgrung_try").await?;
-        match work.await {
-            Ok(done) => {
-                self.client.batch_execute("RELEASE pgrung_try").await?;
-                Ok(Ok(done))
-            }
-            Err(MergeError::Failed(failure)) if failure.may_be_a_row(false) => {
-                let back = "ROLLBACK TO pgrung_try; RELEASE pgrung_try";
-                self.client.batch_execute(back).await?;
-                Ok(Err(failure))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
     /// All rows into a table that has none; `None`: it has some.
     async fn all_new(&self, sql: &Sql<'_>) -> Result<Option<Merged>, MergeError> {
         let exact = self.lock(sql).await?;
         let is_empty = match &exact {
             Some(exact) => exact.before == 0 || !self.merge.is_by_key(),
-            None => self.number(&sql.is_table_empty()).await? == 1,
+            None => self.writer().number(&sql.is_table_empty()).await? == 1,
         };
         if !is_empty {
             return Ok(None);
         }
         let deleted = self.delete(sql, exact.as_ref()).await?;
-        let inserted = self.execute(&sql.insert_all()).await?;
-        self.constraints().await?;
+        let inserted = self.writer().execute(&sql.insert_all()).await?;
+        self.writer().constraints().await?;
         // Not compared with a count from before: another part may find out meanwhile which rows lose.
         let mut merged = Merged {
             tally: Tally::of(Outcome::Inserted, inserted),
@@ -171,10 +167,10 @@ impl Step<'_> {
 
     /// All rows at once.
     async fn whole(&self, sql: &Sql<'_>) -> Result<Merged, MergeError> {
-        let staged = self.number(&sql.count()).await?;
+        let staged = self.writer().number(&sql.count()).await?;
         let exact = self.lock(sql).await?;
         let deleted = self.delete(sql, exact.as_ref()).await?;
-        let mut merged = self.write(sql, staged).await?;
+        let mut merged = self.writer().write(sql, staged, Others::Seldom).await?;
         merged.deleted = deleted;
         self.check_exact(sql, exact.as_ref(), &mut merged).await?;
         Ok(merged)
@@ -217,7 +213,7 @@ impl Step<'_> {
             .batch_execute("SET LOCAL lock_timeout = '30s'")
             .await?;
         let since = Instant::now();
-        let before = self.number(&sql.count_table()).await?;
+        let before = self.writer().number(&sql.count_table()).await?;
         Ok(Some(Exact { since, before }))
     }
 
@@ -235,7 +231,7 @@ impl Step<'_> {
             true => sql.delete_missing(),
             false => sql.delete_all(),
         };
-        let deleted = self.execute(&statement).await.map_err(|error| {
+        let deleted = self.writer().execute(&statement).await.map_err(|error| {
             match error {
                 // No row of the input is to blame.
                 MergeError::Failed(failure) if failure.may_be_a_row(false) => {
@@ -251,118 +247,6 @@ impl Step<'_> {
         })
     }
 
-    /// Brings `staged` rows, of each key one, into the table.
-    pub(super) async fn write(&self, sql: &Sql<'_>, staged: u64) -> Result<Merged, MergeError> {
-        let Step { merge, client, .. } = self;
-        if !merge.is_by_key() {
-            let inserted = self.execute(&sql.insert_all()).await?;
-            self.constraints().await?;
-            let suppressed = staged.saturating_sub(inserted);
-            if inserted > staged || suppressed > 0 && !merge.suppresses {
-                return Err(self.miscounted(staged, inserted));
-            }
-            return Ok(Merged {
-                tally: Tally::of(Outcome::Inserted, inserted).and(Outcome::Suppressed, suppressed),
-                present: inserted,
-                ..Merged::default()
-            });
-        }
-        let expected = match merge.suppresses || merge.newer.is_some() {
-            true => Some(client.query_typed_one(&sql.expect(), &[]).await?),
-            false => None,
-        };
-        let expected = |column| {
-            expected
-                .as_ref()
-                .map_or(0, |row| row.get::<_, i64>(column).cast_unsigned())
-        };
-        let (updated, inserted) = self.bring_in(sql).await?;
-        self.constraints().await?;
-        let kept_out = |expected: u64, done: u64| match merge.suppresses {
-            true => expected.saturating_sub(done),
-            false => 0,
-        };
-        let not_updated = match merge.mode {
-            Mode::Ignore => 0,
-            _ => kept_out(expected("other"), updated),
-        };
-        let not_inserted = kept_out(expected("missing"), inserted);
-        let suppressed = not_inserted + not_updated;
-        let stale = match merge.newer {
-            Some(_) => expected("stale"),
-            None => 0,
-        };
-        let rest = staged.checked_sub(inserted + updated + suppressed + stale);
-        let rest = rest.ok_or_else(|| self.miscounted(staged, inserted + updated))?;
-        let rest_is = match merge.mode {
-            Mode::Ignore => Outcome::Ignored,
-            _ => Outcome::Unchanged,
-        };
-        let tally = Tally::of(Outcome::Inserted, inserted)
-            .and(Outcome::Updated, updated)
-            .and(Outcome::Suppressed, suppressed)
-            .and(Outcome::Superseded, stale)
-            .and(rest_is, rest);
-        Ok(Merged {
-            tally,
-            present: staged - not_inserted,
-            ..Merged::default()
-        })
-    }
-
-    /// Makes the rows that are there as they are staged, and inserts those that are not there; how many
-    /// of each.
-    async fn bring_in(&self, sql: &Sql<'_>) -> Result<(u64, u64), MergeError> {
-        let update = sql.update().filter(|_| self.merge.mode != Mode::Ignore);
-        let careful = sql.insert_missing_beside_others();
-        if careful.is_none() {
-            // Nobody else writes.
-            let updated = match &update {
-                Some(update) => self.execute(update).await?,
-                None => 0,
-            };
-            let inserted = self.execute(&sql.insert_missing()).await?;
-            return Ok(match sql.is_anew() {
-                true => (updated, inserted.saturating_sub(updated)),
-                false => (updated, inserted),
-            });
-        }
-        // With one look at the table: a row that another writer brings between two would be neither
-        // updated nor inserted. To be prepared for one takes twice the time, and one seldom comes.
-        let both = |insert: &str| {
-            match &update {
-            Some(update) => format!(
-                "WITH updated AS ({update} RETURNING 1), inserted AS ({insert} RETURNING 1)
-                 SELECT (SELECT count(*) FROM updated) AS updated, (SELECT count(*) FROM inserted) AS inserted"
-            ),
-            None => format!(
-                "WITH inserted AS ({insert} RETURNING 1) SELECT 0::bigint AS updated, count(*) AS inserted FROM inserted"
-            ),
-        }
-        };
-        let ask = async |insert: &str| -> Result<(u64, u64), MergeError> {
-            let row = self.client.query_typed_one(&both(insert), &[]).await?;
-            let number = |name| row.get::<_, i64>(name).cast_unsigned();
-            Ok((number("updated"), number("inserted")))
-        };
-        match self.attempt(ask(&sql.insert_missing())).await? {
-            Ok(counts) => Ok(counts),
-            Err(_) => ask(&careful.unwrap_or_default()).await,
-        }
-    }
-
-    async fn execute(&self, sql: &str) -> Result<u64, MergeError> {
-        Ok(self.client.execute_typed(sql, &[]).await?)
-    }
-
-    async fn constraints(&self) -> Result<(), MergeError> {
-        if self.merge.deferrable {
-            let sql = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED";
-            self.client.batch_execute(sql).await?;
-        }
-        Ok(())
-    }
-
     /// Whether the table has what the mode promises, and no guard holds.
     pub(super) async fn check_exact(
         &self,
@@ -373,7 +257,7 @@ impl Step<'_> {
         let Some(Exact { since, before }) = exact else {
             return Ok(());
         };
-        let found = self.number(&sql.count_table()).await?;
+        let found = self.writer().number(&sql.count_table()).await?;
         if found != merged.present {
             return Err(MergeError::NotExact {
                 table: self.merge.target.table.clone(),
@@ -385,20 +269,6 @@ impl Step<'_> {
         self.merge.guards.delete(merged.deleted, *before)?;
         merged.locked = since.elapsed();
         Ok(())
-    }
-
-    fn miscounted(&self, staged: u64, done: u64) -> MergeError {
-        MergeError::Count {
-            table: self.merge.target.table.clone(),
-            staged,
-            done,
-        }
-    }
-
-    /// The one number, `rows`, that a query answers.
-    pub(super) async fn number(&self, sql: &str) -> Result<u64, MergeError> {
-        let row = self.client.query_typed_one(sql, &[]).await?;
-        Ok(row.get::<_, i64>("rows").cast_unsigned())
     }
 }
 

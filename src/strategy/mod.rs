@@ -171,8 +171,10 @@ impl StrategyFactory {
     /// A strategy for one connection.
     pub fn build(&self, target: &Arc<Target>) -> Box<dyn Strategy> {
         let rung = self.rung(target);
-        match &target.landing {
-            Some(landing) if !self.sends_nothing() => Box::new(Landed::new(rung, landing.clone())),
+        match target.clear() {
+            Some(clear) if !self.sends_nothing() => {
+                Box::new(Landed::new(rung, clear, target.landing.clone()))
+            }
             _ => rung,
         }
     }

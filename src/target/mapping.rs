@@ -109,8 +109,6 @@ pub struct Landing {
     pub(super) maps: Vec<Map>,
     /// SQL that makes the temporary table, once a transaction.
     pub create: String,
-    /// SQL that empties it.
-    pub clear: String,
     /// SQL that takes its rows on.
     pub insert: String,
     /// What the rows are inserted into.
@@ -120,7 +118,7 @@ pub struct Landing {
 }
 
 /// The temporary table.
-pub(super) const RAW: &str = "pg_temp.pgrung_rows";
+pub(super) const RAW: &str = r#""pg_temp"."pgrung_rows""#;
 
 /// Stands for the names of the sources, which are known late.
 const SOURCES: &str = "\u{1}sources\u{1}";
@@ -344,6 +342,7 @@ impl Mapping {
             columns: fields.chain(stamps).collect(),
             stamp,
             landing: Some(Arc::new(self.landing(into, stamp, names))),
+            batches: None,
         }
     }
 
@@ -367,7 +366,6 @@ impl Mapping {
                 "CREATE TEMP TABLE pgrung_rows ({}) ON COMMIT DROP",
                 raw.join(", ")
             ),
-            clear: format!("TRUNCATE {RAW}"),
             insert: format!(
                 "{} SELECT {} FROM {RAW} s",
                 into.insert_into(),

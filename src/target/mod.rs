@@ -35,7 +35,13 @@ pub struct Target {
     /// How rows get into the table, if they are written elsewhere first: `columns` are then the
     /// fields as text.
     pub(crate) landing: Option<Arc<Landing>>,
+    /// SQL that makes the temporary table from which each batch is merged into the table, if that is
+    /// so.
+    pub(crate) batches: Option<Arc<str>>,
 }
+
+/// The temporary table from which a batch is merged.
+pub(crate) const BATCH: &str = r#""pg_temp"."pgrung_batch""#;
 
 impl Target {
     /// Columns of the table `table`, quoted, as the input has them.
@@ -45,6 +51,7 @@ impl Target {
             columns,
             stamp: None,
             landing: None,
+            batches: None,
         }
     }
 
@@ -56,9 +63,10 @@ impl Target {
 
     /// What the strategies write: the table, or a temporary one.
     pub(crate) fn relation(&self) -> &str {
-        match self.landing {
-            Some(_) => mapping::RAW,
-            None => &self.table,
+        match (&self.landing, &self.batches) {
+            (Some(_), _) => mapping::RAW,
+            (None, Some(_)) => BATCH,
+            (None, None) => &self.table,
         }
     }
 
@@ -67,11 +75,27 @@ impl Target {
         self.landing.as_ref().map_or(&[], |landing| &landing.maps)
     }
 
-    /// `begin`, and what rows are written into first, if there is such a thing.
+    /// `begin`, and the temporary tables that rows go through.
     pub(crate) fn begin(&self, begin: &str) -> String {
+        let mut sql = begin.to_string();
+        if let Some(landing) = &self.landing {
+            sql = landing.into.begin(&format!("{sql}; {}", landing.create));
+        }
+        if let Some(create) = &self.batches {
+            sql = format!("{sql}; {create}");
+        }
+        sql
+    }
+
+    /// SQL that empties them; `None`: there are none.
+    pub(crate) fn clear(&self) -> Option<String> {
+        let batches = |target: &Target| target.batches.as_ref().map(|_| BATCH);
         match &self.landing {
-            Some(landing) => format!("{begin}; {}", landing.create),
-            None => begin.to_string(),
+            Some(landing) => Some(match batches(&landing.into) {
+                Some(batch) => format!("TRUNCATE {}, {batch}", mapping::RAW),
+                None => format!("TRUNCATE {}", mapping::RAW),
+            }),
+            None => batches(self).map(|batch| format!("TRUNCATE {batch}")),
         }
     }
 
@@ -91,6 +115,10 @@ impl Target {
     pub(crate) fn insert_nothing(&self) -> String {
         if let Some(landing) = &self.landing {
             return landing.into.insert_nothing();
+        }
+        if self.batches.is_some() {
+            let columns = self.inputs().to_vec();
+            return Target::new(self.table.clone(), columns).insert_nothing();
         }
         let nulls = vec!["NULL"; self.columns.len()].join(", ");
         format!("{} SELECT {nulls} WHERE false", self.insert_into())
@@ -118,7 +146,9 @@ impl Target {
     /// `INSERT INTO table (columns)`, ready for a source of rows. Identity columns take the
     /// input's values, as COPY lets them.
     pub fn insert_into(&self) -> String {
-        let overriding = if self.columns.iter().any(|column| column.identity_always) {
+        // A temporary table has no identity.
+        let has_identity = self.relation() == self.table;
+        let overriding = if has_identity && self.columns.iter().any(|it| it.identity_always) {
             " OVERRIDING SYSTEM VALUE"
         } else {
             ""

@@ -4,7 +4,7 @@
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{Key, Table, Target, quote_name};
+use super::{Column, Key, Table, Target, quote_name};
 
 /// What a staged row has behind its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +108,8 @@ pub fn unique_index(staging: &str) -> String {
 pub struct Staging {
     /// Definitions of columns and checks, separated by commas.
     pub definition: String,
+    /// The same for a batch, whose rows are stamped with their order only.
+    of_batch: String,
     pub stamp: Stamp,
     /// Columns of the key, quoted.
     key: String,
@@ -194,19 +196,23 @@ impl Staging {
             true => Stamp::Full,
             false => Stamp::Order,
         };
-        let stamps = stamp.columns().iter();
-        let stamps = stamps.map(|(name, ty)| format!("{} {ty} NOT NULL", quote_name(name)));
         let rows = |rows: Vec<tokio_postgres::Row>| {
             let definition = |row: &tokio_postgres::Row| row.get::<_, String>("definition");
             rows.iter().map(definition).collect::<Vec<_>>()
         };
         let (definitions, checks) = (rows(definitions), rows(checks));
-        let state = (stamp == Stamp::Full).then(|| format!("{} \"char\"", quote_name(STATE)));
-        let columns = definitions.into_iter().chain(stamps).chain(state);
-        let all: Vec<String> = columns.chain(checks).collect();
+        let define = |stamp: Stamp, state: bool| {
+            let stamps = stamp.columns().iter();
+            let stamps = stamps.map(|(name, ty)| format!("{} {ty} NOT NULL", quote_name(name)));
+            let state = state.then(|| format!("{} \"char\"", quote_name(STATE)));
+            let all = definitions.iter().cloned().chain(stamps).chain(state);
+            let all: Vec<String> = all.chain(checks.iter().cloned()).collect();
+            all.join(", ")
+        };
         let key: Vec<String> = key.iter().map(|name| quote_name(name)).collect();
         Ok(Staging {
-            definition: all.join(", "),
+            definition: define(stamp, stamp == Stamp::Full),
+            of_batch: define(Stamp::Order, false),
             stamp,
             key: key.join(", "),
         })
@@ -219,6 +225,7 @@ impl Staging {
             definition,
             stamp,
             key,
+            ..
         } = self;
         // Its rows are read once; it is analyzed when they are all there.
         let mut sql =
@@ -233,6 +240,24 @@ impl Staging {
         sql
     }
 
+    /// How the strategies write the temporary table of a batch for `target`.
+    pub fn of_batch(&self, target: &Target) -> Target {
+        let stamps = Stamp::Order.columns().iter();
+        let stamps = stamps.map(|(name, ty)| Column::raw(name, ty, Type::INT8_ARRAY, false));
+        let columns = target.inputs().iter().cloned().chain(stamps);
+        let create = format!(
+            "CREATE TEMP TABLE pgrung_batch ({}) ON COMMIT DROP",
+            self.of_batch
+        );
+        Target {
+            table: target.table.clone(),
+            columns: columns.collect(),
+            stamp: Some(Stamp::Order),
+            landing: None,
+            batches: Some(create.into()),
+        }
+    }
+
     /// How the strategies write the staging table that was found as `table`.
     pub fn target(&self, table: &Table) -> Target {
         Target {
@@ -245,6 +270,7 @@ impl Staging {
                 .collect(),
             stamp: Some(self.stamp),
             landing: None,
+            batches: None,
         }
     }
 }

@@ -20,7 +20,7 @@ use self::attempts::Next;
 use self::session::Uncommitted;
 use crate::batch::Batch;
 use crate::ledger::{Backend, Ledger};
-use crate::merge::Share;
+use crate::merge::{Merge, Share};
 use crate::outcome::{Outcome, Tally};
 use crate::queue::SpillQueue;
 use crate::reject_file::RejectFile;
@@ -69,6 +69,8 @@ pub struct Job {
     pub target: Arc<Target>,
     /// How it is written.
     pub strategy: StrategyFactory,
+    /// How each batch is merged into the table; `None`: it is written there.
+    pub merge: Option<Arc<Merge>>,
     /// What a commit covers.
     pub commit: Commit,
     /// SQL that begins a transaction.

@@ -10,6 +10,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use crate::batch::Batch;
 use crate::connect::{Lent, Pool, process_of_login, skip_statement_names};
 use crate::ledger::{self, Backend, Ledger, Statements};
+use crate::merge::Merge;
 use crate::outcome::Tally;
 use crate::retry::Failure;
 use crate::server_error::copy_column;
@@ -27,6 +28,8 @@ pub struct Session {
     factory: StrategyFactory,
     target: Arc<Target>,
     strategy: Box<dyn Strategy>,
+    /// How each batch is merged, once it is written.
+    merge: Option<Arc<Merge>>,
     /// The process that the login named.
     process: Option<i32>,
     /// Whether another process answers: a pooler's doing.
@@ -57,6 +60,7 @@ impl Session {
             strategy: factory.build(target),
             factory: factory.clone(),
             target: target.clone(),
+            merge: None,
             pooled: false,
             answer_timeout,
             statements: Statements::default(),
@@ -65,6 +69,11 @@ impl Session {
         };
         session.look().await?;
         Ok(session)
+    }
+
+    /// The same, with batches that are merged.
+    pub fn merging(self, merge: Option<Arc<Merge>>) -> Self {
+        Session { merge, ..self }
     }
 
     /// The server process, which is the same for the whole session; `None` behind a pooler.
@@ -140,7 +149,19 @@ impl Session {
         drop(write);
         let stored = result.map_err(Failure::from)?;
         let sent = (range.len() - refused.within(range)) as u64;
-        Ok(Written { sent, stored })
+        let merged = match &self.merge {
+            Some(merge) if stored == sent => {
+                let merging = merge.batch(&self.client, sent, in_order);
+                let merged = tokio::time::timeout(self.answer_timeout, merging).await;
+                merged.map_err(|_| Failure::Timeout(self.answer_timeout))??
+            }
+            _ => Tally::default(),
+        };
+        Ok(Written {
+            sent,
+            stored,
+            merged,
+        })
     }
 
     /// Asks which column of a row that fails alone is at fault: the error of an INSERT does not
@@ -156,8 +177,8 @@ impl Session {
         parser: &mut RowParser,
     ) -> Result<Option<String>, Failure> {
         self.execute("SAVEPOINT pgrung_probe").await?;
-        if let Some(landing) = &target.landing {
-            self.execute(&landing.clear).await?;
+        if let Some(clear) = target.clear() {
+            self.execute(&clear).await?;
         }
         let probe = self
             .probe
@@ -377,11 +398,14 @@ pub struct Written {
     pub sent: u64,
     /// Rows that the server says it stored.
     pub stored: u64,
+    /// What became of them, if they were merged then.
+    pub merged: Tally,
 }
 
 impl std::ops::AddAssign for Written {
     fn add_assign(&mut self, other: Self) {
         self.sent += other.sent;
         self.stored += other.stored;
+        self.merged += other.merged;
     }
 }
