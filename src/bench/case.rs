@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Arena, BenchSettings};
+use super::{Arena, BenchSettings, half};
 use crate::connect::ConnectSettings;
 use crate::error::Error;
 use crate::job::{LedgerUse, LoadSettings};
 use crate::load::{Control, load};
 use crate::machine;
+use crate::merge::{MergeAt, Mode};
 use crate::report::{Console, Counters, LogFormat, ProgressMode};
 use crate::stop::Stop;
 use crate::strategy::StrategyKind;
-use crate::target::Target;
+use crate::target::{Target, quote_name};
 use crate::worker::{Commit, OnError, RetryLimits};
 
 /// Longest answer and delivery: a case that is slow is to be measured.
@@ -47,8 +48,10 @@ pub struct Run {
 pub struct Reference {
     /// Rows of the input.
     pub rows: u64,
+    /// Rows of the table: fewer, if some have one key.
+    stored: u64,
     sum: String,
-    table: String,
+    pub(super) table: String,
     columns: String,
 }
 
@@ -97,6 +100,8 @@ impl Case {
             inputs: vec![arena.input.clone()],
             read: arena.read.clone(),
             table: table.to_string(),
+            mode: bench.mode,
+            merge: MergeAt::Batch,
             strategy: self.strategy,
             workers: Some(bench.workers),
             batch_rows: bench.batch_rows,
@@ -141,7 +146,7 @@ impl Case {
         if let Some(reference) = reference
             && let Some(target) = target
         {
-            self.check(arena, &run, &target, reference).await?;
+            self.check(bench, arena, &run, &target, reference).await?;
         }
         arena.sql(&format!("DROP TABLE {table}")).await?;
         Ok(run)
@@ -162,6 +167,9 @@ impl Case {
                 arena.like
             ))
             .await?;
+        if bench.mode != Mode::Append && max_time.is_some() {
+            half::fill(arena, table).await?;
+        }
         // A checkpoint in mid-run would hit one rung and spare another. Only some roles may ask
         // for one; without it the figures are noisier, not wrong.
         let _ = arena.client.batch_execute("CHECKPOINT").await;
@@ -195,7 +203,10 @@ impl Case {
                 (0, begun.elapsed().as_secs_f64())
             }
             (Some(error), _) => return Err(error),
-            (None, Some(summary)) => (summary.rows.tally.passed(), summary.elapsed_seconds),
+            (None, Some(summary)) if bench.mode == Mode::Append => {
+                (summary.rows.tally.passed(), summary.elapsed_seconds)
+            }
+            (None, Some(summary)) => (summary.rows.read, summary.elapsed_seconds),
             (None, None) => {
                 return Err(Error::BenchMismatch(
                     "a load ended without a summary".to_string(),
@@ -225,24 +236,29 @@ impl Case {
 
     async fn check(
         self,
+        bench: &BenchSettings,
         arena: &Arena,
         run: &Run,
         target: &Target,
         reference: &Reference,
     ) -> Result<(), Error> {
         let (rows, sum) = contents(arena, &target.table, &reference.columns).await?;
-        let expected = if self.strategy == StrategyKind::Discard {
-            0
-        } else {
-            run.rows
+        let is_whole = run.rows == reference.rows;
+        let expected = match (self.strategy, bench.mode) {
+            (StrategyKind::Discard, Mode::Append) => Some(0),
+            (StrategyKind::Discard, _) => None,
+            (_, Mode::Append) => Some(run.rows),
+            _ => is_whole.then_some(reference.stored),
         };
-        if rows != expected {
+        if let Some(expected) = expected.filter(|expected| rows != *expected) {
             return Err(Error::BenchMismatch(format!(
                 "{}: the table holds {rows} rows, the load counted {expected}",
                 self.name()
             )));
         }
-        if rows == reference.rows {
+        let is_sent = self.strategy != StrategyKind::Discard;
+        // What is ignored is as it was.
+        if is_whole && is_sent && bench.mode != Mode::Ignore {
             if sum != reference.sum {
                 return Err(Error::BenchMismatch(format!(
                     "{}: the table holds other rows than the reference",
@@ -251,12 +267,19 @@ impl Case {
             }
             return Ok(());
         }
-        // Stopped early: every row it did must be a row of the reference.
+        // Every row must be one of the reference, or one that was there.
+        let columns = &reference.columns;
+        let known = match bench.mode {
+            Mode::Append => reference.table.clone(),
+            _ => format!(
+                "{} UNION ALL SELECT ROW({columns})::text FROM {}",
+                reference.table,
+                half::half(arena)
+            ),
+        };
         let sql = format!(
-            "SELECT count(*) AS strange FROM (SELECT ROW({columns})::text FROM {} EXCEPT ALL SELECT ROW({columns})::text FROM {}) AS d",
+            "SELECT count(*) AS strange FROM (SELECT ROW({columns})::text FROM {} EXCEPT ALL (SELECT ROW({columns})::text FROM {known})) AS d",
             target.table,
-            reference.table,
-            columns = reference.columns,
         );
         let row = arena
             .client
@@ -288,16 +311,19 @@ impl Reference {
         let (run, target) = case
             .load(bench, arena, &arena.server, &table, None, stop)
             .await?;
-        let columns = target.map_or_else(String::new, |target| target.column_list());
+        let names = target.iter().flat_map(|target| target.inputs());
+        let names: Vec<String> = names.map(|column| quote_name(&column.name)).collect();
+        let columns = names.join(", ");
         let (rows, sum) = contents(arena, &table, &columns).await?;
-        if rows != run.rows {
+        if rows != run.rows && bench.mode == Mode::Append {
             return Err(Error::BenchMismatch(format!(
                 "warm-up: the table holds {rows} rows, the load counted {}",
                 run.rows
             )));
         }
         Ok(Reference {
-            rows,
+            rows: run.rows,
+            stored: rows,
             sum,
             table,
             columns,

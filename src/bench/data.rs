@@ -6,6 +6,8 @@ use tempfile::NamedTempFile;
 use tpchgen::csv::LineItemCsv;
 use tpchgen::generators::LineItemGenerator;
 
+use crate::merge::Mode;
+
 /// The table of TPC-H, with the types of its specification, section 1.4.
 pub const LINEITEM: &str = "(
     l_orderkey bigint NOT NULL, l_partkey bigint NOT NULL, l_suppkey bigint NOT NULL,
@@ -14,6 +16,17 @@ pub const LINEITEM: &str = "(
     l_tax numeric(15,2) NOT NULL, l_returnflag char(1) NOT NULL, l_linestatus char(1) NOT NULL,
     l_shipdate date NOT NULL, l_commitdate date NOT NULL, l_receiptdate date NOT NULL,
     l_shipinstruct char(25) NOT NULL, l_shipmode char(10) NOT NULL, l_comment varchar(44) NOT NULL)";
+
+/// That table; for modes by key with the key that the specification gives it.
+pub(super) fn lineitem_table(mode: Mode) -> String {
+    match mode {
+        Mode::Append => LINEITEM.to_string(),
+        _ => LINEITEM.replace(
+            "l_comment varchar(44) NOT NULL)",
+            "l_comment varchar(44) NOT NULL, PRIMARY KEY (l_orderkey, l_linenumber))",
+        ),
+    }
+}
 
 /// Rows of lineitem at scale factor 1.
 const ROWS_AT_SCALE_1: usize = 6_001_215;

@@ -3,6 +3,7 @@
 mod case;
 mod data;
 mod delay;
+mod half;
 mod layout;
 mod results;
 
@@ -19,6 +20,7 @@ use self::results::{CaseRuns, Distant, Machine};
 use crate::connect::{self, ConnectSettings};
 use crate::error::Error;
 use crate::job::{self, Durability, Time};
+use crate::merge::Mode;
 use crate::report::Console;
 use crate::server_error::one_line;
 use crate::source::{Input, ReadOptions};
@@ -40,6 +42,8 @@ pub struct BenchSettings {
     /// How the user's own file is read.
     pub read: ReadOptions,
     pub strategies: Vec<StrategyKind>,
+    /// What the table holds after a run; other than append: it holds half of the keys before.
+    pub mode: Mode,
     /// How often each strategy runs.
     pub rounds: usize,
     /// Longest time of one run.
@@ -60,6 +64,7 @@ impl Default for BenchSettings {
             own: None,
             read: ReadOptions::default(),
             strategies: StrategyKind::ALL.to_vec(),
+            mode: Mode::Append,
             rounds: 3,
             max_time: Duration::from_secs(10),
             batch_rows: None,
@@ -78,6 +83,7 @@ pub fn defaults() -> Vec<(&'static str, String)> {
     defaults.retain(|(name, _)| reading.contains(name));
     defaults.extend([
         ("rows", bench.rows.to_string()),
+        ("mode", bench.mode.name().to_string()),
         ("rounds", bench.rounds.to_string()),
         ("max_seconds", Time(bench.max_time).to_string()),
         ("workers", bench.workers.to_string()),
@@ -110,6 +116,7 @@ pub async fn run(
     console: &Console,
     stop: &Arc<Stop>,
 ) -> Result<Results, Error> {
+    half::check(bench)?;
     let arena = Arena::make(server, bench).await?;
     let result = compare(bench, &arena, console, stop).await;
     let removed = arena
@@ -140,6 +147,9 @@ async fn compare(
         commit: Commit::Batch,
     };
     let reference = Reference::load(bench, arena, warm_up, stop).await?;
+    if bench.mode != Mode::Append {
+        reference.halve(arena).await?;
+    }
     let cases = Case::ladder(&bench.strategies);
     let mut measured: Vec<CaseRuns> = cases.iter().map(|case| CaseRuns::new(*case)).collect();
     for round in 1..=bench.rounds {
@@ -251,11 +261,15 @@ impl Arena {
                 (
                     input,
                     ReadOptions::default(),
-                    data::LINEITEM.to_string(),
+                    data::lineitem_table(bench.mode),
                     "TPC-H lineitem".to_string(),
                     Some(file),
                 )
             }
+        };
+        let what = match bench.mode {
+            Mode::Append => what,
+            mode => format!("{what} ({}, half of the keys there)", mode.name()),
         };
         let like_name = format!("{}.\"model\"", quote_name(&schema));
         let arena = Arena {

@@ -194,6 +194,9 @@ pub struct BenchArgs {
     /// Strategies to compare, separated by commas [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
     pub strategies: Vec<StrategyKind>,
+    /// Compare by this mode: append into an empty table, ignore or upsert, batch by batch, into one that has half of the keys
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub mode: Option<Mode>,
     /// Rounds; every strategy runs once in each
     #[arg(long, value_name = "N")]
     pub rounds: Option<Number>,

@@ -44,6 +44,7 @@ fn settings(args: &BenchArgs) -> BenchSettings {
         } else {
             args.strategies.clone()
         },
+        mode: args.mode.unwrap_or(default.mode),
         rounds: args.rounds.map_or(default.rounds, number),
         max_time: args.max_seconds.map_or(default.max_time, |Time(time)| time),
         batch_rows: args.batch_rows.map(number),

@@ -429,16 +429,16 @@ impl LoadSettings {
                 "--max-delete: only --mode replace and sync delete rows",
             ),
             (
-                !append && self.ledger == LedgerUse::Off,
-                "--no-ledger goes with --mode append: the other modes resume and finish by the ledger",
+                self.is_staged() && self.ledger == LedgerUse::Off,
+                "--no-ledger goes with --mode append and --merge batch: what is staged resumes and finishes by the ledger",
             ),
             (
                 !append && self.overflow != Overflow::Block,
                 "--overflow drop and spill go with --mode append: what is missing would be taken for deleted, or come too late",
             ),
             (
-                !append && self.commit == Commit::Row,
-                "--commit row goes with --mode append: the other modes commit when all rows are there",
+                self.is_staged() && self.commit == Commit::Row,
+                "--commit row goes with --mode append and --merge batch: what is staged commits when all rows are there",
             ),
         ]
     }

@@ -158,14 +158,14 @@ async fn open(
     held: &mut Option<Held>,
 ) -> Result<Opened, Error> {
     let of_table = || {
-        (settings.is_staged() || settings.merges_batches())
-            .then(|| format!("table {}", table.quoted()))
+        let merges = settings.merges_batches() && settings.ledger != LedgerUse::Off;
+        (settings.is_staged() || merges).then(|| format!("table {}", table.quoted()))
     };
     if let Some(job) = settings.job.clone().or_else(of_table) {
         *held = Some(Held::take(&job, settings, connection, control).await?);
     }
     let lease = held.as_ref().map(|held| &held.lease);
-    if let Some(lease) = lease.filter(|_| settings.merges_batches()) {
+    if settings.merges_batches() {
         let staged = Staged::prepare(settings, connection, &table, &target).await?;
         let opened = staged.open_batches(lease, origin, settings, connection, control, &table);
         let (target, merge, ledger) = opened.await?;
@@ -173,7 +173,7 @@ async fn open(
             table,
             target,
             ledger,
-            merge: Some(Arc::new(merge)),
+            merge: merge.map(Arc::new),
             staged: None,
         });
     }

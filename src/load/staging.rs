@@ -14,6 +14,7 @@ use crate::job::{LedgerUse, LoadSettings, SettingsError};
 use crate::ledger::{self, Lease, Ledger, LedgerError, StagingRequest};
 use crate::merge::{Merge, Mode, Superseded};
 use crate::source::Input;
+use crate::strategy::StrategyKind;
 use crate::target::{self, Key, KeyError, Place, Staging, Stamp, Table, Target};
 
 /// A load whose rows are staged.
@@ -192,27 +193,43 @@ impl Staged {
         }
     }
 
-    /// Opens the import of batches that are merged one by one: what is written, how it is merged, and
-    /// where that is noted. Begins anew if what an earlier run has merged is not the beginning of the
+    /// Opens the import of batches that are merged one by one: what is written, how that is merged then,
+    /// and where it is noted. Begins anew if what an earlier run has merged is not the beginning of the
     /// input.
     ///
     /// # Errors
     /// What the ledger says, or the server.
     pub async fn open_batches(
         self,
-        lease: &Lease,
+        lease: Option<&Lease>,
         origin: &mut Origin,
         settings: &LoadSettings,
         connection: &mut ControlConnection,
         control: &Control,
         table: &Table,
-    ) -> Result<(Arc<Target>, Merge, Option<Ledger>), Error> {
+    ) -> Result<(Arc<Target>, Option<Merge>, Option<Ledger>), Error> {
         let merge = Merge {
             staging: target::BATCH.to_string(),
             full: false,
             ..self.merge
         };
-        let target = Arc::new(self.staging.of_batch(&merge.target));
+        // Rungs that send statements merge by them where these can; any other way it is COPY's.
+        let by_statement = settings.strategy != StrategyKind::Copy && origin.mapping.is_none();
+        let upsert = merge.upsert(self.staging.stamp).filter(|_| by_statement);
+        let target = Arc::new(match upsert {
+            Some(upsert) => Target {
+                upsert: Some(Arc::new(upsert)),
+                ..Target::clone(&merge.target)
+            },
+            None => self.staging.of_batch(&merge.target),
+        });
+        if target.batches.is_some() && settings.commits_alone() {
+            return Err(SettingsError(format!(
+                "--commit row: rows are merged into {} through a temporary table, which needs a transaction for each batch; leave it out, or --no-ledger",
+                table.quoted()
+            ))
+            .into());
+        }
         if let LedgerUse::On { import_id, .. } = &settings.ledger {
             forget_finished(connection, import_id.as_deref()).await?;
         }
@@ -224,9 +241,10 @@ impl Staged {
                 merge: Some(&merge),
             };
             let opened = origin
-                .open_import(settings, connection, written, Some(lease), control)
+                .open_import(settings, connection, written, lease, control)
                 .await?;
             let Some(ledger) = opened.as_ref().filter(|_| !origin.is_begun_in_order()) else {
+                let merge = Some(merge).filter(|_| target.upsert.is_none());
                 return Ok((target, merge, opened));
             };
             let forget = |client: Client| async {

@@ -43,9 +43,9 @@ impl Destination {
     ) -> Job {
         Job {
             pool: self.pool,
-            begin: self.target.begin(&match &self.merge {
-                Some(_) => format!("{}; {}", settings.begin(), Merge::BATCHWISE),
-                None => settings.begin(),
+            begin: self.target.begin(&match settings.merges_batches() {
+                true => format!("{}; {}", settings.begin(), Merge::BATCHWISE),
+                false => settings.begin(),
             }),
             doubts: Doubts::default(),
             // Merged rows are tried in their order only: one that comes late would win.

@@ -9,6 +9,7 @@ mod mode;
 mod part;
 mod sql;
 mod step;
+mod upsert;
 mod writer;
 
 use std::sync::Arc;

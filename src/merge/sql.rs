@@ -272,6 +272,22 @@ impl<'a> Sql<'a> {
         Some(format!("{} {on_conflict}", self.insert_missing()))
     }
 
+    /// Inserts the rows that the table does not have as they are, and makes others of it as they are;
+    /// `None`: it has no index for that.
+    pub fn insert_changed(&self) -> Option<String> {
+        let same = match self.merge.mode {
+            Mode::Ignore => String::new(),
+            _ => format!(" AND NOT ({})", self.differs("s")),
+        };
+        Some(format!(
+            "{} WHERE NOT EXISTS (SELECT FROM {} t WHERE {}{same}) {}",
+            self.insert_from(),
+            self.table(),
+            self.same_key("t", "s"),
+            self.on_conflict()?,
+        ))
+    }
+
     /// Whether the table has no row: 1 or 0, as `rows`.
     pub fn is_table_empty(&self) -> String {
         format!(
@@ -319,7 +335,7 @@ impl<'a> Sql<'a> {
     }
 
     /// The columns of the key, of table `of`.
-    fn key(&self, of: &str) -> String {
+    pub fn key(&self, of: &str) -> String {
         list(self.keys().map(|(column, _)| &column.name), of)
     }
 

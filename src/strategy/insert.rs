@@ -6,9 +6,11 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use tokio_postgres::Client;
 
-use super::parameters::{Parameters, values};
+use super::bring::bring;
+use super::parameters::{self, Parameters};
 use super::prepared::Prepared;
 use super::{RowSlice, Strategy, WriteError};
+use crate::outcome::Tally;
 use crate::target::Target;
 
 /// Statements of `pipeline` that are under way at most. The client's request queue has no bound of
@@ -22,6 +24,8 @@ pub struct Insert {
     depth: usize,
     prepared: Prepared,
     parameters: Parameters,
+    /// What became of the rows of the latest write, if they were merged.
+    merged: Tally,
 }
 
 impl Insert {
@@ -31,38 +35,45 @@ impl Insert {
             target,
             depth,
             prepared: Prepared::default(),
+            merged: Tally::default(),
         }
     }
 
-    async fn write_rows(&mut self, client: &Client, rows: RowSlice<'_>) -> Result<u64, WriteError> {
+    async fn write_rows(
+        &mut self,
+        client: &Client,
+        rows: RowSlice<'_>,
+    ) -> Result<Tally, WriteError> {
         let pulse = rows.pulse();
         self.parameters.fill(rows);
         let (parameters, target) = (&self.parameters, &self.target);
-        let sql = || {
-            let values = values(target, parameters.as_json(), 1);
-            format!("{} VALUES {values}", target.insert_into())
-        };
+        let sql = || parameters::insert(target, parameters.as_json(), 1);
         let prepared = self.prepared.of(client, parameters.as_json(), sql);
         let statement = &prepared.await?;
         let insert = |row| {
-            client
-                .execute_raw(statement, parameters.of(row..row + 1))
-                .map(move |answer| {
-                    answer.map_err(|error| WriteError {
-                        error,
-                        record: Some(parameters.record(row)),
-                        before_rows: false,
-                    })
+            bring(
+                client,
+                statement,
+                parameters.of(row..row + 1),
+                target,
+                (1, false),
+            )
+            .map(move |answer| {
+                answer.map_err(|error| WriteError {
+                    error,
+                    record: Some(parameters.record(row)),
+                    before_rows: false,
                 })
+            })
         };
-        let mut count = 0;
+        let mut tally = Tally::default();
         if self.depth == 1 {
             // A stream of one costs a row 9 microseconds of wake-ups (measured).
             for row in 0..parameters.rows() {
-                count += insert(row).await?;
+                tally += insert(row).await?;
                 pulse.beat();
             }
-            return Ok(count);
+            return Ok(tally);
         }
         // The stream starts and answers the statements in the order of the rows. After a failure
         // the rest fails too, in an aborted transaction; the first error is the true one.
@@ -70,10 +81,10 @@ impl Insert {
             .map(insert)
             .buffered(self.depth);
         while let Some(answer) = answers.next().await {
-            count += answer?;
+            tally += answer?;
             pulse.beat();
         }
-        Ok(count)
+        Ok(tally)
     }
 }
 
@@ -83,6 +94,17 @@ impl Strategy for Insert {
         client: &'a Client,
         rows: RowSlice<'a>,
     ) -> BoxFuture<'a, Result<u64, WriteError>> {
-        self.write_rows(client, rows).boxed()
+        async move {
+            let tally = self.write_rows(client, rows).await?;
+            if self.target.upsert.is_some() {
+                self.merged = tally;
+            }
+            Ok(tally.total())
+        }
+        .boxed()
+    }
+
+    fn take_merged(&mut self) -> Tally {
+        std::mem::take(&mut self.merged)
     }
 }

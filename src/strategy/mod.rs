@@ -1,6 +1,7 @@
 //! Strategies: how a batch becomes statements. One trait, one file a rung.
 
 mod binary;
+mod bring;
 mod copy;
 mod discard;
 mod insert;
@@ -27,6 +28,7 @@ use self::unnest::Unnest;
 pub use copy::CopyFormat;
 pub use rows::{Pulse, Refusal, Refused, Row, RowSlice};
 
+use crate::outcome::Tally;
 use crate::target::Target;
 
 /// Writes the rows of a slice. The caller owns the transaction, so ledger, retry and rejects are
@@ -45,6 +47,11 @@ pub trait Strategy: Send + Sync {
         client: &'a Client,
         rows: RowSlice<'a>,
     ) -> BoxFuture<'a, Result<u64, WriteError>>;
+
+    /// What became of the rows of the latest write, where the target merges them.
+    fn take_merged(&mut self) -> Tally {
+        Tally::default()
+    }
 
     /// Something worth knowing about the latest write, once.
     fn take_note(&mut self) -> Option<String> {

@@ -6,8 +6,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_postgres::{Client, Statement};
 
-use super::parameters::{Parameters, values};
+use super::bring::bring;
+use super::parameters::{self, Parameters};
 use super::{RowSlice, Strategy, WriteError};
+use crate::outcome::Tally;
 use crate::target::Target;
 
 /// Rows of one statement at most: beyond it the time to plan the statement eats the gain.
@@ -26,6 +28,8 @@ pub struct MultiInsert {
     full: Option<(Shape, Statement)>,
     tail: Option<(Shape, Statement)>,
     parameters: Parameters,
+    /// What became of the rows of the latest write, if they were merged.
+    merged: Tally,
 }
 
 impl MultiInsert {
@@ -35,6 +39,7 @@ impl MultiInsert {
             target,
             full: None,
             tail: None,
+            merged: Tally::default(),
         }
     }
 
@@ -59,34 +64,43 @@ impl MultiInsert {
         {
             return Ok(statement.clone());
         }
-        let values = values(&self.target, as_json, rows);
-        let sql = format!("{} VALUES {values}", self.target.insert_into());
+        let sql = parameters::insert(&self.target, as_json, rows);
         let statement = client.prepare(&sql).await?;
         *slot = Some(((rows, as_json.to_vec()), statement.clone()));
         Ok(statement)
     }
 
-    async fn write_rows(&mut self, client: &Client, rows: RowSlice<'_>) -> Result<u64, WriteError> {
+    async fn write_rows(
+        &mut self,
+        client: &Client,
+        rows: RowSlice<'_>,
+    ) -> Result<Tally, WriteError> {
         let pulse = rows.pulse();
         self.parameters.fill(rows);
         let most = self.most_rows();
-        let mut count = 0;
+        let mut tally = Tally::default();
         let mut from = 0;
         while from < self.parameters.rows() {
             let to = (from + most).min(self.parameters.rows());
             let statement = self.statement(client, to - from).await?;
-            count += client
-                .execute_raw(&statement, self.parameters.of(from..to))
-                .await
-                .map_err(|error| WriteError {
-                    error,
-                    record: (to - from == 1).then(|| self.parameters.record(from)),
-                    before_rows: false,
-                })?;
+            let parameters = self.parameters.of(from..to);
+            tally += bring(
+                client,
+                &statement,
+                parameters,
+                &self.target,
+                (to - from, to - from > 1),
+            )
+            .await
+            .map_err(|error| WriteError {
+                error,
+                record: (to - from == 1).then(|| self.parameters.record(from)),
+                before_rows: false,
+            })?;
             pulse.beat();
             from = to;
         }
-        Ok(count)
+        Ok(tally)
     }
 }
 
@@ -96,6 +110,17 @@ impl Strategy for MultiInsert {
         client: &'a Client,
         rows: RowSlice<'a>,
     ) -> BoxFuture<'a, Result<u64, WriteError>> {
-        self.write_rows(client, rows).boxed()
+        async move {
+            let tally = self.write_rows(client, rows).await?;
+            if self.target.upsert.is_some() {
+                self.merged = tally;
+            }
+            Ok(tally.total())
+        }
+        .boxed()
+    }
+
+    fn take_merged(&mut self) -> Tally {
+        std::mem::take(&mut self.merged)
     }
 }

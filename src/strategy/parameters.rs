@@ -15,7 +15,7 @@ use tokio_postgres::types::{Format, IsNull, ToSql, Type};
 
 use super::rows::{Row, RowSlice};
 use crate::encode::Encoder;
-use crate::target::{Column, Target};
+use crate::target::{Column, Target, Upsert};
 
 /// The rows of a slice as parameters.
 #[derive(Debug)]
@@ -190,8 +190,9 @@ pub(super) fn push_json(text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\"}");
 }
 
-/// `($1, $2), ($3, $4)`: parameters of `rows` rows, each read as its column wants it.
-pub(super) fn values(target: &Target, as_json: &[bool], rows: usize) -> String {
+/// `($1, $2), ($3, $4)`: parameters of `rows` rows, each read as its column wants it. `typed`: no
+/// column around tells their types.
+fn values(target: &Target, as_json: &[bool], rows: usize, typed: bool, ordered: bool) -> String {
     let columns = target.columns.len();
     let mut sql = String::with_capacity(rows * columns * 7);
     for row in 0..rows {
@@ -203,12 +204,32 @@ pub(super) fn values(target: &Target, as_json: &[bool], rows: usize) -> String {
             let parameter = format!("${}", row * columns + index + 1);
             match as_json {
                 true => sql.push_str(&column.read_from(&parameter)),
+                // The other rows are as the first.
+                false if typed && row == 0 => {
+                    sql.push_str(&format!("{parameter}::{}", column.base_type_name));
+                }
                 false => sql.push_str(&parameter),
             }
+        }
+        if ordered {
+            sql.push_str(&format!(", {row}"));
         }
         sql.push(')');
     }
     sql
+}
+
+/// The statement that brings `rows` rows.
+pub(super) fn insert(target: &Target, as_json: &[bool], rows: usize) -> String {
+    let Some(upsert) = &target.upsert else {
+        let values = values(target, as_json, rows, false, false);
+        return format!("{} VALUES {values}", target.insert_into());
+    };
+    let many = rows > 1;
+    let values = values(target, as_json, rows, true, many);
+    let relation = Upsert::relation(&format!("VALUES {values}"), target, many);
+    let [before, behind] = if many { &upsert.many } else { &upsert.one };
+    format!("{before}{relation}{behind}")
 }
 
 #[cfg(test)]

@@ -15,11 +15,13 @@ use futures::future::BoxFuture;
 use tokio_postgres::Client;
 use tokio_postgres::types::{IsNull, ToSql, Type};
 
+use super::bring::bring;
 use super::parameters::push_json;
 use super::prepared::Prepared;
 use super::{RowSlice, Strategy, WriteError};
 use crate::encode::Encoder;
-use crate::target::{Column, Target};
+use crate::outcome::Tally;
+use crate::target::{Column, Target, Upsert};
 
 /// One INSERT a slice, from one array a column.
 pub struct Unnest {
@@ -27,6 +29,8 @@ pub struct Unnest {
     /// By which columns go as text.
     prepared: Prepared,
     columns: Vec<Array>,
+    /// What became of the rows of the latest write, if they were merged.
+    merged: Tally,
 }
 
 impl Unnest {
@@ -36,6 +40,7 @@ impl Unnest {
             target,
             prepared: Prepared::default(),
             columns,
+            merged: Tally::default(),
         }
     }
 
@@ -61,22 +66,28 @@ impl Unnest {
         &mut self,
         client: &Client,
         mut rows: RowSlice<'_>,
-    ) -> Result<u64, WriteError> {
+    ) -> Result<Tally, WriteError> {
         let (count, first) = self.fill(&mut rows);
         let Some(first) = first else {
-            return Ok(0);
+            return Ok(Tally::default());
         };
         let shape: Vec<bool> = self.columns.iter().map(|column| column.as_text).collect();
         let sql = || sql(&self.target, &self.columns);
         let statement = self.prepared.of(client, &shape, sql).await?;
-        client
-            .execute_raw(&statement, &self.columns)
-            .await
-            .map_err(|error| WriteError {
-                error,
-                record: (count == 1).then_some(first),
-                before_rows: false,
-            })
+        let tally = bring(
+            client,
+            &statement,
+            &self.columns,
+            &self.target,
+            (count, true),
+        )
+        .await
+        .map_err(|error| WriteError {
+            error,
+            record: (count == 1).then_some(first),
+            before_rows: false,
+        })?;
+        Ok(tally)
     }
 }
 
@@ -86,7 +97,18 @@ impl Strategy for Unnest {
         client: &'a Client,
         rows: RowSlice<'a>,
     ) -> BoxFuture<'a, Result<u64, WriteError>> {
-        self.write_rows(client, rows).boxed()
+        async move {
+            let tally = self.write_rows(client, rows).await?;
+            if self.target.upsert.is_some() {
+                self.merged = tally;
+            }
+            Ok(tally.total())
+        }
+        .boxed()
+    }
+
+    fn take_merged(&mut self) -> Tally {
+        std::mem::take(&mut self.merged)
     }
 }
 
@@ -110,10 +132,16 @@ fn sql(target: &Target, columns: &[Array]) -> String {
         Form::Json => format!("${number}::json[]"),
     });
     let names = list(&|number, _, _| format!("c{number}"));
-    format!(
-        "{} SELECT {values} FROM unnest({arrays}) AS u ({names})",
-        target.insert_into()
-    )
+    let Some(upsert) = &target.upsert else {
+        return format!(
+            "{} SELECT {values} FROM unnest({arrays}) AS u ({names})",
+            target.insert_into()
+        );
+    };
+    let rows =
+        format!("SELECT {values}, o FROM unnest({arrays}) WITH ORDINALITY AS u ({names}, o)");
+    let [before, behind] = &upsert.many;
+    format!("{before}{}{behind}", Upsert::relation(&rows, target, true))
 }
 
 /// What the elements of an array are on the wire.

@@ -14,6 +14,8 @@ pub struct Key {
     pub columns: Vec<Column>,
     /// Whether INSERT ... ON CONFLICT can use the index: it is not deferrable.
     pub arbiter: bool,
+    /// Whether the table takes no row without it.
+    pub not_null: bool,
     /// How the index compares each of them.
     pub operators: Vec<Operators>,
     /// Columns whose values may be equal and yet not the same: `1.0` and `1.00`, or by a collation.
@@ -70,6 +72,8 @@ pub enum KeyError {
 /// The unique indexes of a table that cover all of its rows by plain columns, compared as anywhere else.
 const INDEXES: &str = "
 SELECT i.indexrelid AS index, i.indisprimary AS is_primary, i.indimmediate AS immediate,
+       NOT EXISTS (SELECT FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) AS k (attnum) JOIN pg_attribute a
+                   ON a.attrelid = i.indrelid AND a.attnum = k.attnum WHERE NOT a.attnotnull) AS not_null,
        ARRAY(SELECT a.attname::text FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1])
              WITH ORDINALITY AS k (attnum, place) JOIN pg_attribute a
              ON a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.place) AS columns
@@ -152,6 +156,7 @@ impl Key {
         let mut key = Key {
             columns: Vec::new(),
             arbiter: index.get("immediate"),
+            not_null: index.get("not_null"),
             operators: operators(client, index.get("index")).await?,
             loose: Vec::new(),
         };

@@ -343,6 +343,7 @@ impl Mapping {
             stamp,
             landing: Some(Arc::new(self.landing(into, stamp, names))),
             batches: None,
+            upsert: None,
         }
     }
 

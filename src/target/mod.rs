@@ -7,6 +7,7 @@ mod near;
 mod place;
 mod staging;
 mod table;
+mod upsert;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ pub use mapping::{Landing, Map, MapError, Mapping, mapped};
 pub use place::Place;
 pub use staging::{Order, STATE, Staging, Stamp, index_staged, unique_index};
 pub use table::{Column, Table, TableError};
+pub use upsert::Upsert;
 
 /// `name` as SQL takes it, always quoted: no name is a reserved word then, and none is folded.
 pub fn quote_name(name: &str) -> String {
@@ -38,6 +40,8 @@ pub struct Target {
     /// SQL that makes the temporary table from which each batch is merged into the table, if that is
     /// so.
     pub(crate) batches: Option<Arc<str>>,
+    /// How statements with rows merge them into the table, if that is so.
+    pub(crate) upsert: Option<Arc<Upsert>>,
 }
 
 /// The temporary table from which a batch is merged.
@@ -52,6 +56,7 @@ impl Target {
             stamp: None,
             landing: None,
             batches: None,
+            upsert: None,
         }
     }
 

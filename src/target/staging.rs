@@ -255,6 +255,7 @@ impl Staging {
             stamp: Some(Stamp::Order),
             landing: None,
             batches: Some(create.into()),
+            upsert: None,
         }
     }
 
@@ -271,6 +272,7 @@ impl Staging {
             stamp: Some(self.stamp),
             landing: None,
             batches: None,
+            upsert: None,
         }
     }
 }

@@ -155,7 +155,7 @@ impl Session {
                 let merged = tokio::time::timeout(self.answer_timeout, merging).await;
                 merged.map_err(|_| Failure::Timeout(self.answer_timeout))??
             }
-            _ => Tally::default(),
+            _ => self.strategy.take_merged(),
         };
         Ok(Written {
             sent,

@@ -24,7 +24,12 @@ fn rows_of_a_stream_are_in_the_table_before_it_ends_and_later_ones_win() {
         ran.exits(0);
         assert_eq!(database.rows("t"), ["1|d", "2|b", "3|e"]);
         let told = ["inserted", "updated", "superseded", "unchanged"].map(|what| ran.rows(what));
-        assert_eq!(told, [3, 1, 1, 1], "{ran}");
+        // Where each row is a statement, none of them loses within one.
+        let expected = match strategy {
+            "insert" | "pipeline" => [3, 2, 0, 1],
+            _ => [3, 1, 1, 1],
+        };
+        assert_eq!(told, expected, "{strategy}: {ran}");
     }
 }
 
@@ -167,7 +172,7 @@ fn what_does_not_go_with_batches_is_said() {
             "goes with --merge end",
         ),
         (
-            "--mode upsert --no-ledger",
+            "--mode upsert --merge end --no-ledger",
             "--no-ledger goes with --mode append",
         ),
     ] {
