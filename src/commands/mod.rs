@@ -128,7 +128,7 @@ async fn run(cli: Cli, console: &Console, stop: &Arc<Stop>) -> Exit {
 /// The fields of a command that ended before it began.
 fn nothing(command: &Command) -> Map<String, Value> {
     match command {
-        Command::Load(args) => load::nothing(args),
+        Command::Load(args) => load::nothing(&args.settings),
         _ => Map::new(),
     }
 }

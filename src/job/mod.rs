@@ -1,6 +1,7 @@
 //! The settings of a load: partial ones from profile, job file and flags, merged once in this
 //! order, and settings as meant, checked once with every limit.
 
+mod connection;
 mod durability;
 mod inputs;
 mod outputs;
@@ -10,10 +11,11 @@ mod settings;
 mod units;
 mod values;
 
+pub use connection::ConnectionArgs;
 pub use durability::Durability;
 pub use inputs::inputs;
 pub use outputs::check_output;
-pub use partial::{PartialReading, PartialSettings, defaults};
+pub use partial::{PartialReading, PartialSettings, defaults, with_default};
 pub use profile::Profile;
 pub use settings::{LedgerUse, LoadSettings, Overlap, SettingsError};
 pub use units::{Number, Size, Time};

@@ -424,6 +424,18 @@ pub fn defaults() -> Vec<(&'static str, String)> {
     ]
 }
 
+/// The argument with its default in its help, if it is one of `defaults`.
+pub fn with_default(argument: clap::Arg, defaults: &[(&'static str, String)]) -> clap::Arg {
+    let id = argument.get_id().as_str();
+    match defaults.iter().find(|(name, _)| *name == id) {
+        Some((_, default)) => {
+            let help = argument.get_help().map(ToString::to_string);
+            argument.help(format!("{} [default: {default}]", help.unwrap_or_default()))
+        }
+        None => argument,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
