@@ -2,6 +2,7 @@
 //! `commands`.
 
 mod output;
+mod run;
 mod server;
 mod short;
 
@@ -18,6 +19,7 @@ use crate::merge::Mode;
 use crate::strategy::StrategyKind;
 
 pub use output::OutputArgs;
+pub use run::RunArgs;
 pub use server::ServerArgs;
 
 /// Loads rows from files or stdin into PostgreSQL, and compares the ways to do it.
@@ -36,6 +38,8 @@ pub struct Cli {
 pub enum Command {
     /// Load rows from files or stdin into a table
     Load(Box<LoadArgs>),
+    /// Run the loads of a job file, one after the other
+    Run(RunArgs),
     /// Compute which window, strategy and durability fit a stream
     Plan(Box<PlanArgs>),
     /// Show what the ledger knows: imports, progress, gaps, rejects
@@ -275,6 +279,9 @@ pub fn command() -> clap::Command {
                 .mut_args(|argument| job::with_default(argument, &defaults))
                 .after_help(match name.as_str() {
                     "load" => format!("{}\n\n{}", Mode::HELP, Exit::help()),
+                    "run" => {
+                        [job::JobFile::HELP, &Exit::help(), &Exit::help_of_several()].join("\n\n")
+                    }
                     _ => Exit::help(),
                 })
         });

@@ -3,6 +3,7 @@
 
 mod connection;
 mod durability;
+mod file;
 mod inputs;
 mod outputs;
 mod partial;
@@ -13,6 +14,7 @@ mod values;
 
 pub use connection::ConnectionArgs;
 pub use durability::Durability;
+pub use file::{Hook, JobFile, JobLoad, schema};
 pub use inputs::inputs;
 pub use outputs::check_output;
 pub use partial::{PartialReading, PartialSettings, defaults, with_default};

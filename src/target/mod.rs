@@ -9,6 +9,7 @@ mod table;
 use crate::source::KeyColumn;
 
 pub use key::{Key, KeyError, Operators};
+pub use near::nearest;
 pub use place::Place;
 pub use staging::{Order, STATE, Staging, Stamp, index_staged, unique_index};
 pub use table::{Column, Table, TableError};

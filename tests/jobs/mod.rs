@@ -1,5 +1,6 @@
 //! What a load leaves in the table: modes, guards, leases, and the files of jobs.
 
+mod file;
 mod guards;
 mod history;
 mod late;
