@@ -291,7 +291,10 @@ fn needed(error: &clap::Error, given: &Given, command: &Command) -> String {
         .get(ContextKind::ValidValue)
         .map(strings)
         .unwrap_or_default();
-    let choices = format!("one of {} is needed", choices.join(", "));
+    let choices = match choices.is_empty() {
+        true => "it must not be empty".to_string(),
+        false => format!("one of {} is needed", choices.join(", ")),
+    };
     let near = error
         .get(ContextKind::SuggestedValue)
         .map(strings)
