@@ -1,5 +1,5 @@
-//! The settings of a load: partial ones from profile, job file and flags, merged once in this
-//! order, and settings as meant, checked once with every limit.
+//! The settings of a load: partial ones, from flags or the keys of a job file and from the profile
+//! they name, and settings as meant, checked once with every limit.
 
 mod connection;
 mod durability;
