@@ -211,6 +211,8 @@ impl Reader<'_> {
     fn resolved(&self, text: String, refers: Reference) -> String {
         let from = |dir: &Path, path: &str| dir.join(path).to_string_lossy().into_owned();
         match refers {
+            // Nothing is not the directory.
+            _ if text.is_empty() => text,
             Reference::Path => from(self.dir, &text),
             Reference::Input if text == "-" => text,
             Reference::Input if text.contains(['*', '?', '[']) => {

@@ -10,13 +10,13 @@ fn every_bad_job_file_is_told_its_fault_with_its_place() {
     let mut told = String::new();
     for name in names {
         let ran = pgrung("run")
-            .current_dir(&fixture("bad"))
-            .arg(&name)
+            .current_dir(&fixture(""))
+            .arg(format!("bad/{name}"))
             .env("PASSWORD", PASSWORD)
             .run();
         ran.exits(2);
         assert_eq!(ran.stdout, "", "{name}");
-        let place = format!("pgrung: error: {name}:");
+        let place = format!("pgrung: error: bad/{name}:");
         let fault = ran.stderr.strip_prefix(&place);
         let fault = fault.unwrap_or_else(|| panic!("{name}: {ran}"));
         assert_eq!(fault.lines().count(), 1, "{name}: {ran}");
