@@ -109,6 +109,9 @@ pub enum Error {
     /// Stopped by a signal.
     #[error("interrupted")]
     Interrupted(i32),
+    /// A program that is told how a run was.
+    #[error("{0}")]
+    Hook(String),
     /// A file or stream that pgrung writes.
     #[error("cannot write {name}: {source}")]
     Output {
@@ -173,6 +176,7 @@ impl Error {
             | Error::BenchMismatch(_)
             | Error::Unbalanced(_)
             | Error::Panic { .. }
+            | Error::Hook(_)
             | Error::Output { .. } => Exit::Failed,
         }
     }

@@ -68,6 +68,47 @@ impl Exit {
         }
     }
 
+    /// How bad an end is beside others: rows that wait for somebody, what another night mends, what
+    /// does not work, what is not set up, what went wrong, who wants an end at once.
+    fn badness(self) -> u8 {
+        match self {
+            Exit::Loaded => 0,
+            Exit::Rejected => 1,
+            Exit::Overtaken => 2,
+            Exit::Guard => 3,
+            Exit::Input => 4,
+            Exit::Connect => 5,
+            Exit::Usage => 6,
+            Exit::Failed => 7,
+            Exit::Signal(_) => 8,
+        }
+    }
+
+    /// The worse of two ends, by which a run of several loads is told.
+    #[must_use]
+    pub fn worse(self, other: Exit) -> Exit {
+        match other.badness() > self.badness() {
+            true => other,
+            false => self,
+        }
+    }
+
+    /// Whether not all was done: rows put aside are no failure.
+    pub fn is_failure(self) -> bool {
+        self.badness() > Exit::Rejected.badness()
+    }
+
+    /// What the exit code of several loads is, as a part of a help text.
+    pub fn help_of_several() -> String {
+        let mut codes = Self::TABLE.map(|(exit, _)| exit);
+        codes.sort_by_key(|exit| exit.badness());
+        let codes = codes.map(|exit| exit.code().to_string());
+        format!(
+            "The exit code is that of the load that ended worst, from the best: {}",
+            codes.join(", ")
+        )
+    }
+
     /// The table as the end of a help text.
     pub fn help() -> String {
         let lines = Self::TABLE.map(|(exit, meaning)| format!("\n  {:<3}  {meaning}", exit.code()));
@@ -90,5 +131,14 @@ mod tests {
         let readme = include_str!("../README.md");
         let rows = Exit::TABLE.map(|(exit, meaning)| format!("| {} | {meaning} |\n", exit.code()));
         assert!(readme.contains(&rows.concat()), "{}", rows.concat());
+    }
+
+    #[test]
+    fn of_several_ends_the_worst_is_told() {
+        assert_eq!(Exit::Loaded.worse(Exit::Rejected), Exit::Rejected);
+        assert_eq!(Exit::Failed.worse(Exit::Usage), Exit::Failed);
+        assert_eq!(Exit::Signal(2).worse(Exit::Signal(15)), Exit::Signal(2));
+        assert!(!Exit::Rejected.is_failure() && Exit::Overtaken.is_failure());
+        assert!(Exit::help_of_several().ends_with("0, 3, 7, 4, 6, 5, 2, 1, 130, 143"));
     }
 }

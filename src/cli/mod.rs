@@ -1,8 +1,9 @@
 //! The command line as typed: every setting may be absent. What it means is decided in `job` and
 //! `commands`.
 
-mod connection;
 mod output;
+mod run;
+mod server;
 mod short;
 
 use std::path::PathBuf;
@@ -11,12 +12,15 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use clap_complete::Shell;
 
 use crate::exit_code::Exit;
-use crate::job::{self, Durability, Number, PartialReading, PartialSettings, Size, Time};
+use crate::job::{
+    self, ConnectionArgs, Durability, Number, PartialReading, PartialSettings, Size, Time,
+};
 use crate::merge::Mode;
 use crate::strategy::StrategyKind;
 
-pub use connection::{ConnectionArgs, ServerArgs};
 pub use output::OutputArgs;
+pub use run::RunArgs;
+pub use server::ServerArgs;
 
 /// Loads rows from files or stdin into PostgreSQL, and compares the ways to do it.
 #[derive(Debug, Parser)]
@@ -34,6 +38,8 @@ pub struct Cli {
 pub enum Command {
     /// Load rows from files or stdin into a table
     Load(Box<LoadArgs>),
+    /// Run the loads of a job file, one after the other
+    Run(RunArgs),
     /// Compute which window, strategy and durability fit a stream
     Plan(Box<PlanArgs>),
     /// Show what the ledger knows: imports, progress, gaps, rejects
@@ -273,25 +279,17 @@ pub fn command() -> clap::Command {
         };
         command = command.mut_subcommand(&name, |subcommand| {
             subcommand
-                .mut_args(|argument| with_default(argument, &defaults))
+                .mut_args(|argument| job::with_default(argument, &defaults))
                 .after_help(match name.as_str() {
                     "load" => format!("{}\n\n{}", Mode::HELP, Exit::help()),
+                    "run" => {
+                        [job::JobFile::HELP, &Exit::help(), &Exit::help_of_several()].join("\n\n")
+                    }
                     _ => Exit::help(),
                 })
         });
     }
     command
-}
-
-fn with_default(argument: clap::Arg, defaults: &[(&'static str, String)]) -> clap::Arg {
-    let id = argument.get_id().as_str();
-    match defaults.iter().find(|(name, _)| *name == id) {
-        Some((_, default)) => {
-            let help = argument.get_help().map(ToString::to_string);
-            argument.help(format!("{} [default: {default}]", help.unwrap_or_default()))
-        }
-        None => argument,
-    }
 }
 
 #[cfg(test)]

@@ -7,8 +7,10 @@ use serde_json::{Map, Value, json};
 use super::done::Done;
 use super::resume::resume_command;
 use crate::cli::LoadArgs;
+use crate::connect::ConnectSettings;
 use crate::error::Error;
 use crate::exit_code::Exit;
+use crate::job::{LoadSettings, PartialSettings};
 use crate::load::{Control, LoadEnd, load};
 use crate::outcome::Outcome;
 use crate::report::{Console, ProgressMode, Summary};
@@ -16,31 +18,42 @@ use crate::source::Input;
 use crate::stop::Stop;
 
 pub async fn run(args: &LoadArgs, console: &Console, stop: &Arc<Stop>) -> Result<Done, Error> {
-    let mut settings = args.settings.clone().complete()?;
-    if console.is_quiet() {
-        settings.progress = ProgressMode::None;
-    }
+    let settings = args.settings.clone().complete()?;
     settings.check()?;
     let (server, _private) = args.connection.server(console).await?;
-    let control = Control {
-        console: console.clone(),
-        stop: stop.clone(),
-    };
     // A file is known by its content, under whatever import; a pipe only by the import's id.
     let is_pipe = |input: &Input| !matches!(input.size(), Ok(Some(_)));
     let pipe = settings.inputs.iter().any(is_pipe);
-    let mut done = done(load(&server, &settings, &control).await, pipe);
+    let mut done = one(&server, settings, pipe, console, stop).await;
     if done.fields.is_empty() {
-        done.fields = nothing(args);
+        done.fields = nothing(&args.settings);
     }
     Ok(done)
 }
 
+/// One load. `names_import`: the command that goes on with it is to name the import.
+pub async fn one(
+    server: &ConnectSettings,
+    mut settings: LoadSettings,
+    names_import: bool,
+    console: &Console,
+    stop: &Arc<Stop>,
+) -> Done {
+    if console.is_quiet() {
+        settings.progress = ProgressMode::None;
+    }
+    let control = Control {
+        console: console.clone(),
+        stop: stop.clone(),
+    };
+    done(load(server, &settings, &control).await, names_import)
+}
+
 /// The fields of a load that ended before it began: whoever reads them finds them all.
-pub fn nothing(args: &LoadArgs) -> Map<String, Value> {
+pub fn nothing(settings: &PartialSettings) -> Map<String, Value> {
     let nothing = Summary {
-        table: args.settings.table.clone().unwrap_or_default(),
-        mode: args.settings.mode.unwrap_or_default().name(),
+        table: settings.table.clone().unwrap_or_default(),
+        mode: settings.mode.unwrap_or_default().name(),
         balanced: true,
         ..Summary::default()
     };
@@ -50,7 +63,7 @@ pub fn nothing(args: &LoadArgs) -> Map<String, Value> {
     }
 }
 
-fn done(outcome: LoadEnd, pipe: bool) -> Done {
+fn done(outcome: LoadEnd, names_import: bool) -> Done {
     let Some(summary) = outcome.summary else {
         return match outcome.error {
             Some(error) => Done::failed(&error),
@@ -60,7 +73,7 @@ fn done(outcome: LoadEnd, pipe: bool) -> Done {
     let mut done = Done::new(format!("{summary}\n"), json!(summary));
     let error = outcome
         .error
-        .inspect(|error| done.notice = stopped(&summary, error, pipe))
+        .inspect(|error| done.notice = stopped(&summary, error, names_import))
         .or_else(|| unbalanced(&summary));
     if let Some(error) = error {
         done.exit = error.exit();
@@ -76,7 +89,7 @@ fn unbalanced(summary: &Summary) -> Option<Error> {
 }
 
 /// What is in the table after a load that did not end well, and how to go on.
-fn stopped(summary: &Summary, error: &Error, pipe: bool) -> Option<String> {
+fn stopped(summary: &Summary, error: &Error, names_import: bool) -> Option<String> {
     let tally = summary.rows.tally;
     if matches!(error, Error::Guard { .. }) && tally[Outcome::Staged] > 0 {
         // Nothing of it is kept.
@@ -98,7 +111,7 @@ fn stopped(summary: &Summary, error: &Error, pipe: bool) -> Option<String> {
     };
     if let Some(import_id) = &summary.import_id {
         let arguments = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
-        let command = resume_command(arguments, pipe.then_some(import_id));
+        let command = resume_command(arguments, names_import.then_some(import_id));
         text.push_str(&format!("; to go on: {command}"));
     }
     Some(text)

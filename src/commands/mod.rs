@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod done;
+mod hook;
 mod load;
 mod man;
 mod migrate;
@@ -12,6 +13,7 @@ mod prune;
 mod rejects;
 mod replay;
 mod resume;
+mod run;
 mod server;
 mod status;
 
@@ -128,7 +130,7 @@ async fn run(cli: Cli, console: &Console, stop: &Arc<Stop>) -> Exit {
 /// The fields of a command that ended before it began.
 fn nothing(command: &Command) -> Map<String, Value> {
     match command {
-        Command::Load(args) => load::nothing(args),
+        Command::Load(args) => load::nothing(&args.settings),
         _ => Map::new(),
     }
 }
@@ -137,6 +139,7 @@ impl Command {
     fn name(&self) -> &'static str {
         match self {
             Command::Load(_) => "load",
+            Command::Run(_) => "run",
             Command::Bench(_) => "bench",
             Command::Plan(_) => "plan",
             Command::Status(_) => "status",
@@ -153,6 +156,7 @@ impl Command {
 async fn carry_out(command: &Command, console: &Console, stop: &Arc<Stop>) -> Result<Done, Error> {
     match command {
         Command::Load(args) => load::run(args, console, stop).await,
+        Command::Run(args) => run::run(args, console, stop).await,
         Command::Bench(args) => bench::run(args, console, stop).await,
         Command::Plan(args) => plan::run(args, console).await,
         Command::Status(args) => status::run(args, console).await,
@@ -173,6 +177,7 @@ fn summary_file(cli: &Cli) -> Result<Option<SummaryFile>, SettingsError> {
     // What is no input is told by the load itself, in this very file.
     let inputs = match &cli.command {
         Command::Load(args) => inputs(&args.settings.inputs).unwrap_or_default(),
+        Command::Run(args) => run::read(args),
         Command::Bench(args) => args.inputs.iter().cloned().map(Input::File).collect(),
         _ => Vec::new(),
     };

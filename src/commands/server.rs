@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::cli::{ConnectionArgs, ServerArgs};
+use crate::cli::ServerArgs;
 use crate::connect::ConnectSettings;
 use crate::embedded::{Embedded, EmbeddedOptions};
 use crate::error::Error;
-use crate::job::{LoadSettings, Time};
+use crate::job::{ConnectionArgs, LoadSettings, Time};
 use crate::load::ControlConnection;
 use crate::report::Console;
 use crate::worker::RetryLimits;

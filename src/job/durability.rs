@@ -1,9 +1,9 @@
 //! What the server waits for at a commit.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// When a commit counts: what the server waits for before it answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Durability {
     /// Nothing: the last moments may be lost if the server crashes.

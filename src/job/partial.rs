@@ -1,12 +1,11 @@
-//! Partial settings: what one profile, job file or command line says, each setting or not. The
-//! same names serve as flags and as keys; merged with [`PartialSettings::or`], the stronger first,
-//! and completed with the defaults once.
+//! Partial settings: what one profile, load of a job file or command line says, each setting or not.
+//! The same names serve as flags and as keys; filled up from the profile with
+//! [`PartialSettings::or`], and completed with the defaults once.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use serde::Deserialize;
 
 use super::inputs::inputs;
 use super::units::{Number, Size, Time};
@@ -61,9 +60,8 @@ impl<T> Layer for Vec<T> {
 
 layered! {
 /// How sources are read.
-#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Input")]
-#[serde(default)]
 pub struct PartialReading {
     /// How records are written [default: by the file's name, else its first byte]
     #[arg(long, value_enum)]
@@ -100,18 +98,15 @@ pub struct PartialReading {
 
 layered! {
 /// What one source of settings says of a load.
-#[derive(Debug, Clone, Default, Args, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct PartialSettings {
     /// Files or quoted globs; "-" or none: stdin
     #[arg(value_name = "INPUT")]
-    #[serde(rename = "input")]
     pub inputs: Vec<String>,
     /// Target table, as in SQL: [schema.]table, '"Mixed"' to keep upper case
     #[arg(long, short, value_name = "TABLE", required = true)]
     pub table: Option<String>,
     #[command(flatten)]
-    #[serde(flatten)]
     pub reading: PartialReading,
     /// Fill a column with an SQL expression: "column = expression", in which :value is the field of that name as text, :field("Name") another one, :source, :record and :line where the record came from [default: fields as they are]
     #[arg(long, value_name = "MAP", help_heading = "Target")]
@@ -444,14 +439,29 @@ pub fn defaults() -> Vec<(&'static str, String)> {
     ]
 }
 
+/// The argument with its default in its help, if it is one of `defaults`.
+pub fn with_default(argument: clap::Arg, defaults: &[(&'static str, String)]) -> clap::Arg {
+    let id = argument.get_id().as_str();
+    match defaults.iter().find(|(name, _)| *name == id) {
+        Some((_, default)) => {
+            let help = argument.get_help().map(ToString::to_string);
+            argument.help(format!("{} [default: {default}]", help.unwrap_or_default()))
+        }
+        None => argument,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use serde_json::json;
+    use clap::FromArgMatches;
 
-    /// The settings that the keys of a job file make.
-    fn from_keys(keys: serde_json::Value) -> LoadSettings {
-        let partial: PartialSettings = serde_json::from_value(keys).unwrap();
+    use super::*;
+    /// The settings that these flags make.
+    fn from_flags(flags: &str) -> LoadSettings {
+        let command = PartialSettings::augment_args(clap::Command::new("load"));
+        let words = ["load", "--table=t"].into_iter().chain(flags.split(' '));
+        let matches = command.try_get_matches_from(words).unwrap();
+        let partial = PartialSettings::from_arg_matches(&matches).unwrap();
         partial.complete().unwrap()
     }
 
@@ -486,40 +496,19 @@ mod tests {
             ("metrics", "50000 rows 5s Some(Off) Drop Batch".into()),
             ("audit", "1000 rows 20ms Some(On) Block Batch".into()),
         ] {
-            let settings = from_keys(json!({ "profile": profile }));
+            let settings = from_flags(&format!("--profile {profile}"));
             assert_eq!(told(&settings), expected, "{profile}");
         }
     }
 
     #[test]
-    fn flags_win_over_the_job_file_and_both_over_the_profile() {
-        let file: PartialSettings = serde_json::from_value(json!({
-            "profile": "events", "batch_rows": "7", "max_wait": "3s", "commit": "load",
-            "no_header": true, "input": ["-"], "delimiter": "tab", "reject_limit": 5,
-        }))
-        .unwrap();
-        let flags: PartialSettings = serde_json::from_value(json!({
-            "max_wait": "4s", "overflow": "block", "delimiter": ";",
-        }))
-        .unwrap();
-        let settings = flags.or(file).complete().unwrap();
+    fn what_is_given_wins_over_the_profile() {
+        let settings = from_flags(
+            "--profile events --batch-rows 7 --max-wait 4s --overflow block --commit load --no-header --delimiter tab --reject-limit 5 -",
+        );
         assert_eq!(told(&settings), "7 rows 4s Some(Off) Block Load");
         assert!(!settings.read.header);
-        assert_eq!(settings.read.delimiter, Some(b';'));
+        assert_eq!(settings.read.delimiter, Some(b'\t'));
         assert_eq!(settings.on_error, OnError::Reject(Some(Share::Rows(5))));
-    }
-
-    #[test]
-    fn a_key_of_the_wrong_type_is_refused() {
-        for keys in [
-            json!({ "batch_bytes": "4" }),
-            json!({ "max_wait": 4 }),
-            json!({ "overflow": "spil" }),
-        ] {
-            assert!(
-                serde_json::from_value::<PartialSettings>(keys.clone()).is_err(),
-                "{keys}"
-            );
-        }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::units::{Number, Time};
 use super::{Durability, PartialSettings};
 use crate::queue::Overflow;
 
 /// What kind of load this is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
     /// A one-time import of files: as fast as it goes, durable when it has ended.

@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::Durability;
 use super::units::Time;
 use crate::machine;
@@ -115,8 +113,7 @@ pub struct LoadSettings {
 }
 
 /// What a run does that finds another one of its job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overlap {
     /// Waits for its end, so long at most.
     Wait(Option<Duration>),
@@ -139,14 +136,6 @@ impl FromStr for Overlap {
                 None => Err("wait, wait=TIME, fail or take-over is needed".to_string()),
             },
         }
-    }
-}
-
-impl TryFrom<String> for Overlap {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
     }
 }
 

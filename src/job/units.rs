@@ -5,21 +5,17 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::Deserialize;
 
 /// Bytes: `4MiB`, `512KiB`, `10MB`. Not 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size(pub usize);
 
 /// A time: `200ms`, `1.5s`, `2m`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Time(pub Duration);
 
 /// A number: `1000`, `10k`, `2M`. Not 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Number(pub usize);
 
 impl FromStr for Size {
@@ -92,23 +88,6 @@ impl fmt::Display for Number {
         self.0.fmt(f)
     }
 }
-
-/// Reads a type from the text of a job file as from that of a flag.
-macro_rules! from_text {
-    ($($value:ident),*) => {$(
-        impl TryFrom<String> for $value {
-            type Error = String;
-
-            fn try_from(text: String) -> Result<Self, String> {
-                text.parse()
-            }
-        }
-    )*};
-}
-
-pub(super) use from_text;
-
-from_text!(Size, Time, Number);
 
 #[cfg(test)]
 mod tests {

@@ -3,34 +3,27 @@
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use serde::Deserialize;
 
-use super::units::from_text;
 use crate::source::{Compression, Format};
 
 /// One ASCII character, or `tab`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Byte(pub u8);
 
 /// `--quote`: one ASCII character, or `none`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quote(pub Option<u8>);
 
 /// Names written as one CSV record, so that a name may hold a comma.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names(pub Vec<String>);
 
 /// `--import-id`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportId(pub String);
 
 /// `--format`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FormatChoice {
     Auto,
     Csv,
@@ -39,8 +32,7 @@ pub enum FormatChoice {
 }
 
 /// `--compression`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum CompressionChoice {
     Auto,
     None,
@@ -52,8 +44,7 @@ pub enum CompressionChoice {
 }
 
 /// `--on-error`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OnErrorChoice {
     Reject,
     Stop,
@@ -138,8 +129,6 @@ impl FromStr for ImportId {
         }
     }
 }
-
-from_text!(Byte, Quote, Names, ImportId);
 
 #[cfg(test)]
 mod tests {

@@ -15,6 +15,7 @@ use crate::source::KeyColumn;
 
 pub use key::{Key, KeyError, Operators};
 pub use mapping::{Landing, Map, MapError, Mapping, mapped};
+pub use near::nearest;
 pub use place::Place;
 pub use staging::{Order, STATE, Staging, Stamp, index_staged, unique_index};
 pub use table::{Column, Table, TableError};

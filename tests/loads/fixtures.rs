@@ -316,7 +316,10 @@ fn every_file_is_in_the_readme_and_every_row_of_the_readme_has_its_file() {
     let readme = readme();
     let in_folder: BTreeSet<String> = fs::read_dir(folder())
         .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .map(Result::unwrap)
+        // Job files have tests of their own.
+        .filter(|entry| entry.file_name() != "jobs")
+        .map(|entry| entry.file_name().into_string().unwrap())
         .filter(|name| name != "README.md" && !name.ends_with(".sql"))
         .collect();
     let loads = readme.loads.iter().map(|load| &load.file);

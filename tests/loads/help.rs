@@ -39,6 +39,7 @@ fn the_help_of_every_command_is_as_it_was_agreed() {
     for (name, words) in [
         ("the_help_of_pgrung", "--help"),
         ("the_help_of_load", "load --help"),
+        ("the_help_of_run", "run --help"),
         ("the_help_of_bench", "bench --help"),
         ("the_help_of_status", "status --help"),
         ("the_help_of_rejects", "rejects --help"),

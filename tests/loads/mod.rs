@@ -7,7 +7,7 @@ mod dsn_files;
 mod embedded;
 mod errors;
 mod fixtures;
-mod help;
+pub mod help;
 mod interrupts;
 mod keys;
 mod known;

@@ -1,10 +1,8 @@
-//! Which server a command uses.
+//! Which server is used, as partial as the settings of a load.
 
 use std::path::PathBuf;
 
 use clap::Args;
-
-use crate::job::Time;
 
 /// Where the server is.
 #[derive(Debug, Clone, Args)]
@@ -24,19 +22,4 @@ pub struct ConnectionArgs {
     /// Start a private server from installed programs; with DIR its data is kept there [default: off]
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, conflicts_with_all = ["dsn", "dsn_file"])]
     pub embedded: Option<Option<PathBuf>>,
-}
-
-/// Where the server is, for a command that asks it something and no more.
-#[derive(Debug, Clone, Args)]
-pub struct ServerArgs {
-    #[command(flatten)]
-    pub connection: ConnectionArgs,
-    /// Longest wait for one answer of the server
-    #[arg(
-        long,
-        value_name = "TIME",
-        help_heading = "Connection",
-        hide_short_help = true
-    )]
-    pub answer_timeout: Option<Time>,
 }
