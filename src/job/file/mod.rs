@@ -289,8 +289,13 @@ impl JobLoad {
 
     /// Checks all but the inputs.
     fn check(&self) -> Result<(), SettingsError> {
+        // Only stdin is known to be there.
+        let input = |typed: &String| match typed.as_str() {
+            "-" => "-".to_string(),
+            _ => "file".to_string(),
+        };
         let partial = PartialSettings {
-            inputs: vec!["-".to_string()],
+            inputs: self.partial.inputs.iter().map(input).collect(),
             ..self.partial.clone()
         };
         let settings = partial.complete();
