@@ -155,8 +155,8 @@ pub use merge::{Guards, MergeAt, Mode, Share, Superseded};
 pub use outcome::{Outcome, Rows, Tally};
 pub use queue::Overflow;
 pub use report::{
-    Batches, Bottleneck, Bound, Console, LatencyMillis, LogFormat, ProgressMode, RejectReason,
-    Summary,
+    Batches, Bottleneck, Bound, Console, Filled, LatencyMillis, LeftOut, Lock, LogFormat,
+    ProgressMode, Rehearsal, RejectReason, Summary,
 };
 pub use source::{Compression, Format, Input, ReadOptions, Stream};
 pub use stop::Stop;

@@ -38,6 +38,8 @@ pub struct Cli {
 pub enum Command {
     /// Load rows from files or stdin into a table
     Load(Box<LoadArgs>),
+    /// Do what load would do, roll it back, and tell: columns, rows, rejects, locks, time
+    Check(Box<LoadArgs>),
     /// Run the loads of a job file, one after the other
     Run(RunArgs),
     /// Compute which window, strategy and durability fit a stream
@@ -281,7 +283,7 @@ pub fn command() -> clap::Command {
             subcommand
                 .mut_args(|argument| job::with_default(argument, &defaults))
                 .after_help(match name.as_str() {
-                    "load" => format!("{}\n\n{}", Mode::HELP, Exit::help()),
+                    "load" | "check" => format!("{}\n\n{}", Mode::HELP, Exit::help()),
                     "run" => {
                         [job::JobFile::HELP, &Exit::help(), &Exit::help_of_several()].join("\n\n")
                     }

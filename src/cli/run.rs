@@ -13,6 +13,9 @@ pub struct RunArgs {
     /// Only the load of this name; may be given more than once [default: all]
     #[arg(long, value_name = "NAME")]
     pub only: Vec<String>,
+    /// Do each load and roll it back, as pgrung check does; hooks do not run [default: off]
+    #[arg(long)]
+    pub check: bool,
     /// Print the JSON schema of a job file, for editors and checkers [default: off]
     #[arg(long)]
     pub schema: bool,

@@ -71,17 +71,28 @@ fn done(outcome: LoadEnd, names_import: bool) -> Done {
         };
     };
     let mut done = Done::new(format!("{summary}\n"), json!(summary));
-    let error = outcome
-        .error
-        .inspect(|error| done.notice = stopped(&summary, error, names_import))
-        .or_else(|| unbalanced(&summary));
-    if let Some(error) = error {
-        done.exit = error.exit();
-        done.error = Some(error.chain());
-    } else if summary.rows.incomplete() || outcome.leftover_rejects > 0 {
-        done.exit = Exit::Rejected;
+    if let Some(error) = &outcome.error {
+        done.notice = stopped(&summary, error, names_import);
     }
+    done.exit_with(&summary, outcome.error, outcome.leftover_rejects);
     done
+}
+
+impl Done {
+    /// The exit code of a load that ended with `error` or without, and put rows aside or not.
+    pub(super) fn exit_with(
+        &mut self,
+        summary: &Summary,
+        error: Option<Error>,
+        leftover_rejects: u64,
+    ) {
+        if let Some(error) = error.or_else(|| unbalanced(summary)) {
+            self.exit = error.exit();
+            self.error = Some(error.chain());
+        } else if summary.rows.incomplete() || leftover_rejects > 0 {
+            self.exit = Exit::Rejected;
+        }
+    }
 }
 
 fn unbalanced(summary: &Summary) -> Option<Error> {

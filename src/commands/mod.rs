@@ -1,6 +1,7 @@
 //! One file a command: arguments to settings, work, exit code. Nothing else knows all three.
 
 mod bench;
+mod check;
 mod completions;
 mod done;
 mod hook;
@@ -130,7 +131,7 @@ async fn run(cli: Cli, console: &Console, stop: &Arc<Stop>) -> Exit {
 /// The fields of a command that ended before it began.
 fn nothing(command: &Command) -> Map<String, Value> {
     match command {
-        Command::Load(args) => load::nothing(&args.settings),
+        Command::Load(args) | Command::Check(args) => load::nothing(&args.settings),
         _ => Map::new(),
     }
 }
@@ -139,6 +140,7 @@ impl Command {
     fn name(&self) -> &'static str {
         match self {
             Command::Load(_) => "load",
+            Command::Check(_) => "check",
             Command::Run(_) => "run",
             Command::Bench(_) => "bench",
             Command::Plan(_) => "plan",
@@ -156,6 +158,7 @@ impl Command {
 async fn carry_out(command: &Command, console: &Console, stop: &Arc<Stop>) -> Result<Done, Error> {
     match command {
         Command::Load(args) => load::run(args, console, stop).await,
+        Command::Check(args) => check::run(args, console, stop).await,
         Command::Run(args) => run::run(args, console, stop).await,
         Command::Bench(args) => bench::run(args, console, stop).await,
         Command::Plan(args) => plan::run(args, console).await,
@@ -176,7 +179,9 @@ fn summary_file(cli: &Cli) -> Result<Option<SummaryFile>, SettingsError> {
     };
     // What is no input is told by the load itself, in this very file.
     let inputs = match &cli.command {
-        Command::Load(args) => inputs(&args.settings.inputs).unwrap_or_default(),
+        Command::Load(args) | Command::Check(args) => {
+            inputs(&args.settings.inputs).unwrap_or_default()
+        }
         Command::Run(args) => run::read(args),
         Command::Bench(args) => args.inputs.iter().cloned().map(Input::File).collect(),
         _ => Vec::new(),

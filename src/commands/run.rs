@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use serde_json::{Value, json};
 
 use super::done::Done;
-use super::{hook, load, print};
+use super::{check, hook, load, print};
 use crate::cli::RunArgs;
 use crate::connect::ConnectSettings;
 use crate::embedded::Embedded;
@@ -31,6 +31,7 @@ pub async fn run(args: &RunArgs, console: &Console, stop: &Arc<Stop>) -> Result<
     let loads = job.chosen(&args.only)?;
     let (server, _private) = server(&job, console).await?;
     let mut night = Night {
+        checks: args.check,
         job: &job,
         console,
         began: Instant::now(),
@@ -58,7 +59,8 @@ pub async fn run(args: &RunArgs, console: &Console, stop: &Arc<Stop>) -> Result<
         true => &job.on_failure,
         false => &job.on_success,
     };
-    if let Some(hook) = hook {
+    // Nobody is to act on what was rolled back.
+    if let Some(hook) = hook.as_ref().filter(|_| !args.check) {
         let told = hook::tell(hook, &job.dir, &done.account("run", started)).await;
         done.or_failed(told, console);
     }
@@ -94,6 +96,8 @@ async fn server(
 
 /// A run of several loads.
 struct Night<'a> {
+    /// Whether the loads are rolled back.
+    checks: bool,
     job: &'a JobFile,
     console: &'a Console,
     began: Instant,
@@ -110,6 +114,11 @@ struct Night<'a> {
 }
 
 impl Night<'_> {
+    /// What is done with each load.
+    fn command(&self) -> &'static str {
+        if self.checks { "check" } else { "load" }
+    }
+
     fn reason_not_to_run(&self, load: &JobLoad, stop: &Stop) -> Option<String> {
         match self.failed.first() {
             _ if stop.is_set() => Some("the run was interrupted".to_string()),
@@ -124,6 +133,7 @@ impl Night<'_> {
         let (name, console) = (&load.name, self.console);
         let started = SystemTime::now();
         let mut done = match load.settings() {
+            Ok(settings) if self.checks => check::one(server, settings, console, stop).await,
             Ok(settings) => load::one(server, settings, false, console, stop).await,
             Err(error) => Done::failed(&error.into()),
         };
@@ -146,9 +156,10 @@ impl Night<'_> {
         }
         self.exit = self.exit.worse(done.exit);
         let mut account = json!({ "name": name });
-        if let (Some(all), Value::Object(fields)) =
-            (account.as_object_mut(), done.account("load", started))
-        {
+        if let (Some(all), Value::Object(fields)) = (
+            account.as_object_mut(),
+            done.account(self.command(), started),
+        ) {
             all.extend(fields);
         }
         self.loads.push(account);

@@ -295,6 +295,7 @@ impl PartialSettings {
         Ok(LoadSettings {
             inputs,
             merge,
+            rehearses: default.rehearses,
             table: given.table.unwrap_or(default.table),
             read: given.reading.options(),
             maps: given.map,

@@ -46,6 +46,8 @@ pub struct LoadSettings {
     pub mode: Mode,
     /// When rows are merged.
     pub merge: MergeAt,
+    /// Whether all is done and then rolled back.
+    pub rehearses: bool,
     /// Columns by which rows are the same; none: the primary key.
     pub key: Vec<String>,
     /// A record wins only over a smaller value of this column.
@@ -162,6 +164,7 @@ impl Default for LoadSettings {
             maps: Vec::new(),
             mode: Mode::Append,
             merge: MergeAt::End,
+            rehearses: false,
             key: Vec::new(),
             newer: None,
             superseded: Superseded::Count,
@@ -359,8 +362,7 @@ impl LoadSettings {
 impl LoadSettings {
     /// Whether rows are staged, and merged into the table once they are all there.
     pub fn is_staged(&self) -> bool {
-        self.mode != Mode::Append
-            && self.merge == MergeAt::End
+        (self.rehearses || self.mode != Mode::Append && self.merge == MergeAt::End)
             && !self.strategy_factory().sends_nothing()
     }
 
@@ -368,6 +370,7 @@ impl LoadSettings {
     pub fn merges_batches(&self) -> bool {
         self.mode != Mode::Append
             && self.merge == MergeAt::Batch
+            && !self.rehearses
             && !self.strategy_factory().sends_nothing()
     }
 

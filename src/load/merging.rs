@@ -1,5 +1,6 @@
 //! The last step of a load whose rows are staged: guards, the merge, and what goes with it.
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, IsolationLevel, Transaction};
@@ -14,7 +15,7 @@ use crate::job::LoadSettings;
 use crate::ledger::{Lease, Ledger, LedgerError, PartState, WAIT_FOR_THE_DISK, run_sql};
 use crate::merge::{Guard, Merge, MergeError, Merged, Part, Step, Superseded};
 use crate::outcome::{Outcome, Tally};
-use crate::report::{Console, Reasons};
+use crate::report::{Console, Reasons, Rehearsal};
 use crate::target::index_staged;
 use crate::worker::{Commit, OnError};
 
@@ -207,7 +208,8 @@ impl Merging<'_> {
     /// Whether what is merged is to be seen all at once.
     fn is_one_transaction(&self) -> bool {
         let settings = self.settings;
-        !self.staged.merge.is_divisible()
+        settings.rehearses
+            || !self.staged.merge.is_divisible()
             // It is looked at again when the table has judged the rows.
             || self.staged.merge.full && settings.guards.min_rows > 0
             || settings.commit == Commit::Load
@@ -243,6 +245,12 @@ impl Merging<'_> {
         };
         reasons.clear();
         let Staged { merge, place, .. } = self.staged;
+        if let Some(rehearsal) = &self.running.rehearsal {
+            let mut seen = told(rehearsal);
+            let looked = seen.look_at_rows(transaction.client(), &merge.staging, &merge.target);
+            looked.await.map_err(&failed)?;
+            keep(rehearsal, seen);
+        }
         if merge.is_exact() {
             // Before their locks are waited for: who loads rows that are to go does not get in the way.
             let replaced = self.ledger.replace_others(&transaction, place).await;
@@ -421,6 +429,14 @@ impl Merging<'_> {
             .and(Outcome::Superseded, superseded);
         let rejected = merged.tally[Outcome::Rejected];
         self.guards(merged.tally.total() - rejected, rejected)?;
+        if let Some(rehearsal) = &self.running.rehearsal {
+            let mut seen = told(rehearsal);
+            let looked = seen.look_at_locks(transaction.client()).await;
+            looked.map_err(&failed)?;
+            keep(rehearsal, seen);
+            transaction.rollback().await.map_err(&failed)?;
+            return Ok(merged);
+        }
         let place = &self.staged.place;
         let counts = (merged.tally, merged.deleted);
         let finished = self.ledger.finish_merge(&transaction, place, counts);
@@ -441,6 +457,16 @@ impl Merging<'_> {
             lock_wait: self.settings.lock_wait,
             stop_at_first: self.settings.on_error == OnError::Stop,
         }
+    }
+}
+
+fn told(rehearsal: &Mutex<Rehearsal>) -> Rehearsal {
+    rehearsal.lock().map(|it| it.clone()).unwrap_or_default()
+}
+
+fn keep(rehearsal: &Mutex<Rehearsal>, seen: Rehearsal) {
+    if let Ok(mut rehearsal) = rehearsal.lock() {
+        *rehearsal = seen;
     }
 }
 

@@ -14,6 +14,7 @@ mod prepare;
 mod proof;
 mod publish;
 mod readers;
+mod rehearsing;
 mod rejects;
 mod replay;
 mod rights;
@@ -35,6 +36,7 @@ use crate::connect::ConnectSettings;
 use crate::error::Error;
 use crate::job::LoadSettings;
 use crate::ledger::LedgerError;
+use crate::report::Rehearsal;
 
 pub use connection::ControlConnection;
 pub use control::Control;
@@ -112,11 +114,14 @@ async fn run(
     // A load that has given up on the server, or is to end, does not begin to wait for it here.
     let again = result.is_ok() && !control.stop.is_set();
     let exported = export(&mut connection, &running, settings, control, again).await;
+    let merging = started.elapsed();
     let result = match &result {
-        Err(Error::Guard { .. }) => match abandon(&mut connection, &running).await {
-            Ok(()) => result,
-            Err(error) => Err(error),
-        },
+        _ if settings.rehearses || matches!(result, Err(Error::Guard { .. })) => {
+            match abandon(&mut connection, &running).await {
+                Ok(()) => result,
+                Err(error) => Err(error),
+            }
+        }
         _ => result,
     };
     displays.end().await;
@@ -132,6 +137,14 @@ async fn run(
         target: Some(running.target),
         counters: running.counters,
         leftover_rejects,
+        rehearsal: running.rehearsal.and_then(|rehearsal| {
+            let rehearsal = rehearsal.into_inner().ok()?;
+            Some(Rehearsal {
+                staging_seconds: writing.as_secs_f64(),
+                merging_seconds: merging.saturating_sub(writing).as_secs_f64(),
+                ..rehearsal
+            })
+        }),
     };
     (connection, end)
 }

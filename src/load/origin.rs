@@ -15,10 +15,10 @@ use crate::job::{LedgerUse, LoadSettings};
 use crate::ledger::{self, Lease, Ledger};
 use crate::merge::{Merge, Mode};
 use crate::reject_file::RejectLayout;
-use crate::report::Console;
+use crate::report::{Console, Filled, LeftOut, Rehearsal};
 use crate::source::{Input, Reading, Records};
 use crate::span::Known;
-use crate::target::{Mapping, Table, Target};
+use crate::target::{Column, Mapping, Table, Target};
 
 /// The sources of a load that is ready to run.
 pub struct Origin {
@@ -62,6 +62,44 @@ impl Origin {
         };
         let names: Vec<Arc<str>> = self.inputs.iter().map(Input::name).collect();
         Arc::new(mapping.onto(target.clone(), &names))
+    }
+
+    /// What a check tells of the columns of `target`, which are some of `table`.
+    pub fn rehearsal(&self, target: &Target, table: &Table) -> Rehearsal {
+        let filled = target.inputs().iter().enumerate().map(|(index, column)| {
+            let header = self.header.as_ref().and_then(|header| header.get(index));
+            let from = match (&self.mapping, header) {
+                (Some(mapping), _) => mapping.origin(index).to_string(),
+                (None, Some(name)) => name.clone(),
+                (None, None) if self.reading == Reading::Ndjson => column.name.clone(),
+                (None, None) => format!("field {}", index + 1),
+            };
+            Filled {
+                column: column.name.clone(),
+                ty: column.modified_type_name.clone(),
+                from,
+                example: None,
+            }
+        });
+        let is_filled = |column: &&Column| target.inputs().iter().any(|it| it.name == column.name);
+        let left_out = table.columns.iter().filter(|column| !is_filled(column));
+        let left_out = left_out.map(|column| LeftOut {
+            column: column.name.clone(),
+            gets: match column {
+                Column {
+                    generated: true, ..
+                } => "generated",
+                Column {
+                    has_default: true, ..
+                } => "its default",
+                _ => "NULL",
+            },
+        });
+        Rehearsal {
+            columns: filled.collect(),
+            left_out: left_out.collect(),
+            ..Rehearsal::default()
+        }
     }
 
     /// Whether what is committed is a beginning of the input: later rows would else be overtaken by

@@ -25,6 +25,7 @@ use crate::merge::Merge;
 use crate::metrics::{self, Listener};
 use crate::queue::{Identity, Spill, SpilledSource};
 use crate::reject_file::RejectFile;
+use crate::report::Rehearsal;
 use crate::source::{Input, Records};
 use crate::span::Known;
 use crate::target::{Mapping, Table, Target};
@@ -50,6 +51,8 @@ pub struct Prepared {
     pub listener: Option<Listener>,
     /// Rejects among the batches that an earlier run had left on disk.
     pub leftover_rejects: u64,
+    /// What a check tells of the columns.
+    pub rehearsal: Option<Rehearsal>,
 }
 
 /// Settles everything.
@@ -106,11 +109,14 @@ pub async fn prepare(
     origin
         .first
         .expect_columns(origin.onto(&target).inputs().len());
+    let of_table = table.clone();
     let written = (table, target);
     let opened = open(settings, connection, control, &mut origin, written, held).await?;
     if let Some((_, staged_before)) = &opened.staged {
         before = Some(staged_before.clone());
     }
+    let rehearsal = opened.staged.as_ref().filter(|_| settings.rehearses);
+    let rehearsal = rehearsal.map(|(staged, _)| origin.rehearsal(&staged.merge.target, &of_table));
     let total = stored_bytes(&origin.first, &origin.inputs, &origin.whole)?;
     let destination = Destination {
         pool: sessions::pool(connection, settings).await?,
@@ -133,6 +139,7 @@ pub async fn prepare(
         indexes,
         durable_at_end,
         leftover_rejects,
+        rehearsal,
     })
 }
 
@@ -157,11 +164,16 @@ async fn open(
     (table, target): (Table, Arc<Target>),
     held: &mut Option<Held>,
 ) -> Result<Opened, Error> {
+    if settings.rehearses {
+        let job = format!("check of table {}", table.quoted());
+        *held = Some(Held::take(&job, settings, connection, control).await?);
+    }
     let of_table = || {
         let merges = settings.merges_batches() && settings.ledger != LedgerUse::Off;
         (settings.is_staged() || merges).then(|| format!("table {}", table.quoted()))
     };
-    if let Some(job) = settings.job.clone().or_else(of_table) {
+    let job = || settings.job.clone().or_else(of_table);
+    if let (None, Some(job)) = (&held, job()) {
         *held = Some(Held::take(&job, settings, connection, control).await?);
     }
     let lease = held.as_ref().map(|held| &held.lease);

@@ -15,7 +15,7 @@ use crate::ledger::Ledger;
 use crate::machine;
 use crate::queue::SpillQueue;
 use crate::reject_file::RejectLayout;
-use crate::report::{Counters, LatencyMillis, Looks, Observed, Summary};
+use crate::report::{Counters, LatencyMillis, Looks, Observed, Rehearsal, Summary};
 use crate::target::Target;
 use crate::window::FlushReason;
 
@@ -29,6 +29,8 @@ pub struct Running {
     pub before: Option<Before>,
     /// How staged rows go on; `None`: they are in their table.
     pub staged: Option<Staged>,
+    /// What is found out before all is rolled back, if it is to be.
+    pub rehearsal: Option<Mutex<Rehearsal>>,
     /// Names of the sources.
     pub sources: Vec<Arc<str>>,
     /// Where commits are noted.
@@ -67,6 +69,8 @@ pub struct LoadEnd {
     pub(crate) counters: Arc<Counters>,
     /// Rejects among the batches that an earlier run had left on disk.
     pub leftover_rejects: u64,
+    /// What a check has found out beside the counts.
+    pub rehearsal: Option<Rehearsal>,
 }
 
 impl Running {
@@ -76,6 +80,7 @@ impl Running {
             target,
             before: None,
             staged: None,
+            rehearsal: None,
             sources: Vec::new(),
             ledger: Some(ledger),
             counters: Arc::default(),

@@ -68,7 +68,12 @@ impl Staged {
         };
         let look = |client: Client| async {
             let mode = settings.mode;
-            let key = match Key::find(&client, table, target, &settings.key).await {
+            let found = match mode {
+                // A check: all rows come in beside those that are there.
+                Mode::Append => Ok(None),
+                _ => Key::find(&client, table, target, &settings.key).await,
+            };
+            let key = match found {
                 // Without a key of its own all rows are the input's.
                 Err(KeyError::NotInInput { .. })
                     if mode == Mode::Replace && settings.key.is_empty() =>

@@ -64,6 +64,7 @@ impl Prepared {
             },
             before: self.before,
             staged: self.staged,
+            rehearsal: self.rehearsal.map(Mutex::new),
             sources: self.destination.names.clone(),
             ledger: self.destination.ledger.clone(),
             counters: counters.clone(),

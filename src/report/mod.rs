@@ -6,6 +6,7 @@ mod estimate;
 mod latency;
 mod progress;
 mod reasons;
+mod rehearsal;
 mod summary;
 mod verdict;
 
@@ -14,5 +15,6 @@ pub use counters::{Batches, Counters, Way};
 pub use latency::{Latency, LatencyMillis};
 pub use progress::{Progress, ProgressMode};
 pub use reasons::{Reasons, RejectReason};
+pub use rehearsal::{Filled, LeftOut, Lock, Rehearsal};
 pub use summary::Summary;
 pub use verdict::{Bottleneck, Bound, Looks, Observed};

@@ -81,15 +81,7 @@ impl fmt::Display for Summary {
             self.workers,
             if self.workers == 1 { "" } else { "s" },
         )?;
-        self.write_rows(f)?;
-        for reason in self.reject_reasons.iter().take(SHOWN_REASONS) {
-            writeln!(f, "  rejected {reason}")?;
-        }
-        let rest = self.reject_reasons.len().saturating_sub(SHOWN_REASONS);
-        if rest > 0 {
-            writeln!(f, "  rejected for {rest} other reasons as well")?;
-        }
-        writeln!(f, "  read     {}", HumanBytes(self.bytes_read))?;
+        self.write_outcome(f)?;
         if self.batches.count() > 0 {
             self.write_batches(f)?;
         }
@@ -109,7 +101,23 @@ impl fmt::Display for Summary {
 }
 
 impl Summary {
-    fn write_rows(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Writes what became of the rows, and why some were rejected.
+    ///
+    /// # Errors
+    /// What `f` says.
+    pub fn write_outcome(&self, f: &mut impl fmt::Write) -> fmt::Result {
+        self.write_rows(f)?;
+        for reason in self.reject_reasons.iter().take(SHOWN_REASONS) {
+            writeln!(f, "  rejected {reason}")?;
+        }
+        let rest = self.reject_reasons.len().saturating_sub(SHOWN_REASONS);
+        if rest > 0 {
+            writeln!(f, "  rejected for {rest} other reasons as well")?;
+        }
+        writeln!(f, "  read     {}", HumanBytes(self.bytes_read))
+    }
+
+    fn write_rows(&self, f: &mut impl fmt::Write) -> fmt::Result {
         write!(f, "  rows     {} read =", HumanCount(self.rows.read))?;
         let mut plus = "";
         for (outcome, rows) in self.rows.tally.iter() {

@@ -101,6 +101,8 @@ pub struct Mapping {
 struct Feed {
     column: Column,
     sql: String,
+    /// The field or the expression, as people wrote it.
+    origin: String,
 }
 
 /// How a batch gets from the temporary table into that which is loaded.
@@ -144,9 +146,13 @@ impl Mapping {
         };
         let mut used = Vec::new();
         let mut feeds = Vec::new();
-        for (column, expression) in expressions {
+        for ((column, expression), map) in expressions.into_iter().zip(maps) {
             let sql = mapping.sql(&column, &expression, &mut used)?;
-            feeds.push(Feed { column, sql });
+            feeds.push(Feed {
+                column,
+                sql,
+                origin: map.expression.clone(),
+            });
         }
         let mut plain = Vec::new();
         for (index, name) in mapping.fields.iter().enumerate() {
@@ -159,9 +165,13 @@ impl Mapping {
         }
         if !plain.is_empty() {
             let names: Vec<String> = plain.iter().map(|(_, name)| name.clone()).collect();
-            for ((index, _), column) in plain.into_iter().zip(table.pick(&names)?) {
+            for ((index, name), column) in plain.into_iter().zip(table.pick(&names)?) {
                 let sql = read_text(&column, &field(index));
-                mapping.feeds.push(Feed { column, sql });
+                mapping.feeds.push(Feed {
+                    column,
+                    sql,
+                    origin: name,
+                });
             }
         }
         mapping.feeds.extend(feeds);
@@ -277,7 +287,7 @@ impl Mapping {
         client.batch_execute(&probe.create).await?;
         let names: Vec<&str> = self.maps.iter().map(|map| map.column.as_str()).collect();
         let plain = self.feeds.len() - names.len();
-        for Feed { column, sql } in &mut self.feeds[plain..] {
+        for Feed { column, sql, .. } in &mut self.feeds[plain..] {
             let refused = |message: String| MapError::Expression {
                 column: column.name.clone(),
                 message,
@@ -382,6 +392,11 @@ impl Mapping {
                 .collect(),
             into,
         }
+    }
+
+    /// The field or the expression that fills the column of this number (0-based), as it is written.
+    pub fn origin(&self, column: usize) -> &str {
+        self.feeds.get(column).map_or("", |feed| &feed.origin)
     }
 
     /// Whether an expression asks where a record came from.

@@ -1,6 +1,7 @@
 //! What a load leaves in the table: modes, guards, leases, and the files of jobs.
 
 mod batches;
+mod check;
 mod file;
 mod guards;
 mod history;

@@ -32,7 +32,7 @@ pub struct Cmd {
     stdin: Option<PathBuf>,
     /// Where output, summary and figures go.
     dir: Arc<Files>,
-    /// Whether to ask for `--summary`, which is not looked at of other commands than `load` and `run`.
+    /// Whether to ask for `--summary`, which is not looked at of other commands than `load`, `check` and `run`.
     summary: bool,
     /// Time between two figures in a file, where they are asked for.
     figures: Option<&'static str>,
@@ -43,7 +43,7 @@ pub struct Cmd {
 /// `pgrung` with these words; stdin is empty.
 pub fn pgrung(words: &str) -> Cmd {
     let mut command = Cmd::new(env!("CARGO_BIN_EXE_pgrung")).flags(words);
-    command.summary = matches!(words.split(' ').next(), Some("load" | "run"));
+    command.summary = matches!(words.split(' ').next(), Some("load" | "check" | "run"));
     command
 }
 
