@@ -98,12 +98,16 @@ impl Target {
 
     /// The columns as keys of JSON find them.
     pub fn key_columns(&self) -> Vec<KeyColumn> {
-        let columns = self.inputs().iter().map(|column| KeyColumn {
+        let columns = self.inputs().iter().enumerate();
+        let keys = columns.map(|(at, column)| KeyColumn {
             name: column.name.clone(),
-            json: column.is_json(),
+            json: match &self.landing {
+                Some(landing) => landing.json[at],
+                None => column.is_json(),
+            },
             any_case: column.any_case,
         });
-        columns.collect()
+        keys.collect()
     }
 
     /// `COPY table (columns) FROM STDIN`, in text format.
