@@ -111,8 +111,10 @@ pub struct Landing {
     pub(super) maps: Vec<Map>,
     /// SQL that makes the temporary table, once a transaction.
     pub create: String,
-    /// SQL that empties it.
+    /// SQL that empties it of few rows.
     pub clear: String,
+    /// SQL that empties it of many.
+    pub truncate: String,
     /// SQL that takes its rows on.
     pub insert: String,
     /// What the rows are inserted into.
@@ -392,7 +394,8 @@ impl Mapping {
                 "CREATE TEMP TABLE pgrung_rows ({}) ON COMMIT DROP",
                 raw.join(", ")
             ),
-            clear: format!("TRUNCATE {RAW}"),
+            clear: format!("DELETE FROM {RAW}"),
+            truncate: format!("TRUNCATE {RAW}"),
             insert: format!(
                 "{} SELECT {} FROM {RAW} {ROW}",
                 into.insert_into(),
