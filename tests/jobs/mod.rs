@@ -3,6 +3,7 @@
 mod guards;
 mod history;
 mod late;
+mod maps;
 mod model;
 mod overlap;
 mod replace;
