@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Oid, Type};
 
 use super::expression::{Expression, ExpressionError, Piece};
@@ -299,17 +300,16 @@ impl Mapping {
                 column: column.name.clone(),
                 message,
             };
+            let said = |error: tokio_postgres::Error| match is_of_expression(&error) {
+                true => refused(server_error::describe(&error)),
+                false => error.into(),
+            };
             // What counts, or brings, other rows has no place in WHERE.
             let look = format!(
                 "CREATE TEMP TABLE pgrung_look ON COMMIT DROP AS SELECT {sql} AS v FROM {RAW} {ROW} WHERE {sql} IS NULL WITH NO DATA"
             )
             .replace(SOURCES, "NULL::text[]");
-            match client.execute_typed(&look, &[]).await {
-                Err(error) if error.as_db_error().is_some() => {
-                    return Err(refused(server_error::describe(&error)));
-                }
-                looked => looked?,
-            };
+            client.execute_typed(&look, &[]).await.map_err(said)?;
             let types = client
                 .query_typed(
                     "SELECT atttypid FROM pg_attribute WHERE attrelid = 'pg_temp.pgrung_look'::regclass AND attnum > 0",
@@ -336,15 +336,8 @@ impl Mapping {
                 name = quote_name(&column.name),
                 ty = column.modified_type_name,
             );
-            match client
-                .batch_execute(&fit.replace(SOURCES, "NULL::text[]"))
-                .await
-            {
-                Err(error) if error.as_db_error().is_some() => {
-                    return Err(refused(server_error::describe(&error)));
-                }
-                fits => fits?,
-            }
+            let fit = fit.replace(SOURCES, "NULL::text[]");
+            client.batch_execute(&fit).await.map_err(said)?;
         }
         Ok(())
     }
@@ -458,6 +451,13 @@ fn wrong(column: &Column, error: &ExpressionError) -> MapError {
         column: column.name.clone(),
         message: error.to_string(),
     }
+}
+
+/// Whether the server says it of what it was asked, and not of itself; see its `errcodes.txt`.
+fn is_of_expression(error: &tokio_postgres::Error) -> bool {
+    let of_itself = ["25", "40", "53", "55", "57", "58"];
+    let code = error.code().map(SqlState::code);
+    code.is_some_and(|code| !of_itself.iter().any(|class| code.starts_with(class)))
 }
 
 /// No name that an expression could mean by chance.

@@ -94,6 +94,22 @@ fn an_expression_that_is_none_is_refused_with_its_column_before_the_first_row() 
     );
 }
 
+/// What passes is asked again, and is no wrong usage.
+#[test]
+fn a_fault_of_the_server_is_not_the_expression_s() {
+    let (database, files) = (Database::with(TABLE), Files::new());
+    let file = files.write("f.csv", "id\n1\n");
+    for (state, code) in [("40001", 1), ("P0001", 2)] {
+        database.run(&format!(
+            "CREATE OR REPLACE FUNCTION fails() RETURNS int IMMUTABLE LANGUAGE plpgsql
+             AS $$BEGIN RAISE SQLSTATE '{state}'; END$$"
+        ));
+        let load = database.load_once("t").arg(&file).flags("--max-retries 1");
+        let ran = load.args(["--map", "id = fails()"]).run();
+        ran.exits(code).says(&[state]);
+    }
+}
+
 #[test]
 fn fields_of_no_use_or_of_one_name_are_refused() {
     let (database, files) = (Database::with(TABLE), Files::new());

@@ -184,8 +184,13 @@ fn policies_and_deferred_constraints_judge_each_row() {
             "2|23503"
         );
         // COPY itself would not take the table.
+        database.run("TRUNCATE t; ALTER TABLE t ENABLE ROW LEVEL SECURITY");
+        let bad = load(&database, &files, "id\nno 1\nno x\n", &maps);
+        bad.args(["--strategy", strategy]).run().exits(3);
+        let at_fault = "SELECT column_name FROM pgrung.rejects WHERE sqlstate = '22P02'";
+        assert_eq!(database.lines(at_fault), ["id"], "{strategy}");
         database.run(
-            "TRUNCATE t; GRANT INSERT, SELECT ON t TO loader; ALTER TABLE t ENABLE ROW LEVEL SECURITY;
+            "TRUNCATE t; GRANT INSERT, SELECT ON t TO loader;
              CREATE POLICY low ON t TO loader USING (true) WITH CHECK (id < 3)",
         );
         let policed = |text: &str| {
