@@ -67,7 +67,7 @@ impl KnownImport {
             target: row.get("target"),
             target_oid: row.get("target_oid"),
             columns: row.get("columns"),
-            maps: maps_of(&row),
+            maps: maps_of(import_id, &row)?,
             reading,
             unlogged: row.get("target_unlogged"),
         })

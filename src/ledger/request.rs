@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_postgres::Row;
 
+use super::error::LedgerError;
 use crate::connect::ConnectSettings;
 use crate::source::{Input, ReadOptions, Reading};
 use crate::target::{Map, Table, Target};
@@ -45,11 +46,19 @@ pub struct SourceIdentity {
     pub head: Option<u64>,
 }
 
-/// The expressions of an import of which `row` has the columns; none that this pgrung could not read.
-pub(super) fn maps_of(row: &Row) -> Vec<Map> {
-    let maps: Option<serde_json::Value> = row.get("maps");
-    let maps = maps.and_then(|maps| serde_json::from_value(maps).ok());
-    maps.unwrap_or_default()
+/// The expressions of an import of which `row` has the columns.
+///
+/// # Errors
+/// When another version of pgrung wrote them.
+pub(super) fn maps_of(import_id: &str, row: &Row) -> Result<Vec<Map>, LedgerError> {
+    let Some(maps) = row.get("maps") else {
+        return Ok(Vec::new());
+    };
+    serde_json::from_value(maps).map_err(|error| {
+        LedgerError::Unusable(format!(
+            "import {import_id} has maps that this pgrung does not know: {error}"
+        ))
+    })
 }
 
 impl Request<'_> {

@@ -40,7 +40,7 @@ pub async fn resume(
         .await?;
     let Some(row) = row else { return Ok(None) };
     let (unlogged, columns) = (row.get("target_unlogged"), row.get("columns"));
-    let maps = maps_of(&row);
+    let maps = maps_of(&identity.import_id, &row)?;
     let table = Place {
         name: identity.table.clone(),
         oid: row.get("target_oid"),

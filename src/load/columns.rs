@@ -179,11 +179,14 @@ fn json_columns(table: &Table, seen: &[String], maps: &[Map]) -> Result<Vec<Stri
     };
     let columns = table
         .writable()
-        .filter(|column| !column.has_default || known.contains(column))
-        .filter(|column| !filled.contains(column));
+        .filter(|column| !column.has_default || known.contains(column) || filled.contains(column));
     let mut names: Vec<String> = columns.map(|column| column.name.clone()).collect();
     for name in Mapping::fields_of(maps)? {
-        if !names.contains(&name) {
+        let alike = |other: &&String| other.to_lowercase() == name.to_lowercase();
+        // However it is written it is one key, unless the records have several.
+        let is_apart = seen.contains(&name) && seen.iter().filter(alike).count() > 1;
+        let is_there = names.contains(&name) || names.iter().any(|name| alike(&name)) && !is_apart;
+        if !is_there {
             names.push(name);
         }
     }

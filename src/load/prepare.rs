@@ -28,6 +28,7 @@ use crate::reject_file::RejectFile;
 use crate::report::Rehearsal;
 use crate::source::{Input, Records};
 use crate::span::Known;
+use crate::strategy::StrategyKind;
 use crate::target::{Mapping, Table, Target};
 
 /// A load that is ready to run.
@@ -81,7 +82,7 @@ pub async fn prepare(
     let target = Arc::new(Target::new(table.quoted(), columns));
     let mapping = check_mapping(mapping, connection, &target).await?;
     if !settings.is_staged() {
-        check_target(settings, connection, &target).await?;
+        check_target(settings, connection, &target, mapping.is_some()).await?;
     }
     if let Some(doubt) = named.doubt(&first, settings) {
         control.console.notice(&doubt);
@@ -264,10 +265,18 @@ async fn check_target(
     settings: &LoadSettings,
     connection: &mut ControlConnection,
     target: &Target,
+    is_mapped: bool,
 ) -> Result<(), Error> {
-    check_copy_format(target, settings.copy_format)?;
+    // Mapped rows come as text, and into the table by INSERT.
+    let strategy = match settings.strategy {
+        StrategyKind::Copy if is_mapped => StrategyKind::Insert,
+        strategy => strategy,
+    };
+    if !is_mapped {
+        check_copy_format(target, settings.copy_format)?;
+    }
     let check = |client: Client| async {
-        check_rights(&client, target, settings.strategy).await?;
+        check_rights(&client, target, strategy).await?;
         Ok((client, ()))
     };
     let doing = "checking that the table can be written";

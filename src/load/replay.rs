@@ -80,7 +80,7 @@ pub async fn replay(
         parser: RowParser::of(&import.reading, target.key_columns()),
         import,
         deferrable: table.deferrable,
-        can_copy: !table.row_security,
+        can_copy: !table.row_security || target.landing.is_some(),
         rows_need_each_other: table.rows_need_each_other,
         session,
         target,

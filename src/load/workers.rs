@@ -56,7 +56,7 @@ impl Destination {
                 Head::passed()
             },
             deferrable: self.table.deferrable,
-            can_copy: !self.table.row_security,
+            can_copy: !self.table.row_security || self.target.landing.is_some(),
             suppresses: self.table.suppresses,
             volatile: self.table.unlogged || running.durable_at_end,
             target: self.target,

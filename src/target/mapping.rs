@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Oid, Type};
 
 use super::expression::{Expression, ExpressionError, Piece};
@@ -91,12 +92,14 @@ pub struct Mapping {
     maps: Vec<Map>,
     /// Names of the fields of a record.
     fields: Vec<String>,
+    /// Which of them have the name of a column that takes JSON.
+    json: Vec<bool>,
     feeds: Vec<Feed>,
     uses_order: bool,
     uses_line: bool,
 }
 
-/// A column of the table, and its value as SQL on a row `s` of the temporary table.
+/// A column of the table, and its value as SQL on a [`ROW`] of the temporary table.
 #[derive(Debug, Clone)]
 struct Feed {
     column: Column,
@@ -115,12 +118,17 @@ pub struct Landing {
     pub insert: String,
     /// What the rows are inserted into.
     pub(super) into: Arc<Target>,
+    /// Fields of which a string of a JSON record stays JSON.
+    pub(super) json: Vec<bool>,
     /// Columns with the SQL that reads each of them, to ask which is at fault.
     pub reads: Vec<(String, String)>,
 }
 
 /// The temporary table.
 pub(super) const RAW: &str = r#""pg_temp"."pgrung_rows""#;
+
+/// A row of it. An expression may have queries of its own, whose names must not hide it.
+const ROW: &str = "pgrung_row";
 
 /// Stands for the names of the sources, which are known late.
 const SOURCES: &str = "\u{1}sources\u{1}";
@@ -137,8 +145,15 @@ impl Mapping {
             let expression = Expression::parse(&map.expression).map_err(|e| wrong(&column, &e))?;
             expressions.push((column, expression));
         }
+        let mut names = fields.iter().enumerate();
+        if let Some((_, name)) = names.find(|(at, name)| fields[..*at].contains(name)) {
+            return Err(TableError::Twice(name.clone()).into());
+        }
+        let named = |name| table.pick(std::slice::from_ref(name));
+        let takes_json = |name| named(name).is_ok_and(|columns| columns[0].is_json());
         let mut mapping = Mapping {
             maps: maps.to_vec(),
+            json: fields.iter().map(takes_json).collect(),
             fields,
             feeds: Vec::new(),
             uses_order: false,
@@ -178,7 +193,7 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// The names of fields that `maps` use, beside those of their columns.
+    /// The names of fields that `maps` use, but for those of their columns.
     ///
     /// # Errors
     /// When an expression is none.
@@ -192,7 +207,6 @@ impl Mapping {
             })?;
             names.extend(parsed.pieces().iter().filter_map(|piece| match piece {
                 Piece::Field(name) => Some(name.clone()),
-                Piece::Value => Some(column.clone()),
                 _ => None,
             }));
         }
@@ -292,17 +306,16 @@ impl Mapping {
                 column: column.name.clone(),
                 message,
             };
+            let said = |error: tokio_postgres::Error| match is_of_expression(&error) {
+                true => refused(server_error::describe(&error)),
+                false => error.into(),
+            };
             // What counts, or brings, other rows has no place in WHERE.
             let look = format!(
-                "CREATE TEMP TABLE pgrung_look ON COMMIT DROP AS SELECT {sql} AS v FROM {RAW} s WHERE {sql} IS NULL WITH NO DATA"
+                "CREATE TEMP TABLE pgrung_look ON COMMIT DROP AS SELECT {sql} AS v FROM {RAW} {ROW} WHERE {sql} IS NULL WITH NO DATA"
             )
             .replace(SOURCES, "NULL::text[]");
-            match client.execute_typed(&look, &[]).await {
-                Err(error) if error.as_db_error().is_some() => {
-                    return Err(refused(server_error::describe(&error)));
-                }
-                looked => looked?,
-            };
+            client.execute_typed(&look, &[]).await.map_err(said)?;
             let types = client
                 .query_typed(
                     "SELECT atttypid FROM pg_attribute WHERE attrelid = 'pg_temp.pgrung_look'::regclass AND attnum > 0",
@@ -322,11 +335,16 @@ impl Mapping {
             {
                 *sql = read_text(column, &format!("{sql}::text"));
             }
+            let fit = format!(
+                "CREATE TEMP TABLE pgrung_look ({name} {ty}) ON COMMIT DROP; \
+                 INSERT INTO pg_temp.pgrung_look SELECT {sql} FROM {RAW} {ROW} WHERE false; \
+                 DROP TABLE pg_temp.pgrung_look",
+                name = quote_name(&column.name),
+                ty = column.modified_type_name,
+            );
+            let fit = fit.replace(SOURCES, "NULL::text[]");
+            client.batch_execute(&fit).await.map_err(said)?;
         }
-        let whole = self.landing(Arc::new(target.clone()), Some(Stamp::Full), &[]);
-        client
-            .execute_typed(&format!("{} WHERE false", whole.insert), &[])
-            .await?;
         Ok(())
     }
 
@@ -378,7 +396,7 @@ impl Mapping {
                 raw.join(", ")
             ),
             insert: format!(
-                "{} SELECT {} FROM {RAW} s",
+                "{} SELECT {} FROM {RAW} {ROW}",
                 into.insert_into(),
                 values.join(", ")
             ),
@@ -386,11 +404,15 @@ impl Mapping {
                 .feeds
                 .iter()
                 .map(|feed| {
-                    let read = format!("SELECT {} IS NULL FROM {RAW} s", with_sources(&feed.sql));
+                    let read = format!(
+                        "SELECT {} IS NULL FROM {RAW} {ROW}",
+                        with_sources(&feed.sql)
+                    );
                     (feed.column.name.clone(), read)
                 })
                 .collect(),
             into,
+            json: self.json.clone(),
         }
     }
 
@@ -442,16 +464,24 @@ fn wrong(column: &Column, error: &ExpressionError) -> MapError {
     }
 }
 
+/// Whether the server says it of what it was asked, and not of itself; see its `errcodes.txt`.
+fn is_of_expression(error: &tokio_postgres::Error) -> bool {
+    let of_itself = ["25", "40", "53", "55", "57", "58"];
+    let code = error.code().map(SqlState::code);
+    code.is_some_and(|code| !of_itself.iter().any(|class| code.starts_with(class)))
+}
+
+/// No name that an expression could mean by chance.
 fn raw_name(index: usize) -> String {
-    format!("f{}", index + 1)
+    format!("\"pgrung.{}\"", index + 1)
 }
 
 fn field(index: usize) -> String {
-    format!("s.{}", raw_name(index))
+    format!("{ROW}.{}", raw_name(index))
 }
 
 fn stamp(name: &str) -> String {
-    format!("s.{}", quote_name(name))
+    format!("{ROW}.{}", quote_name(name))
 }
 
 fn literal(text: &str) -> String {
@@ -461,9 +491,10 @@ fn literal(text: &str) -> String {
 /// SQL that reads a text as COPY reads a field of the column.
 fn read_text(column: &Column, text: &str) -> String {
     match column {
-        _ if column.is_modified || column.has_text_cast => {
-            column.read_from(&format!("pg_catalog.json_build_object('v', {text})"))
-        }
+        // A query that names nothing of the row would be run once for all of them.
+        _ if column.is_modified || column.has_text_cast => column.read_from(&format!(
+            "pg_catalog.json_build_object('v', {text}, 'of', {ROW}.tableoid)"
+        )),
         _ => format!("{text}::{}", column.base_type_name),
     }
 }

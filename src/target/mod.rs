@@ -45,6 +45,15 @@ pub struct Target {
     pub(crate) upsert: Option<Arc<Upsert>>,
 }
 
+/// SQL that empties temporary tables.
+#[derive(Debug, Clone)]
+pub struct Clear {
+    /// Of few rows.
+    pub few: String,
+    /// Of many.
+    pub many: String,
+}
+
 /// The temporary table from which a batch is merged.
 pub(crate) const BATCH: &str = r#""pg_temp"."pgrung_batch""#;
 
@@ -94,15 +103,16 @@ impl Target {
     }
 
     /// SQL that empties them; `None`: there are none.
-    pub(crate) fn clear(&self) -> Option<String> {
-        let batches = |target: &Target| target.batches.as_ref().map(|_| BATCH);
-        match &self.landing {
-            Some(landing) => Some(match batches(&landing.into) {
-                Some(batch) => format!("TRUNCATE {}, {batch}", mapping::RAW),
-                None => format!("TRUNCATE {}", mapping::RAW),
-            }),
-            None => batches(self).map(|batch| format!("TRUNCATE {batch}")),
-        }
+    pub(crate) fn clear(&self) -> Option<Clear> {
+        let raw = self.landing.as_ref().map(|_| mapping::RAW);
+        let into = self.landing.as_ref().map(|landing| &landing.into);
+        let batches = into.map_or(&self.batches, |into| &into.batches);
+        let batch = batches.as_ref().map(|_| BATCH);
+        let tables: Vec<&str> = raw.into_iter().chain(batch).collect();
+        (!tables.is_empty()).then(|| Clear {
+            few: format!("DELETE FROM {}", tables.join("; DELETE FROM ")),
+            many: format!("TRUNCATE {}", tables.join(", ")),
+        })
     }
 
     /// The quoted column names, separated by commas.
@@ -132,12 +142,16 @@ impl Target {
 
     /// The columns as keys of JSON find them.
     pub fn key_columns(&self) -> Vec<KeyColumn> {
-        let columns = self.inputs().iter().map(|column| KeyColumn {
+        let columns = self.inputs().iter().enumerate();
+        let keys = columns.map(|(at, column)| KeyColumn {
             name: column.name.clone(),
-            json: column.is_json(),
+            json: match &self.landing {
+                Some(landing) => landing.json[at],
+                None => column.is_json(),
+            },
             any_case: column.any_case,
         });
-        columns.collect()
+        keys.collect()
     }
 
     /// `COPY table (columns) FROM STDIN`, in text format.

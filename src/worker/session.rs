@@ -178,7 +178,7 @@ impl Session {
     ) -> Result<Option<String>, Failure> {
         self.execute("SAVEPOINT pgrung_probe").await?;
         if let Some(clear) = target.clear() {
-            self.execute(&clear).await?;
+            self.execute(&clear.many).await?;
         }
         let probe = self
             .probe

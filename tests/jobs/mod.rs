@@ -6,6 +6,7 @@ mod file;
 mod guards;
 mod history;
 mod late;
+mod maps;
 mod model;
 mod overlap;
 mod replace;
