@@ -85,6 +85,9 @@ pub struct PartialReading {
     /// Columns of the fields in their order, as a CSV list [default: the header, else all columns]
     #[arg(long, value_name = "LIST")]
     pub columns: Option<Names>,
+    /// Fields that go to no column, by their names in the header, in --columns or as JSON keys, as a CSV list [default: none]
+    #[arg(long, value_name = "LIST")]
+    pub skip: Option<Names>,
     /// How the input is packed [default: by its first bytes]
     #[arg(long, value_enum)]
     pub compression: Option<CompressionChoice>,
@@ -244,6 +247,7 @@ impl PartialReading {
             null: self.null.unwrap_or(default.null),
             header: !self.no_header && default.header,
             columns: self.columns.map(|Names(names)| names).or(default.columns),
+            skip: self.skip.map_or(default.skip, |Names(names)| names),
             compression: self
                 .compression
                 .map_or(default.compression, CompressionChoice::compression),

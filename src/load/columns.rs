@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::job::{LoadSettings, SettingsError};
-use crate::source::{Format, Reading, Records, other_delimiter};
+use crate::source::{FieldRules, Format, Records, Skipped, other_delimiter};
 use crate::strategy::CopyFormat;
 use crate::target::{Column, Table, TableError, Target, quote_name};
 
@@ -32,7 +32,7 @@ impl Named {
         Ok(Named { header, keys })
     }
 
-    /// The columns of `table` in the order of the fields.
+    /// The columns of `table` in the order of the fields, and what becomes of the other fields.
     ///
     /// # Errors
     /// When the names do not fit the table or each other.
@@ -41,8 +41,31 @@ impl Named {
         first: &Records,
         table: &Table,
         settings: &LoadSettings,
-    ) -> Result<Vec<Column>, Error> {
-        let names = match (&settings.read.columns, &self.header) {
+    ) -> Result<(Vec<Column>, FieldRules), Error> {
+        let fields = self.fields(first, table, settings)?;
+        let skip = match first.format() {
+            Format::Ndjson => skipped_keys(&settings.read.skip),
+            Format::Csv | Format::Tsv => skipped(&settings.read.skip, &fields)?,
+        };
+        let is_kept = |name: &&String| skip.iter().all(|skipped| skipped.name != **name);
+        let names: Vec<String> = fields.iter().filter(is_kept).cloned().collect();
+        let header = self.header.as_ref().filter(|header| **header == fields);
+        let columns = table.pick(&names).map_err(|error| match header {
+            Some(_) => unfit(&names, first, table, error),
+            None => error.into(),
+        })?;
+        Ok((columns, FieldRules { skip }))
+    }
+
+    /// The names of the fields in their order.
+    fn fields(
+        &self,
+        first: &Records,
+        table: &Table,
+        settings: &LoadSettings,
+    ) -> Result<Vec<String>, Error> {
+        let skip = &settings.read.skip;
+        Ok(match (&settings.read.columns, &self.header) {
             (Some(names), Some(header)) if names.len() != header.len() => {
                 let mismatch = format!(
                     "--columns names {} columns, but the header of {} has {}",
@@ -57,13 +80,16 @@ impl Named {
             }
             (Some(names), _) => names.clone(),
             (None, Some(header)) => header.clone(),
-            (None, None) if first.format() == Format::Ndjson => json_columns(table, &self.keys)?,
+            (None, None) if first.format() == Format::Ndjson => {
+                json_columns(table, &self.keys, skip)?
+            }
+            (None, None) if !skip.is_empty() => {
+                return Err(refused(
+                    "--skip names fields of the input, and with --no-header they have names only with --columns"
+                        .to_string(),
+                ));
+            }
             (None, None) => table.writable().map(|column| column.name.clone()).collect(),
-        };
-        let header = self.header.as_ref().filter(|header| **header == names);
-        table.pick(&names).map_err(|error| match header {
-            Some(header) => unfit(header, first, table, error),
-            None => error.into(),
         })
     }
 
@@ -110,10 +136,7 @@ fn unfit(header: &[String], first: &Records, table: &Table, error: TableError) -
 /// The delimiter that a header seems to be written with, when it is another one than it is read
 /// with.
 fn divided(header: &[String], first: &Records) -> Option<String> {
-    let Reading::Csv { delimiter, .. } = first.reading(true) else {
-        return None;
-    };
-    let flag = other_delimiter(header.concat().as_bytes(), u8::try_from(delimiter).ok()?)?;
+    let flag = other_delimiter(header.concat().as_bytes(), first.delimiter()?)?;
     Some(format!(
         "a name in the header holds another delimiter: if that divides the fields, add --delimiter {flag}"
     ))
@@ -136,20 +159,71 @@ fn refused(message: String) -> Error {
     Error::Settings(SettingsError(message))
 }
 
+/// The fields that `--skip` means: those of that very name, else the only one that differs in case.
+fn skipped(skip: &[String], fields: &[String]) -> Result<Vec<Skipped>, TableError> {
+    let mut is_skipped = vec![false; fields.len()];
+    for name in skip {
+        let places = places(name, fields);
+        if places.is_empty() {
+            return Err(TableError::unknown_field("--skip", name, fields));
+        }
+        for place in places {
+            is_skipped[place] = true;
+        }
+    }
+    let all = fields.iter().enumerate();
+    let skipped = all.filter(|(field, _)| is_skipped[*field]);
+    Ok(skipped
+        .map(|(field, name)| Skipped {
+            name: name.clone(),
+            field,
+        })
+        .collect())
+}
+
+/// Where (0-based) the fields stand that `name` means, as a name means a column.
+fn places(name: &str, fields: &[String]) -> Vec<usize> {
+    let found = |fits: &dyn Fn(&String) -> bool| -> Vec<usize> {
+        let all = fields.iter().enumerate();
+        let fitting = all.filter(|(_, field)| fits(field));
+        fitting.map(|(place, _)| place).collect()
+    };
+    let exact = found(&|field| field == name);
+    if !exact.is_empty() {
+        return exact;
+    }
+    let any_case = found(&|field| field.to_lowercase() == name.to_lowercase());
+    if any_case.len() == 1 { any_case } else { exact }
+}
+
+/// The keys of JSON lines that `--skip` names; a later line may bring one that no line had so far.
+fn skipped_keys(skip: &[String]) -> Vec<Skipped> {
+    let keys = skip.iter().cloned();
+    keys.map(|name| Skipped { name, field: 0 }).collect()
+}
+
 /// For JSON lines without `--columns`: all columns, but of those with a default only the ones
-/// whose keys were seen. A record with an unknown key is a bad record; a source without any known
-/// key is a wrong source.
-fn json_columns(table: &Table, seen: &[String]) -> Result<Vec<String>, TableError> {
-    let known: Vec<Column> = seen
-        .iter()
-        .filter_map(|name| table.pick(std::slice::from_ref(name)).ok()?.pop())
-        .collect();
+/// whose keys were seen, and none that is skipped. A record with an unknown key is a bad record; a
+/// source without any known key is a wrong source.
+fn json_columns(
+    table: &Table,
+    seen: &[String],
+    skip: &[String],
+) -> Result<Vec<String>, TableError> {
+    let columns = |names: &[String]| -> Vec<Column> {
+        let column = |name| table.pick(std::slice::from_ref(name)).ok()?.pop();
+        names.iter().filter_map(column).collect()
+    };
+    let is_left = |name: &&String| places(name, skip).is_empty();
+    let seen: Vec<String> = seen.iter().filter(is_left).cloned().collect();
+    let (known, skipped) = (columns(&seen), columns(skip));
     if known.is_empty() && !seen.is_empty() {
-        table.pick(seen)?;
+        table.pick(&seen)?;
     }
     Ok(table
         .writable()
         .filter(|column| !column.has_default || known.contains(column))
+        .filter(|column| !skipped.contains(column))
         .map(|column| column.name.clone())
         .collect())
 }

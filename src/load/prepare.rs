@@ -73,7 +73,7 @@ pub async fn prepare(
         Ok((client, table))
     };
     let table = connection.ask("reading the catalog", find).await?;
-    let columns = named.columns(&first, &table, settings)?;
+    let (columns, rules) = named.columns(&first, &table, settings)?;
     let target = Arc::new(Target::new(table.quoted(), columns));
     if !settings.is_staged() {
         check_target(settings, connection, &target).await?;
@@ -91,9 +91,10 @@ pub async fn prepare(
     if settings.ledger == LedgerUse::Off && !settings.strategy_factory().sends_nothing() {
         alone(connection, "--before", &settings.before).await?;
     }
-    first.expect_columns(target.columns.len());
+    let reading = first.reading(named.header.is_some(), rules);
+    first.expect_fields(reading.field_count(target.columns.len()));
     let mut origin = Origin {
-        reading: first.reading(named.header.is_some()),
+        reading,
         first,
         header: named.header,
         inputs: settings.inputs.clone(),

@@ -44,6 +44,12 @@ impl Fields {
         }
     }
 
+    /// Keeps the fields only for which `kept` has true, in their order.
+    pub(super) fn keep(&mut self, kept: &[bool]) {
+        let mut kept = kept.iter();
+        self.places.retain(|_| kept.next() == Some(&true));
+    }
+
     #[inline]
     pub(super) fn push_null(&mut self) {
         self.places.push(Place::Null);
@@ -127,18 +133,18 @@ pub struct FieldError {
 /// What is wrong with a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FieldErrorKind {
-    /// Fewer fields than columns.
+    /// Fewer fields than are due.
     TooFew {
         /// Fields in the record.
         found: usize,
-        /// Columns of the load.
+        /// Fields of a record of this load.
         expected: usize,
     },
-    /// More fields than columns.
+    /// More fields than are due.
     TooMany {
         /// Fields in the record.
         found: usize,
-        /// Columns of the load.
+        /// Fields of a record of this load.
         expected: usize,
     },
     /// A quote inside an unquoted field.
@@ -173,6 +179,19 @@ impl FieldError {
     /// An error of the whole record.
     pub fn record(kind: FieldErrorKind) -> Self {
         FieldError { field: None, kind }
+    }
+
+    /// The same error with its field counted among those only for which `kept` has true; empty: all.
+    pub(super) fn among(self, kept: &[bool]) -> Self {
+        if kept.is_empty() {
+            return self;
+        }
+        let before = |field| kept.iter().take(field).filter(|kept| **kept).count();
+        let is_kept = |field: &usize| kept.get(*field) == Some(&true);
+        FieldError {
+            field: self.field.filter(is_kept).map(before),
+            ..self
+        }
     }
 
     /// The SQLSTATE with which the server's COPY refuses the same thing.
@@ -210,7 +229,7 @@ impl fmt::Display for FieldError {
             FieldErrorKind::Nul => f.write_str("a zero byte, which PostgreSQL cannot store in text"),
             FieldErrorKind::Json(what) => write!(f, "not a JSON object: {what}"),
             FieldErrorKind::UnknownKey(key) => {
-                write!(f, "key \"{}\" is no column of this load; --columns names them", key.escape_debug())
+                write!(f, "key \"{}\" is no column of this load; --columns names them, --skip passes over a key", key.escape_debug())
             }
             FieldErrorKind::ColumnTwice(key) => {
                 write!(f, "key \"{}\" gives its column a second value", key.escape_debug())

@@ -38,7 +38,7 @@ pub use line_end::LineEnd;
 pub use ndjson::{KeyColumn, Keys, next_end as next_json_end};
 pub use parser::RowParser;
 pub use reader::{Downstream, Reader};
-pub use reading::Reading;
+pub use reading::{FieldRules, Reading, Skipped};
 pub use records::Records;
 pub use splitter::Splitter;
 pub use stream::Stream;
@@ -137,6 +137,8 @@ pub struct ReadOptions {
     pub header: bool,
     /// Columns in the order of the fields, instead of the header's names.
     pub columns: Option<Vec<String>>,
+    /// Names of the fields that go to no column.
+    pub skip: Vec<String>,
     /// `None`: by the first bytes.
     pub compression: Option<Compression>,
     /// Longest record in bytes.
@@ -155,6 +157,7 @@ impl Default for ReadOptions {
             null: String::new(),
             header: true,
             columns: None,
+            skip: Vec::new(),
             compression: None,
             max_record_bytes: 64 << 20,
             limit: None,

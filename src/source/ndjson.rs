@@ -30,9 +30,10 @@ pub struct KeyColumn {
 /// The columns of a load, in their order, to be found by key.
 #[derive(Debug, Clone)]
 pub struct Keys {
-    exact: HashMap<String, usize>,
+    /// `None`: the key is skipped.
+    exact: HashMap<String, Option<usize>>,
     /// By the names in lower case, those that a key of another case can mean.
-    any_case: HashMap<String, usize>,
+    any_case: HashMap<String, Option<usize>>,
     json: Vec<bool>,
 }
 
@@ -46,18 +47,29 @@ impl Keys {
         };
         for (index, column) in columns.into_iter().enumerate() {
             if column.any_case {
-                keys.any_case.insert(column.name.to_lowercase(), index);
+                keys.any_case
+                    .insert(column.name.to_lowercase(), Some(index));
             }
-            keys.exact.insert(column.name, index);
+            keys.exact.insert(column.name, Some(index));
             keys.json.push(column.json);
         }
         keys
     }
 
+    /// Passes over these keys, whatever their values; a column of the load stays one.
+    #[must_use]
+    pub(super) fn skipping(mut self, keys: &[String]) -> Self {
+        for key in keys {
+            self.exact.entry(key.clone()).or_default();
+            self.any_case.entry(key.to_lowercase()).or_default();
+        }
+        self
+    }
+
     /// The column that `key` means: the one of that very name, else the only one of the table that
-    /// differs in case.
+    /// differs in case; `Some(None)` if it is skipped.
     #[inline]
-    fn find(&self, key: &str) -> Option<usize> {
+    fn find(&self, key: &str) -> Option<Option<usize>> {
         let exact = self.exact.get(key).copied();
         exact.or_else(|| self.any_case.get(&key.to_lowercase()).copied())
     }
@@ -170,10 +182,14 @@ impl<'de> Visitor<'de> for Object<'_> {
             if self.failure.is_some() {
                 continue;
             }
-            let Some(index) = self.keys.find(&key) else {
-                let kind = FieldErrorKind::UnknownKey(key.into_owned());
-                *self.failure = Some(FieldError::record(kind));
-                continue;
+            let index = match self.keys.find(&key) {
+                Some(Some(index)) => index,
+                Some(None) => continue,
+                None => {
+                    let kind = FieldErrorKind::UnknownKey(key.into_owned());
+                    *self.failure = Some(FieldError::record(kind));
+                    continue;
+                }
             };
             if self.fields.is_given(index) {
                 let kind = FieldErrorKind::ColumnTwice(key.into_owned());
@@ -293,9 +309,22 @@ mod tests {
             any_case,
             ..column("a", false)
         };
-        for (any_case, found) in [(true, Some(0)), (false, None)] {
+        for (any_case, found) in [(true, Some(Some(0))), (false, None)] {
             let keys = Keys::new([alone(any_case)]);
-            assert_eq!((keys.find("a"), keys.find("A")), (Some(0), found));
+            assert_eq!((keys.find("a"), keys.find("A")), (Some(Some(0)), found));
+        }
+    }
+
+    #[test]
+    fn a_skipped_key_is_no_column_and_leaves_the_columns_theirs() {
+        let keys = keys().skipping(&["B", "x"].map(str::to_string));
+        for (key, found) in [
+            ("b", Some(Some(1))),
+            ("B", Some(None)),
+            ("X", Some(None)),
+            ("y", None),
+        ] {
+            assert_eq!(keys.find(key), found, "{key}");
         }
     }
 

@@ -9,7 +9,8 @@ use super::reading::Reading;
 #[derive(Debug)]
 pub struct RowParser {
     format: Layout,
-    columns: usize,
+    /// Fields of a record.
+    count: usize,
     fields: Fields,
     /// Whether all bytes of the batch are known to be UTF-8 without zero bytes.
     clean: bool,
@@ -17,7 +18,11 @@ pub struct RowParser {
 
 #[derive(Debug, Clone)]
 enum Layout {
-    Delimited(Dialect),
+    Delimited {
+        dialect: Dialect,
+        /// Of each field, whether it goes to a column; empty if all do.
+        kept: Vec<bool>,
+    },
     Ndjson(Keys),
 }
 
@@ -25,7 +30,7 @@ impl Clone for RowParser {
     fn clone(&self) -> Self {
         RowParser {
             format: self.format.clone(),
-            columns: self.columns,
+            count: self.count,
             fields: Fields::default(),
             clean: false,
         }
@@ -35,7 +40,8 @@ impl Clone for RowParser {
 impl RowParser {
     /// A parser of delimited text into exactly `columns` fields.
     pub fn delimited(dialect: Dialect, columns: usize) -> Self {
-        Self::new(Layout::Delimited(dialect), columns)
+        let kept = Vec::new();
+        Self::new(Layout::Delimited { dialect, kept }, columns)
     }
 
     /// A parser of JSON lines into the columns of `keys`.
@@ -45,17 +51,20 @@ impl RowParser {
 
     /// A parser of records that are read so, into these columns.
     pub(crate) fn of(reading: &Reading, columns: Vec<KeyColumn>) -> Self {
-        let count = columns.len();
+        let count = reading.field_count(columns.len());
         match reading.dialect(count) {
-            Some(dialect) => Self::delimited(dialect, count),
-            None => Self::ndjson(Keys::new(columns), count),
+            Some(dialect) => {
+                let kept = reading.kept(count);
+                Self::new(Layout::Delimited { dialect, kept }, count)
+            }
+            None => Self::ndjson(Keys::new(columns).skipping(reading.skipped_keys()), count),
         }
     }
 
-    fn new(format: Layout, columns: usize) -> Self {
+    fn new(format: Layout, count: usize) -> Self {
         RowParser {
             format,
-            columns,
+            count,
             fields: Fields::default(),
             clean: false,
         }
@@ -72,13 +81,11 @@ impl RowParser {
     /// When the record is no row of this load.
     #[inline]
     pub fn parse(&mut self, record: &[u8]) -> Result<(), FieldError> {
-        if !self.clean && !is_clean(record) {
-            return Err(dirt(record));
-        }
+        let clean = self.clean || is_clean(record);
         match &self.format {
-            Layout::Delimited(dialect) => {
-                csv::parse(dialect, record, &mut self.fields)?;
-                let (found, expected) = (self.fields.len(), self.columns);
+            Layout::Delimited { dialect, kept } => {
+                csv::parse(dialect, record, &mut self.fields).map_err(|error| error.among(kept))?;
+                let (found, expected) = (self.fields.len(), self.count);
                 if found != expected {
                     return Err(FieldError::record(if found < expected {
                         FieldErrorKind::TooFew { found, expected }
@@ -86,8 +93,26 @@ impl RowParser {
                         FieldErrorKind::TooMany { found, expected }
                     }));
                 }
+                if !kept.is_empty() {
+                    self.fields.keep(kept);
+                }
+                if !clean {
+                    self.check_text(record)?;
+                }
             }
+            Layout::Ndjson(_) if !clean => return Err(FieldError::record(dirt(record))),
             Layout::Ndjson(keys) => ndjson::parse(keys, record, &mut self.fields)?,
+        }
+        Ok(())
+    }
+
+    /// Refuses the first field that is no text; what is in a skipped one does not matter.
+    fn check_text(&self, record: &[u8]) -> Result<(), FieldError> {
+        let fields = self.fields_of(record).enumerate();
+        for (index, text) in fields.filter_map(|(index, text)| Some((index, text?))) {
+            if !is_clean(text) {
+                return Err(FieldError::at(index, dirt(text)));
+            }
         }
         Ok(())
     }
@@ -113,10 +138,10 @@ fn is_clean(bytes: &[u8]) -> bool {
     memchr::memchr(0, bytes).is_none() && std::str::from_utf8(bytes).is_ok()
 }
 
-fn dirt(record: &[u8]) -> FieldError {
-    FieldError::record(if std::str::from_utf8(record).is_err() {
+fn dirt(text: &[u8]) -> FieldErrorKind {
+    if std::str::from_utf8(text).is_err() {
         FieldErrorKind::Utf8
     } else {
         FieldErrorKind::Nul
-    })
+    }
 }

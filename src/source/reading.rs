@@ -29,13 +29,36 @@ pub enum Reading {
         header: bool,
         /// `\r` or not: between `\n` and `\r\n` each file may differ, so a record tells itself.
         line_end: LineEnd,
+        /// Fields that go to no column, in their order.
+        #[serde(default)]
+        skip: Vec<Skipped>,
     },
     /// One JSON object a line.
-    Ndjson,
+    Ndjson {
+        /// Keys that mean no column.
+        #[serde(default)]
+        skip: Vec<String>,
+    },
+}
+
+/// A field that goes to no column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Its name in the input.
+    pub name: String,
+    /// Its place in the record (0-based).
+    pub field: usize,
+}
+
+/// What becomes of the fields of a record beside that they go to columns.
+#[derive(Debug, Clone, Default)]
+pub struct FieldRules {
+    /// Fields that go to no column, in their order; of JSON lines only the names count.
+    pub skip: Vec<Skipped>,
 }
 
 impl Reading {
-    pub(super) fn delimited(dialect: &Dialect, header: bool) -> Self {
+    pub(super) fn delimited(dialect: &Dialect, header: bool, rules: FieldRules) -> Self {
         Reading::Csv {
             delimiter: char::from(dialect.delimiter),
             quote: dialect.quote.map(char::from),
@@ -46,11 +69,57 @@ impl Reading {
                 LineEnd::Cr => LineEnd::Cr,
                 LineEnd::Lf | LineEnd::CrLf => LineEnd::Lf,
             },
+            skip: rules.skip,
         }
     }
 
-    /// The dialect of delimited text whose records have `columns` fields; `None` for JSON lines.
-    pub(super) fn dialect(&self, columns: usize) -> Option<Dialect> {
+    pub(super) fn ndjson(rules: FieldRules) -> Self {
+        let skip = rules.skip.into_iter().map(|skipped| skipped.name);
+        Reading::Ndjson {
+            skip: skip.collect(),
+        }
+    }
+
+    /// Fields of a record of which `columns` go to columns.
+    pub fn field_count(&self, columns: usize) -> usize {
+        match self {
+            Reading::Csv { skip, .. } => columns + skip.len(),
+            Reading::Ndjson { .. } => columns,
+        }
+    }
+
+    /// The names of all fields in their order; `columns` are those that go to columns.
+    pub fn field_names(&self, columns: &[String]) -> Vec<String> {
+        let mut names = columns.to_vec();
+        if let Reading::Csv { skip, .. } = self {
+            for Skipped { name, field } in skip {
+                names.insert(names.len().min(*field), name.clone());
+            }
+        }
+        names
+    }
+
+    /// Keys of JSON lines that mean no column.
+    pub(super) fn skipped_keys(&self) -> &[String] {
+        match self {
+            Reading::Csv { .. } => &[],
+            Reading::Ndjson { skip } => skip,
+        }
+    }
+
+    /// Of each field of a record with `fields` of them, whether it goes to a column; empty if all do.
+    pub(super) fn kept(&self, fields: usize) -> Vec<bool> {
+        match self {
+            Reading::Csv { skip, .. } if !skip.is_empty() => {
+                let is_skipped = |place| skip.iter().any(|skipped| skipped.field == place);
+                (0..fields).map(|place| !is_skipped(place)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The dialect of delimited text whose records have `fields` fields; `None` for JSON lines.
+    pub(super) fn dialect(&self, fields: usize) -> Option<Dialect> {
         let Reading::Csv {
             delimiter,
             quote,
@@ -70,7 +139,7 @@ impl Reading {
             escape: byte(*escape),
             null: null.clone().into_bytes(),
             line_end: *line_end,
-            skip_blank: columns != 1,
+            skip_blank: fields != 1,
         })
     }
 
@@ -83,7 +152,7 @@ impl Reading {
     pub fn reject_layout(&self, names: &[String]) -> RejectLayout {
         let line_end = match self {
             Reading::Csv { line_end, .. } => *line_end,
-            Reading::Ndjson => LineEnd::Lf,
+            Reading::Ndjson { .. } => LineEnd::Lf,
         };
         RejectLayout {
             header: self.header_line(names),
@@ -133,17 +202,35 @@ mod tests {
 
     #[test]
     fn a_dialect_comes_back_from_what_the_ledger_keeps() {
-        let reading = Reading::delimited(&dialect(), true);
+        let skipped = Skipped {
+            name: "x".to_string(),
+            field: 1,
+        };
+        let rules = FieldRules {
+            skip: vec![skipped],
+        };
+        let reading = Reading::delimited(&dialect(), true, rules);
         let json = serde_json::json!(reading);
         assert_eq!(
             json,
             serde_json::json!({
                 "format": "csv", "delimiter": ";", "quote": "\"", "escape": "\\", "null": "NA",
-                "header": true, "line_end": "cr"
+                "header": true, "line_end": "cr", "skip": [{"name": "x", "field": 1}]
             })
         );
         let back: Reading = serde_json::from_value(json).unwrap();
+        assert_eq!(back, reading);
         assert_eq!(back.dialect(2), Some(dialect()));
+        let names = ["a", "b"].map(str::to_string);
+        assert_eq!(back.field_names(&names), ["a", "x", "b"]);
+        assert_eq!(back.kept(3), [true, false, true]);
+    }
+
+    #[test]
+    fn what_an_older_pgrung_kept_skips_nothing() {
+        let now = Reading::ndjson(FieldRules::default());
+        let then: Reading = serde_json::from_str(r#"{"format": "ndjson"}"#).unwrap();
+        assert_eq!(then, now);
     }
 
     #[test]
@@ -160,8 +247,9 @@ mod tests {
     #[test]
     fn a_header_line_is_quoted_as_its_dialect_quotes() {
         let names = ["a".to_string(), "b\"c".to_string()];
-        let line = Reading::delimited(&dialect(), true).header_line(&names);
+        let rules = FieldRules::default();
+        let line = Reading::delimited(&dialect(), true, rules.clone()).header_line(&names);
         assert_eq!(line, b"\"a\";\"b\\\"c\"");
-        assert!(Reading::Ndjson.header_line(&names).is_empty());
+        assert!(Reading::ndjson(rules).header_line(&names).is_empty());
     }
 }

@@ -14,7 +14,7 @@ use super::first_line::{FirstLineEnd, TwoReturns};
 use super::foreign::{Foreign, HEAD_BYTES, other_delimiter, wide_encoding};
 use super::line_end::LineEnd;
 use super::ndjson;
-use super::reading::Reading;
+use super::reading::{FieldRules, Reading};
 use super::splitter::Splitter;
 use super::{Change, Format, Input, InputError, ReadOptions};
 use crate::span::{Position, Span};
@@ -37,7 +37,7 @@ pub struct Records {
     pub(super) ended: bool,
     pub(super) max_record_bytes: usize,
     /// Fields of a record, once that is said.
-    columns: usize,
+    field_count: usize,
 }
 
 impl Records {
@@ -65,7 +65,7 @@ impl Records {
             at: Position::START,
             ended: false,
             max_record_bytes: options.max_record_bytes,
-            columns: 0,
+            field_count: 0,
         };
         // A byte order mark begins above ASCII and takes three bytes.
         while records.end < 3
@@ -196,18 +196,23 @@ impl Records {
     }
 
     /// Says how many fields a record has: blank lines are records only where it is one.
-    pub fn expect_columns(&mut self, columns: usize) {
-        self.columns = columns;
-        self.dialect.skip_blank = columns != 1;
+    pub fn expect_fields(&mut self, count: usize) {
+        self.field_count = count;
+        self.dialect.skip_blank = count != 1;
         self.splitter = Splitter::new(self.dialect.clone());
     }
 
     /// How the records are read, as the ledger keeps it.
-    pub fn reading(&self, header: bool) -> Reading {
+    pub fn reading(&self, header: bool, rules: FieldRules) -> Reading {
         match self.format {
-            Format::Ndjson => Reading::Ndjson,
-            Format::Csv | Format::Tsv => Reading::delimited(&self.dialect, header),
+            Format::Ndjson => Reading::ndjson(rules),
+            Format::Csv | Format::Tsv => Reading::delimited(&self.dialect, header, rules),
         }
+    }
+
+    /// The byte between two fields of delimited text.
+    pub fn delimiter(&self) -> Option<u8> {
+        (self.format != Format::Ndjson).then_some(self.dialect.delimiter)
     }
 
     pub(super) fn pending(&self) -> &[u8] {
@@ -357,7 +362,7 @@ impl Records {
         }
         let mut fields = Fields::default();
         let parsed = csv::parse(&self.dialect, last, &mut fields);
-        parsed.is_ok() && fields.len() < self.columns
+        parsed.is_ok() && fields.len() < self.field_count
     }
 
     /// Brings more bytes behind those at hand; false if none came until the deadline.

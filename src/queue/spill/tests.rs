@@ -23,7 +23,7 @@ fn identity(import_id: &str) -> Identity {
                 number: 4,
             })
             .to_vec(),
-        reading: Reading::Ndjson,
+        reading: Reading::Ndjson { skip: Vec::new() },
     }
 }
 

@@ -1,0 +1,3 @@
+//! What the fields of the input mean.
+
+mod skip;
