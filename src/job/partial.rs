@@ -10,7 +10,9 @@ use serde::Deserialize;
 
 use super::inputs::inputs;
 use super::units::{Number, Size, Time};
-use super::values::{Byte, CompressionChoice, FormatChoice, ImportId, Names, OnErrorChoice, Quote};
+use super::values::{
+    Byte, CompressionChoice, FormatChoice, ImportId, Names, NullIn, OnErrorChoice, Quote,
+};
 use super::{Durability, LedgerUse, LoadSettings, Overlap, Profile, SettingsError};
 use crate::merge::{Guards, Mode, Share, Superseded};
 use crate::queue::Overflow;
@@ -79,6 +81,9 @@ pub struct PartialReading {
     /// Unquoted field that means NULL
     #[arg(long, value_name = "TEXT")]
     pub null: Option<String>,
+    /// Unquoted field that means NULL in one column, where --null does not count then; repeat it for more texts or columns [default: none]
+    #[arg(long, value_name = "COLUMN=TEXT")]
+    pub null_in: Vec<NullIn>,
     /// The first record is data, not column names [default: off]
     #[arg(long)]
     pub no_header: bool,
@@ -245,6 +250,9 @@ impl PartialReading {
             quote: self.quote.map_or(default.quote, |Quote(quote)| quote),
             escape: self.escape.map(|Byte(byte)| byte).or(default.escape),
             null: self.null.unwrap_or(default.null),
+            null_in: (self.null_in.into_iter())
+                .map(|NullIn { column, text }| (column, text))
+                .collect(),
             header: !self.no_header && default.header,
             columns: self.columns.map(|Names(names)| names).or(default.columns),
             skip: self.skip.map_or(default.skip, |Names(names)| names),

@@ -43,7 +43,14 @@ impl Named {
         settings: &LoadSettings,
     ) -> Result<(Vec<Column>, FieldRules), Error> {
         let fields = self.fields(first, table, settings)?;
+        let null_in = &settings.read.null_in;
         let skip = match first.format() {
+            Format::Ndjson if !null_in.is_empty() => {
+                return Err(refused(format!(
+                    "--null-in is for delimited text, and {} is JSON lines, which write null",
+                    first.name()
+                )));
+            }
             Format::Ndjson => skipped_keys(&settings.read.skip),
             Format::Csv | Format::Tsv => skipped(&settings.read.skip, &fields)?,
         };
@@ -54,7 +61,14 @@ impl Named {
             Some(_) => unfit(&names, first, table, error),
             None => error.into(),
         })?;
-        Ok((columns, FieldRules { skip }))
+        let null_in = null_in.iter().map(|(name, text)| {
+            let place = places(name, &names).into_iter().next();
+            let place =
+                place.ok_or_else(|| TableError::unknown_field("--null-in", name, &names))?;
+            Ok((columns[place].name.clone(), text.clone()))
+        });
+        let null_in = null_in.collect::<Result<_, TableError>>()?;
+        Ok((columns, FieldRules { skip, null_in }))
     }
 
     /// The names of the fields in their order.

@@ -133,6 +133,8 @@ pub struct ReadOptions {
     pub escape: Option<u8>,
     /// The unquoted field that means NULL.
     pub null: String,
+    /// Names of fields, each with a text that means NULL in it instead.
+    pub null_in: Vec<(String, String)>,
     /// Whether the first record of delimited text names the columns.
     pub header: bool,
     /// Columns in the order of the fields, instead of the header's names.
@@ -155,6 +157,7 @@ impl Default for ReadOptions {
             quote: Some(b'"'),
             escape: None,
             null: String::new(),
+            null_in: Vec::new(),
             header: true,
             columns: None,
             skip: Vec::new(),

@@ -22,6 +22,8 @@ enum Layout {
         dialect: Dialect,
         /// Of each field, whether it goes to a column; empty if all do.
         kept: Vec<bool>,
+        /// What is NULL in each field; empty: what the dialect says, in all of them.
+        nulls: Vec<Vec<Vec<u8>>>,
     },
     Ndjson(Keys),
 }
@@ -40,8 +42,12 @@ impl Clone for RowParser {
 impl RowParser {
     /// A parser of delimited text into exactly `columns` fields.
     pub fn delimited(dialect: Dialect, columns: usize) -> Self {
-        let kept = Vec::new();
-        Self::new(Layout::Delimited { dialect, kept }, columns)
+        let layout = Layout::Delimited {
+            dialect,
+            kept: Vec::new(),
+            nulls: Vec::new(),
+        };
+        Self::new(layout, columns)
     }
 
     /// A parser of JSON lines into the columns of `keys`.
@@ -54,8 +60,13 @@ impl RowParser {
         let count = reading.field_count(columns.len());
         match reading.dialect(count) {
             Some(dialect) => {
-                let kept = reading.kept(count);
-                Self::new(Layout::Delimited { dialect, kept }, count)
+                let names: Vec<String> = columns.into_iter().map(|column| column.name).collect();
+                let layout = Layout::Delimited {
+                    dialect,
+                    kept: reading.kept(count),
+                    nulls: reading.nulls(&names),
+                };
+                Self::new(layout, count)
             }
             None => Self::ndjson(Keys::new(columns).skipping(reading.skipped_keys()), count),
         }
@@ -83,8 +94,20 @@ impl RowParser {
     pub fn parse(&mut self, record: &[u8]) -> Result<(), FieldError> {
         let clean = self.clean || is_clean(record);
         match &self.format {
-            Layout::Delimited { dialect, kept } => {
-                csv::parse(dialect, record, &mut self.fields).map_err(|error| error.among(kept))?;
+            Layout::Delimited {
+                dialect,
+                kept,
+                nulls,
+            } => {
+                let fields = &mut self.fields;
+                let cut = match nulls.is_empty() {
+                    true => csv::parse(dialect, record, fields),
+                    false => csv::cut(dialect, record, fields, |place, text| {
+                        let nulls = nulls.get(place);
+                        nulls.is_some_and(|nulls| nulls.iter().any(|null| null == text))
+                    }),
+                };
+                cut.map_err(|error| error.among(kept))?;
                 let (found, expected) = (self.fields.len(), self.count);
                 if found != expected {
                     return Err(FieldError::record(if found < expected {

@@ -29,6 +29,9 @@ pub enum Reading {
         header: bool,
         /// `\r` or not: between `\n` and `\r\n` each file may differ, so a record tells itself.
         line_end: LineEnd,
+        /// Columns, each with an unquoted field that means NULL in it, and `null` no more.
+        #[serde(default)]
+        null_in: Vec<(String, String)>,
         /// Fields that go to no column, in their order.
         #[serde(default)]
         skip: Vec<Skipped>,
@@ -55,6 +58,8 @@ pub struct Skipped {
 pub struct FieldRules {
     /// Fields that go to no column, in their order; of JSON lines only the names count.
     pub skip: Vec<Skipped>,
+    /// Columns, each with an unquoted field that means NULL in it.
+    pub null_in: Vec<(String, String)>,
 }
 
 impl Reading {
@@ -69,6 +74,7 @@ impl Reading {
                 LineEnd::Cr => LineEnd::Cr,
                 LineEnd::Lf | LineEnd::CrLf => LineEnd::Lf,
             },
+            null_in: rules.null_in,
             skip: rules.skip,
         }
     }
@@ -116,6 +122,26 @@ impl Reading {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// What is NULL in each field of a record of which `columns` go to columns; empty if that is the
+    /// same in all of them.
+    pub(super) fn nulls(&self, columns: &[String]) -> Vec<Vec<Vec<u8>>> {
+        let Reading::Csv { null, null_in, .. } = self else {
+            return Vec::new();
+        };
+        if null_in.is_empty() {
+            return Vec::new();
+        }
+        let of = |name: &String| {
+            let own = null_in.iter().filter(|(column, _)| column == name);
+            let own: Vec<Vec<u8>> = own.map(|(_, text)| text.clone().into_bytes()).collect();
+            match own.is_empty() {
+                true => vec![null.clone().into_bytes()],
+                false => own,
+            }
+        };
+        self.field_names(columns).iter().map(of).collect()
     }
 
     /// The dialect of delimited text whose records have `fields` fields; `None` for JSON lines.
@@ -208,6 +234,7 @@ mod tests {
         };
         let rules = FieldRules {
             skip: vec![skipped],
+            null_in: vec![("b".to_string(), "-".to_string())],
         };
         let reading = Reading::delimited(&dialect(), true, rules);
         let json = serde_json::json!(reading);
@@ -215,7 +242,8 @@ mod tests {
             json,
             serde_json::json!({
                 "format": "csv", "delimiter": ";", "quote": "\"", "escape": "\\", "null": "NA",
-                "header": true, "line_end": "cr", "skip": [{"name": "x", "field": 1}]
+                "header": true, "line_end": "cr", "null_in": [["b", "-"]],
+                "skip": [{"name": "x", "field": 1}]
             })
         );
         let back: Reading = serde_json::from_value(json).unwrap();
@@ -224,6 +252,8 @@ mod tests {
         let names = ["a", "b"].map(str::to_string);
         assert_eq!(back.field_names(&names), ["a", "x", "b"]);
         assert_eq!(back.kept(3), [true, false, true]);
+        let nulls = [b"NA".to_vec(), b"NA".to_vec(), b"-".to_vec()];
+        assert_eq!(back.nulls(&names), nulls.map(|null| vec![null]));
     }
 
     #[test]

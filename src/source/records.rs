@@ -156,11 +156,14 @@ impl Records {
         };
         let record = &self.buf[self.start..self.start + length];
         let mut fields = Fields::default();
-        csv::parse(&self.dialect, record, &mut fields).map_err(|source| InputError::Header {
-            name: self.name.clone(),
-            line: self.at.line,
-            source,
-            delimiter: other_delimiter(record, self.dialect.delimiter),
+        // A column may be named as NULL is written.
+        csv::cut(&self.dialect, record, &mut fields, |_, _| false).map_err(|source| {
+            InputError::Header {
+                name: self.name.clone(),
+                line: self.at.line,
+                source,
+                delimiter: other_delimiter(record, self.dialect.delimiter),
+            }
         })?;
         let names = (0..fields.len())
             .map(|index| {
@@ -424,7 +427,7 @@ impl Records {
     fn check_dialect(&self, options: &ReadOptions, dialect: &Dialect) -> Result<(), InputError> {
         let clash = match self.format {
             Format::Ndjson => None,
-            Format::Csv | Format::Tsv => dialect.clash(options.escape.is_some()),
+            Format::Csv | Format::Tsv => dialect.clash(options.escape.is_some(), &options.null_in),
         };
         match clash {
             Some(clash) => Err(InputError::Dialect {

@@ -1,3 +1,4 @@
 //! What the fields of the input mean.
 
+mod nulls;
 mod skip;
