@@ -17,7 +17,7 @@ use super::{Durability, LedgerUse, LoadSettings, Overlap, Profile, SettingsError
 use crate::merge::{Guards, Mode, Share, Superseded};
 use crate::queue::Overflow;
 use crate::report::ProgressMode;
-use crate::source::ReadOptions;
+use crate::source::{Encoding, ReadOptions};
 use crate::strategy::{CopyFormat, StrategyKind};
 use crate::worker::{Commit, OnError};
 
@@ -93,6 +93,9 @@ pub struct PartialReading {
     /// Fields that go to no column, by their names in the header, in --columns or as JSON keys, as a CSV list [default: none]
     #[arg(long, value_name = "LIST")]
     pub skip: Option<Names>,
+    /// What text is written in, by a label of the WHATWG Encoding Standard: windows-1252 (which it also calls iso-8859-1), shift_jis, gb18030, ...; not UTF-16
+    #[arg(long, value_name = "NAME")]
+    pub encoding: Option<Encoding>,
     /// How the input is packed [default: by its first bytes]
     #[arg(long, value_enum)]
     pub compression: Option<CompressionChoice>,
@@ -256,6 +259,7 @@ impl PartialReading {
             header: !self.no_header && default.header,
             columns: self.columns.map(|Names(names)| names).or(default.columns),
             skip: self.skip.map_or(default.skip, |Names(names)| names),
+            encoding: self.encoding.unwrap_or(default.encoding),
             compression: self
                 .compression
                 .map_or(default.compression, CompressionChoice::compression),
@@ -398,6 +402,7 @@ pub fn defaults() -> Vec<(&'static str, String)> {
     vec![
         ("quote", text(read.quote)),
         ("null", format!("\"{}\"", read.null)),
+        ("encoding", read.encoding.name().to_string()),
         ("max_record_bytes", Size(read.max_record_bytes).to_string()),
         ("mode", name(load.mode.to_possible_value())),
         ("superseded", name(load.superseded.to_possible_value())),

@@ -8,6 +8,9 @@ mod compression;
 mod csv;
 #[cfg(test)]
 mod csv_tests;
+mod encoding;
+#[cfg(test)]
+mod encoding_tests;
 mod feed;
 mod fields;
 mod first_line;
@@ -32,6 +35,7 @@ pub use checksum::{checksum, join};
 pub use compare::{Compared, HEAD, compare, head, is_same};
 pub use compression::Compression;
 pub use csv::Dialect;
+pub use encoding::Encoding;
 pub use fields::{FieldError, FieldErrorKind, Fields};
 pub use foreign::other_delimiter;
 pub use line_end::LineEnd;
@@ -141,6 +145,8 @@ pub struct ReadOptions {
     pub columns: Option<Vec<String>>,
     /// Names of the fields that go to no column.
     pub skip: Vec<String>,
+    /// What text is written in.
+    pub encoding: Encoding,
     /// `None`: by the first bytes.
     pub compression: Option<Compression>,
     /// Longest record in bytes.
@@ -161,6 +167,7 @@ impl Default for ReadOptions {
             header: true,
             columns: None,
             skip: Vec::new(),
+            encoding: Encoding::UTF_8,
             compression: None,
             max_record_bytes: 64 << 20,
             limit: None,
@@ -222,9 +229,9 @@ pub enum InputError {
         /// The cap.
         limit: usize,
     },
-    /// The source is in an encoding that is not UTF-8.
+    /// The source is in an encoding that is not read.
     #[error(
-        "{name}: the file is {encoding}, not UTF-8: convert it, for example with iconv -f {encoding} -t UTF-8"
+        "{name}: the file is {encoding}, in which records cannot be told apart before it is decoded: convert it, for example with iconv -f {encoding} -t UTF-8 FILE | pgrung load -"
     )]
     Encoding {
         /// The source.

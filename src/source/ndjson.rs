@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::encoding::Encoding;
 use super::fields::{FieldError, FieldErrorKind, Fields};
 
 /// A column that keys are matched to.
@@ -96,11 +97,16 @@ pub fn next_end(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
     }
 }
 
-/// Cuts one line into `fields`.
+/// Cuts one line into `fields`; it is in UTF-8, and stands in its source in `encoding`.
 ///
 /// # Errors
 /// When the line is not one JSON object, has a key that no column answers to, or two that one does.
-pub fn parse(keys: &Keys, record: &[u8], fields: &mut Fields) -> Result<(), FieldError> {
+pub fn parse(
+    keys: &Keys,
+    encoding: Encoding,
+    record: &[u8],
+    fields: &mut Fields,
+) -> Result<(), FieldError> {
     fields.reset(keys.json.len());
     let mut failure = None;
     let mut input = serde_json::Deserializer::from_slice(record);
@@ -114,7 +120,11 @@ pub fn parse(keys: &Keys, record: &[u8], fields: &mut Fields) -> Result<(), Fiel
     match (failure, read) {
         (Some(failure), _) => Err(failure),
         (None, Ok(())) => Ok(()),
-        (None, Err(error)) => Err(FieldError::record(FieldErrorKind::Json(describe(&error)))),
+        (None, Err(error)) => {
+            let read = String::from_utf8_lossy(&record[..error.column().min(record.len())]);
+            let what = describe(&error, encoding.encode(&read).len());
+            Err(FieldError::record(FieldErrorKind::Json(what)))
+        }
     }
 }
 
@@ -146,12 +156,13 @@ pub fn keys_of(record: &[u8]) -> Option<Vec<String>> {
         .map(|names| names.0)
 }
 
-/// serde_json's words without the values of the row, which some of them quote.
-fn describe(error: &serde_json::Error) -> String {
+/// serde_json's words without the values of the row, which some of them quote; `byte` (1-based) is
+/// where it stopped.
+fn describe(error: &serde_json::Error, byte: usize) -> String {
     match error.classify() {
         serde_json::error::Category::Eof => "the object is not closed".to_string(),
         serde_json::error::Category::Data => "the line is not an object".to_string(),
-        _ => format!("syntax error at byte {} of the record", error.column()),
+        _ => format!("syntax error at byte {byte} of the record"),
     }
 }
 
@@ -260,7 +271,7 @@ mod tests {
 
     fn row(line: &str) -> Result<Vec<Option<String>>, FieldError> {
         let mut fields = Fields::default();
-        parse(&keys(), line.as_bytes(), &mut fields)?;
+        parse(&keys(), Encoding::UTF_8, line.as_bytes(), &mut fields)?;
         Ok((0..fields.len())
             .map(|index| {
                 let text = fields.get(line.as_bytes(), index)?;

@@ -1,7 +1,8 @@
 //! Cuts the records of a batch into fields, whichever the format.
 
 use super::csv::{self, Dialect};
-use super::fields::{FieldError, FieldErrorKind, Fields};
+use super::encoding::Encoding;
+use super::fields::{FieldError, FieldErrorKind, Fields, text};
 use super::ndjson::{self, KeyColumn, Keys};
 use super::reading::Reading;
 
@@ -9,10 +10,11 @@ use super::reading::Reading;
 #[derive(Debug)]
 pub struct RowParser {
     format: Layout,
+    encoding: Encoding,
     /// Fields of a record.
     count: usize,
     fields: Fields,
-    /// Whether all bytes of the batch are known to be UTF-8 without zero bytes.
+    /// Whether all bytes of the batch are known to be plain text.
     clean: bool,
 }
 
@@ -32,6 +34,7 @@ impl Clone for RowParser {
     fn clone(&self) -> Self {
         RowParser {
             format: self.format.clone(),
+            encoding: self.encoding,
             count: self.count,
             fields: Fields::default(),
             clean: false,
@@ -58,7 +61,7 @@ impl RowParser {
     /// A parser of records that are read so, into these columns.
     pub(crate) fn of(reading: &Reading, columns: Vec<KeyColumn>) -> Self {
         let count = reading.field_count(columns.len());
-        match reading.dialect(count) {
+        let parser = match reading.dialect(count) {
             Some(dialect) => {
                 let names: Vec<String> = columns.into_iter().map(|column| column.name).collect();
                 let layout = Layout::Delimited {
@@ -69,12 +72,15 @@ impl RowParser {
                 Self::new(layout, count)
             }
             None => Self::ndjson(Keys::new(columns).skipping(reading.skipped_keys()), count),
-        }
+        };
+        let encoding = reading.encoding();
+        RowParser { encoding, ..parser }
     }
 
     fn new(format: Layout, count: usize) -> Self {
         RowParser {
             format,
+            encoding: Encoding::UTF_8,
             count,
             fields: Fields::default(),
             clean: false,
@@ -83,7 +89,7 @@ impl RowParser {
 
     /// Looks once at all bytes of the batch whose records come next.
     pub fn begin(&mut self, bytes: &[u8]) {
-        self.clean = is_clean(bytes);
+        self.clean = self.encoding.is_plain(bytes);
     }
 
     /// Cuts one record of the batch.
@@ -92,7 +98,7 @@ impl RowParser {
     /// When the record is no row of this load.
     #[inline]
     pub fn parse(&mut self, record: &[u8]) -> Result<(), FieldError> {
-        let clean = self.clean || is_clean(record);
+        let clean = self.clean || self.encoding.is_plain(record);
         match &self.format {
             Layout::Delimited {
                 dialect,
@@ -120,21 +126,16 @@ impl RowParser {
                     self.fields.keep(kept);
                 }
                 if !clean {
-                    self.check_text(record)?;
+                    self.fields.decode(self.encoding, record)?;
                 }
             }
-            Layout::Ndjson(_) if !clean => return Err(FieldError::record(dirt(record))),
-            Layout::Ndjson(keys) => ndjson::parse(keys, record, &mut self.fields)?,
-        }
-        Ok(())
-    }
-
-    /// Refuses the first field that is no text; what is in a skipped one does not matter.
-    fn check_text(&self, record: &[u8]) -> Result<(), FieldError> {
-        let fields = self.fields_of(record).enumerate();
-        for (index, text) in fields.filter_map(|(index, text)| Some((index, text?))) {
-            if !is_clean(text) {
-                return Err(FieldError::at(index, dirt(text)));
+            Layout::Ndjson(keys) if clean => {
+                ndjson::parse(keys, self.encoding, record, &mut self.fields)?;
+            }
+            Layout::Ndjson(keys) => {
+                let text = text(self.encoding, record).map_err(FieldError::record)?;
+                ndjson::parse(keys, self.encoding, text.as_bytes(), &mut self.fields)?;
+                self.fields.own(text.as_bytes());
             }
         }
         Ok(())
@@ -154,17 +155,5 @@ impl RowParser {
     /// The same, to put more behind them.
     pub(crate) fn fields_mut(&mut self) -> &mut Fields {
         &mut self.fields
-    }
-}
-
-fn is_clean(bytes: &[u8]) -> bool {
-    memchr::memchr(0, bytes).is_none() && std::str::from_utf8(bytes).is_ok()
-}
-
-fn dirt(text: &[u8]) -> FieldErrorKind {
-    if std::str::from_utf8(text).is_err() {
-        FieldErrorKind::Utf8
-    } else {
-        FieldErrorKind::Nul
     }
 }

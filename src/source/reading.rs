@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::reject_file::RejectLayout;
 
 use super::csv::Dialect;
+use super::encoding::Encoding;
 use super::line_end::LineEnd;
 
 /// How records are read.
@@ -35,12 +36,16 @@ pub enum Reading {
         /// Fields that go to no column, in their order.
         #[serde(default)]
         skip: Vec<Skipped>,
+        #[serde(default)]
+        encoding: Encoding,
     },
     /// One JSON object a line.
     Ndjson {
         /// Keys that mean no column.
         #[serde(default)]
         skip: Vec<String>,
+        #[serde(default)]
+        encoding: Encoding,
     },
 }
 
@@ -63,12 +68,17 @@ pub struct FieldRules {
 }
 
 impl Reading {
-    pub(super) fn delimited(dialect: &Dialect, header: bool, rules: FieldRules) -> Self {
+    pub(super) fn delimited(
+        dialect: &Dialect,
+        encoding: Encoding,
+        header: bool,
+        rules: FieldRules,
+    ) -> Self {
         Reading::Csv {
             delimiter: char::from(dialect.delimiter),
             quote: dialect.quote.map(char::from),
             escape: char::from(dialect.escape),
-            null: String::from_utf8_lossy(&dialect.null).into_owned(),
+            null: encoding.guess(&dialect.null).into_owned(),
             header,
             line_end: match dialect.line_end {
                 LineEnd::Cr => LineEnd::Cr,
@@ -76,13 +86,22 @@ impl Reading {
             },
             null_in: rules.null_in,
             skip: rules.skip,
+            encoding,
         }
     }
 
-    pub(super) fn ndjson(rules: FieldRules) -> Self {
+    pub(super) fn ndjson(encoding: Encoding, rules: FieldRules) -> Self {
         let skip = rules.skip.into_iter().map(|skipped| skipped.name);
         Reading::Ndjson {
             skip: skip.collect(),
+            encoding,
+        }
+    }
+
+    /// What text is written in.
+    pub(super) fn encoding(&self) -> Encoding {
+        match self {
+            Reading::Csv { encoding, .. } | Reading::Ndjson { encoding, .. } => *encoding,
         }
     }
 
@@ -109,7 +128,7 @@ impl Reading {
     pub(super) fn skipped_keys(&self) -> &[String] {
         match self {
             Reading::Csv { .. } => &[],
-            Reading::Ndjson { skip } => skip,
+            Reading::Ndjson { skip, .. } => skip,
         }
     }
 
@@ -133,11 +152,12 @@ impl Reading {
         if null_in.is_empty() {
             return Vec::new();
         }
+        let bytes = |text: &str| self.encoding().encode(text).into_owned();
         let of = |name: &String| {
             let own = null_in.iter().filter(|(column, _)| column == name);
-            let own: Vec<Vec<u8>> = own.map(|(_, text)| text.clone().into_bytes()).collect();
+            let own: Vec<Vec<u8>> = own.map(|(_, text)| bytes(text)).collect();
             match own.is_empty() {
-                true => vec![null.clone().into_bytes()],
+                true => vec![bytes(null)],
                 false => own,
             }
         };
@@ -163,7 +183,7 @@ impl Reading {
             delimiter: byte(*delimiter),
             quote: quote.map(byte),
             escape: byte(*escape),
-            null: null.clone().into_bytes(),
+            null: self.encoding().encode(null).into_owned(),
             line_end: *line_end,
             skip_blank: fields != 1,
         })
@@ -198,7 +218,7 @@ impl Reading {
                 line.push(dialect.delimiter);
             }
             line.extend(dialect.quote);
-            for &byte in name.as_bytes() {
+            for &byte in self.encoding().encode(name).iter() {
                 if dialect.quote.is_some()
                     && (Some(byte) == dialect.quote || byte == dialect.escape)
                 {
@@ -236,14 +256,15 @@ mod tests {
             skip: vec![skipped],
             null_in: vec![("b".to_string(), "-".to_string())],
         };
-        let reading = Reading::delimited(&dialect(), true, rules);
+        let reading = Reading::delimited(&dialect(), Encoding::UTF_8, true, rules);
         let json = serde_json::json!(reading);
         assert_eq!(
             json,
             serde_json::json!({
                 "format": "csv", "delimiter": ";", "quote": "\"", "escape": "\\", "null": "NA",
                 "header": true, "line_end": "cr", "null_in": [["b", "-"]],
-                "skip": [{"name": "x", "field": 1}]
+                "skip": [{"name": "x", "field": 1}],
+                "encoding": "UTF-8"
             })
         );
         let back: Reading = serde_json::from_value(json).unwrap();
@@ -257,8 +278,8 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_pgrung_kept_skips_nothing() {
-        let now = Reading::ndjson(FieldRules::default());
+    fn what_an_older_pgrung_kept_skips_nothing_and_is_utf8() {
+        let now = Reading::ndjson(Encoding::UTF_8, FieldRules::default());
         let then: Reading = serde_json::from_str(r#"{"format": "ndjson"}"#).unwrap();
         assert_eq!(then, now);
     }
@@ -278,8 +299,9 @@ mod tests {
     fn a_header_line_is_quoted_as_its_dialect_quotes() {
         let names = ["a".to_string(), "b\"c".to_string()];
         let rules = FieldRules::default();
-        let line = Reading::delimited(&dialect(), true, rules.clone()).header_line(&names);
+        let utf8 = Encoding::UTF_8;
+        let line = Reading::delimited(&dialect(), utf8, true, rules.clone()).header_line(&names);
         assert_eq!(line, b"\"a\";\"b\\\"c\"");
-        assert!(Reading::ndjson(rules).header_line(&names).is_empty());
+        assert!(Reading::ndjson(utf8, rules).header_line(&names).is_empty());
     }
 }

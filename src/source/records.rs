@@ -8,8 +8,9 @@ use std::time::Instant;
 use super::checksum::Checksum;
 use super::compression::Compression;
 use super::csv::{self, Dialect};
+use super::encoding::Encoding;
 use super::feed::{CHUNK_BYTES, Feed, Step};
-use super::fields::Fields;
+use super::fields::{FieldError, FieldErrorKind, Fields};
 use super::first_line::{FirstLineEnd, TwoReturns};
 use super::foreign::{Foreign, HEAD_BYTES, other_delimiter, wide_encoding};
 use super::line_end::LineEnd;
@@ -19,11 +20,15 @@ use super::splitter::Splitter;
 use super::{Change, Format, Input, InputError, ReadOptions};
 use crate::span::{Position, Span};
 
+/// U+FEFF, which some programs write before text in UTF-8.
+const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
+
 /// The records of an opened source.
 pub struct Records {
     name: Arc<str>,
     pub(super) feed: Feed,
     format: Format,
+    encoding: Encoding,
     dialect: Dialect,
     splitter: Splitter,
     /// Bytes of an open JSON line that are known to hold no line break.
@@ -44,7 +49,7 @@ impl Records {
     /// Opens a source and reads its first bytes.
     ///
     /// # Errors
-    /// When it cannot be opened, read or unpacked, or is plainly something else than text in UTF-8.
+    /// When it cannot be opened, read or unpacked, or is plainly something else than text.
     pub fn open(
         input: &Input,
         options: &ReadOptions,
@@ -56,6 +61,7 @@ impl Records {
             name,
             feed,
             format: Format::Csv,
+            encoding: options.encoding,
             dialect: Dialect::default(),
             splitter: Splitter::new(Dialect::default()),
             scanned: 0,
@@ -96,7 +102,7 @@ impl Records {
             delimiter: options.delimiter.unwrap_or(delimiter),
             quote: options.quote,
             escape: options.escape.or(options.quote).unwrap_or(b'"'),
-            null: options.null.clone().into_bytes(),
+            null: options.encoding.encode(&options.null).into_owned(),
             line_end: LineEnd::Lf,
             skip_blank: true,
         };
@@ -155,27 +161,32 @@ impl Records {
             self.refill(None)?;
         };
         let record = &self.buf[self.start..self.start + length];
-        let mut fields = Fields::default();
-        // A column may be named as NULL is written.
-        csv::cut(&self.dialect, record, &mut fields, |_, _| false).map_err(|source| {
-            InputError::Header {
-                name: self.name.clone(),
-                line: self.at.line,
-                source,
-                delimiter: other_delimiter(record, self.dialect.delimiter),
-            }
+        let names = self.names_in(record);
+        let names = names.map_err(|source| InputError::Header {
+            name: self.name.clone(),
+            line: self.at.line,
+            source,
+            delimiter: other_delimiter(record, self.dialect.delimiter),
         })?;
-        let names = (0..fields.len())
-            .map(|index| {
-                let text = fields.get(record, index).unwrap_or_default();
-                String::from_utf8_lossy(text).into_owned()
-            })
-            .collect();
         let lines = count(self.dialect.line_end.last(), record);
         self.start += length;
         self.at.byte += length as u64;
         self.at.line += lines;
         Ok(names)
+    }
+
+    fn names_in(&self, header: &[u8]) -> Result<Vec<String>, FieldError> {
+        let mut fields = Fields::default();
+        // A column may be named as NULL is written.
+        csv::cut(&self.dialect, header, &mut fields, |_, _| false)?;
+        let name = |index| {
+            let name = fields.get(header, index).unwrap_or_default();
+            let kind = FieldErrorKind::Encoding(self.encoding);
+            let name = self.encoding.decode(name);
+            let name = name.ok_or_else(|| FieldError::at(index, kind))?;
+            Ok(name.into_owned())
+        };
+        (0..fields.len()).map(name).collect()
     }
 
     /// Keys in the lines of JSON that are at hand, each once, in their order: the whole of a small
@@ -189,7 +200,8 @@ impl Records {
         }
         let mut names: Vec<String> = Vec::new();
         for line in self.pending().split(|&byte| byte == b'\n') {
-            for name in ndjson::keys_of(line).unwrap_or_default() {
+            let line = self.encoding.guess(line);
+            for name in ndjson::keys_of(line.as_bytes()).unwrap_or_default() {
                 if !names.contains(&name) {
                     names.push(name);
                 }
@@ -208,8 +220,10 @@ impl Records {
     /// How the records are read, as the ledger keeps it.
     pub fn reading(&self, header: bool, rules: FieldRules) -> Reading {
         match self.format {
-            Format::Ndjson => Reading::ndjson(rules),
-            Format::Csv | Format::Tsv => Reading::delimited(&self.dialect, header, rules),
+            Format::Ndjson => Reading::ndjson(self.encoding, rules),
+            Format::Csv | Format::Tsv => {
+                Reading::delimited(&self.dialect, self.encoding, header, rules)
+            }
         }
     }
 
@@ -360,7 +374,8 @@ impl Records {
             return true;
         }
         if self.format == Format::Ndjson {
-            let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(last);
+            let last = self.encoding.guess(last);
+            let parsed = serde_json::from_str::<serde::de::IgnoredAny>(&last);
             return parsed.is_err_and(|error| error.is_eof());
         }
         let mut fields = Fields::default();
@@ -404,18 +419,29 @@ impl Records {
     }
 
     fn skip_byte_order_mark(&mut self) {
-        if self.pending().starts_with(&[0xef, 0xbb, 0xbf]) {
+        if self.pending().starts_with(&BYTE_ORDER_MARK) {
             self.start += 3;
             self.at.byte += 3;
         }
     }
 
-    /// Refuses what is neither delimited text nor JSON lines in UTF-8.
+    /// Refuses what is neither delimited text nor JSON lines.
     fn check_kind(&self) -> Result<(), InputError> {
         let name = self.name.clone();
         let head = &self.pending()[..self.pending().len().min(HEAD_BYTES)];
-        if let Some(encoding) = wide_encoding(head) {
+        let is_utf8 = self.encoding == Encoding::UTF_8;
+        // Its mark is text in others; the zeros in it are nowhere.
+        if let Some(encoding) = wide_encoding(head)
+            && (is_utf8 || head.contains(&0))
+        {
             return Err(InputError::Encoding { name, encoding });
+        }
+        if head.starts_with(&BYTE_ORDER_MARK) && !is_utf8 {
+            return Err(InputError::Foreign {
+                name,
+                kind: "UTF-8 by its byte order mark",
+                advice: "leave --encoding out",
+            });
         }
         match Foreign::of(head) {
             Some(Foreign { kind, advice }) => Err(InputError::Foreign { name, kind, advice }),
@@ -427,7 +453,7 @@ impl Records {
     fn check_dialect(&self, options: &ReadOptions, dialect: &Dialect) -> Result<(), InputError> {
         let clash = match self.format {
             Format::Ndjson => None,
-            Format::Csv | Format::Tsv => dialect.clash(options.escape.is_some(), &options.null_in),
+            Format::Csv | Format::Tsv => dialect.clash(options),
         };
         match clash {
             Some(clash) => Err(InputError::Dialect {
