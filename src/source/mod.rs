@@ -122,6 +122,28 @@ impl Format {
             Format::Ndjson => "ndjson",
         }
     }
+
+    /// By the name of the source, else by its first bytes.
+    fn detect(input: &Input, head: &[u8]) -> Self {
+        let name = input.name().to_ascii_lowercase();
+        let packed = [".gz", ".zst", ".lz4", ".bz2", ".xz"];
+        let stem = packed
+            .iter()
+            .find_map(|suffix| name.strip_suffix(suffix))
+            .unwrap_or(&name);
+        if [".ndjson", ".jsonl", ".json"]
+            .iter()
+            .any(|suffix| stem.ends_with(suffix))
+        {
+            Format::Ndjson
+        } else if [".tsv", ".tab"].iter().any(|suffix| stem.ends_with(suffix)) {
+            Format::Tsv
+        } else if !stem.ends_with(".csv") && head.trim_ascii_start().first() == Some(&b'{') {
+            Format::Ndjson
+        } else {
+            Format::Csv
+        }
+    }
 }
 
 /// How the sources of a load are read, as meant.

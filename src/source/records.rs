@@ -87,7 +87,7 @@ impl Records {
         }
         records.format = options
             .format
-            .unwrap_or_else(|| detect_format(input, records.pending()));
+            .unwrap_or_else(|| Format::detect(input, records.pending()));
         records.settle_dialect(options)?;
         Ok(records)
     }
@@ -486,25 +486,4 @@ impl Records {
 
 pub(super) fn count(line_end: u8, bytes: &[u8]) -> u64 {
     memchr::memchr_iter(line_end, bytes).count() as u64
-}
-
-fn detect_format(input: &Input, head: &[u8]) -> Format {
-    let name = input.name().to_ascii_lowercase();
-    let packed = [".gz", ".zst", ".lz4", ".bz2", ".xz"];
-    let stem = packed
-        .iter()
-        .find_map(|suffix| name.strip_suffix(suffix))
-        .unwrap_or(&name);
-    if [".ndjson", ".jsonl", ".json"]
-        .iter()
-        .any(|suffix| stem.ends_with(suffix))
-    {
-        Format::Ndjson
-    } else if [".tsv", ".tab"].iter().any(|suffix| stem.ends_with(suffix)) {
-        Format::Tsv
-    } else if !stem.ends_with(".csv") && head.trim_ascii_start().first() == Some(&b'{') {
-        Format::Ndjson
-    } else {
-        Format::Csv
-    }
 }
