@@ -20,14 +20,56 @@ pub struct RowParser {
 
 #[derive(Debug, Clone)]
 enum Layout {
-    Delimited {
-        dialect: Dialect,
-        /// Of each field, whether it goes to a column; empty if all do.
-        kept: Vec<bool>,
-        /// What is NULL in each field; empty: what the dialect says, in all of them.
-        nulls: Vec<Vec<Vec<u8>>>,
-    },
+    Delimited(Dialect),
+    /// Delimited text whose fields are not all alike.
+    Unlike(Dialect, Unlike),
     Ndjson(Keys),
+}
+
+/// What sets the fields of delimited text apart.
+#[derive(Debug, Clone)]
+struct Unlike {
+    /// Of each field, whether it goes to a column; empty if all do.
+    kept: Vec<bool>,
+    /// What is NULL in each field; empty: what the dialect says, in all of them.
+    nulls: Vec<Vec<Vec<u8>>>,
+}
+
+impl Unlike {
+    /// Cuts a record of `count` fields, and leaves those that go to columns.
+    fn cut(
+        &self,
+        dialect: &Dialect,
+        count: usize,
+        record: &[u8],
+        fields: &mut Fields,
+    ) -> Result<(), FieldError> {
+        let cut = match self.nulls.is_empty() {
+            true => csv::parse(dialect, record, fields),
+            false => csv::cut(dialect, record, fields, |place, text| {
+                let nulls = self.nulls.get(place);
+                nulls.is_some_and(|nulls| nulls.iter().any(|null| null == text))
+            }),
+        };
+        cut.map_err(|error| error.among(&self.kept))?;
+        check_count(fields.len(), count)?;
+        if !self.kept.is_empty() {
+            fields.keep(&self.kept);
+        }
+        Ok(())
+    }
+}
+
+#[inline]
+fn check_count(found: usize, expected: usize) -> Result<(), FieldError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(FieldError::record(if found < expected {
+        FieldErrorKind::TooFew { found, expected }
+    } else {
+        FieldErrorKind::TooMany { found, expected }
+    }))
 }
 
 impl Clone for RowParser {
@@ -45,12 +87,7 @@ impl Clone for RowParser {
 impl RowParser {
     /// A parser of delimited text into exactly `columns` fields.
     pub fn delimited(dialect: Dialect, columns: usize) -> Self {
-        let layout = Layout::Delimited {
-            dialect,
-            kept: Vec::new(),
-            nulls: Vec::new(),
-        };
-        Self::new(layout, columns)
+        Self::new(Layout::Delimited(dialect), columns)
     }
 
     /// A parser of JSON lines into the columns of `keys`.
@@ -64,10 +101,10 @@ impl RowParser {
         let parser = match reading.dialect(count) {
             Some(dialect) => {
                 let names: Vec<String> = columns.into_iter().map(|column| column.name).collect();
-                let layout = Layout::Delimited {
-                    dialect,
-                    kept: reading.kept(count),
-                    nulls: reading.nulls(&names),
+                let (kept, nulls) = (reading.kept(count), reading.nulls(&names));
+                let layout = match kept.is_empty() && nulls.is_empty() {
+                    true => Layout::Delimited(dialect),
+                    false => Layout::Unlike(dialect, Unlike { kept, nulls }),
                 };
                 Self::new(layout, count)
             }
@@ -98,47 +135,40 @@ impl RowParser {
     /// When the record is no row of this load.
     #[inline]
     pub fn parse(&mut self, record: &[u8]) -> Result<(), FieldError> {
+        match &self.format {
+            Layout::Delimited(dialect) if self.clean => {
+                csv::parse(dialect, record, &mut self.fields)?;
+                check_count(self.fields.len(), self.count)
+            }
+            _ => self.parse_otherwise(record),
+        }
+    }
+
+    /// Cuts a record that is not plain delimited text; apart, so that the usual way stays short.
+    fn parse_otherwise(&mut self, record: &[u8]) -> Result<(), FieldError> {
         let clean = self.clean || self.encoding.is_plain(record);
         match &self.format {
-            Layout::Delimited {
-                dialect,
-                kept,
-                nulls,
-            } => {
-                let fields = &mut self.fields;
-                let cut = match nulls.is_empty() {
-                    true => csv::parse(dialect, record, fields),
-                    false => csv::cut(dialect, record, fields, |place, text| {
-                        let nulls = nulls.get(place);
-                        nulls.is_some_and(|nulls| nulls.iter().any(|null| null == text))
-                    }),
-                };
-                cut.map_err(|error| error.among(kept))?;
-                let (found, expected) = (self.fields.len(), self.count);
-                if found != expected {
-                    return Err(FieldError::record(if found < expected {
-                        FieldErrorKind::TooFew { found, expected }
-                    } else {
-                        FieldErrorKind::TooMany { found, expected }
-                    }));
-                }
-                if !kept.is_empty() {
-                    self.fields.keep(kept);
-                }
-                if !clean {
-                    self.fields.decode(self.encoding, record)?;
-                }
+            Layout::Delimited(dialect) => {
+                csv::parse(dialect, record, &mut self.fields)?;
+                check_count(self.fields.len(), self.count)?;
+            }
+            Layout::Unlike(dialect, unlike) => {
+                unlike.cut(dialect, self.count, record, &mut self.fields)?;
             }
             Layout::Ndjson(keys) if clean => {
-                ndjson::parse(keys, self.encoding, record, &mut self.fields)?;
+                return ndjson::parse(keys, self.encoding, record, &mut self.fields);
             }
             Layout::Ndjson(keys) => {
                 let text = text(self.encoding, record).map_err(FieldError::record)?;
                 ndjson::parse(keys, self.encoding, text.as_bytes(), &mut self.fields)?;
                 self.fields.own(text.as_bytes());
+                return Ok(());
             }
         }
-        Ok(())
+        if clean {
+            return Ok(());
+        }
+        self.fields.decode(self.encoding, record)
     }
 
     /// The fields of `record`, which was parsed last; `None` is NULL.
