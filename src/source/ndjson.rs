@@ -31,11 +31,18 @@ pub struct KeyColumn {
 /// The columns of a load, in their order, to be found by key.
 #[derive(Debug, Clone)]
 pub struct Keys {
-    /// `None`: the key is skipped.
-    exact: HashMap<String, Option<usize>>,
+    exact: HashMap<String, Meaning>,
     /// By the names in lower case, those that a key of another case can mean.
-    any_case: HashMap<String, Option<usize>>,
+    any_case: HashMap<String, Meaning>,
     json: Vec<bool>,
+}
+
+/// What a key means; as small as a number alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// The column of this place (0-based).
+    Column(u32),
+    Skipped,
 }
 
 impl Keys {
@@ -46,12 +53,12 @@ impl Keys {
             any_case: HashMap::new(),
             json: Vec::new(),
         };
-        for (index, column) in columns.into_iter().enumerate() {
+        for (index, column) in (0..).zip(columns) {
+            let meaning = Meaning::Column(index);
             if column.any_case {
-                keys.any_case
-                    .insert(column.name.to_lowercase(), Some(index));
+                keys.any_case.insert(column.name.to_lowercase(), meaning);
             }
-            keys.exact.insert(column.name, Some(index));
+            keys.exact.insert(column.name, meaning);
             keys.json.push(column.json);
         }
         keys
@@ -61,16 +68,17 @@ impl Keys {
     #[must_use]
     pub(super) fn skipping(mut self, keys: &[String]) -> Self {
         for key in keys {
-            self.exact.entry(key.clone()).or_default();
-            self.any_case.entry(key.to_lowercase()).or_default();
+            let (exact, any_case) = (key.clone(), key.to_lowercase());
+            self.exact.entry(exact).or_insert(Meaning::Skipped);
+            self.any_case.entry(any_case).or_insert(Meaning::Skipped);
         }
         self
     }
 
     /// The column that `key` means: the one of that very name, else the only one of the table that
-    /// differs in case; `Some(None)` if it is skipped.
+    /// differs in case.
     #[inline]
-    fn find(&self, key: &str) -> Option<Option<usize>> {
+    fn find(&self, key: &str) -> Option<Meaning> {
         let exact = self.exact.get(key).copied();
         exact.or_else(|| self.any_case.get(&key.to_lowercase()).copied())
     }
@@ -194,8 +202,8 @@ impl<'de> Visitor<'de> for Object<'_> {
                 continue;
             }
             let index = match self.keys.find(&key) {
-                Some(Some(index)) => index,
-                Some(None) => continue,
+                Some(Meaning::Column(index)) => index as usize,
+                Some(Meaning::Skipped) => continue,
                 None => {
                     let kind = FieldErrorKind::UnknownKey(key.into_owned());
                     *self.failure = Some(FieldError::record(kind));
@@ -320,9 +328,10 @@ mod tests {
             any_case,
             ..column("a", false)
         };
-        for (any_case, found) in [(true, Some(Some(0))), (false, None)] {
+        for (any_case, found) in [(true, Some(Meaning::Column(0))), (false, None)] {
             let keys = Keys::new([alone(any_case)]);
-            assert_eq!((keys.find("a"), keys.find("A")), (Some(Some(0)), found));
+            let alone = Some(Meaning::Column(0));
+            assert_eq!((keys.find("a"), keys.find("A")), (alone, found));
         }
     }
 
@@ -330,9 +339,9 @@ mod tests {
     fn a_skipped_key_is_no_column_and_leaves_the_columns_theirs() {
         let keys = keys().skipping(&["B", "x"].map(str::to_string));
         for (key, found) in [
-            ("b", Some(Some(1))),
-            ("B", Some(None)),
-            ("X", Some(None)),
+            ("b", Some(Meaning::Column(1))),
+            ("B", Some(Meaning::Skipped)),
+            ("X", Some(Meaning::Skipped)),
             ("y", None),
         ] {
             assert_eq!(keys.find(key), found, "{key}");
