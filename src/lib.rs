@@ -158,7 +158,7 @@ pub use report::{
     Batches, Bottleneck, Bound, Console, Filled, LatencyMillis, LeftOut, Lock, LogFormat,
     ProgressMode, Rehearsal, RejectReason, Summary,
 };
-pub use source::{Compression, Format, Input, ReadOptions, Stream};
+pub use source::{Compression, Encoding, Format, Input, ReadOptions, Stream};
 pub use stop::Stop;
 pub use strategy::{
     CopyFormat, OwnStrategy, Pulse, Row, RowSlice, Strategy, StrategyKind, WriteError,

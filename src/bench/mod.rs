@@ -78,7 +78,7 @@ impl Default for BenchSettings {
 /// The defaults that are plain values, by the names of their flags, as the help tells them.
 pub fn defaults() -> Vec<(&'static str, String)> {
     let bench = BenchSettings::default();
-    let reading = ["quote", "null", "max_record_bytes"];
+    let reading = ["quote", "null", "encoding", "max_record_bytes"];
     let mut defaults = job::defaults();
     defaults.retain(|(name, _)| reading.contains(name));
     defaults.extend([

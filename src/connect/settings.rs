@@ -218,7 +218,7 @@ fn check_encoding(given: &Given<'_>, warnings: &mut Vec<String>) {
     // `auto` follows the locale, which is nobody's word on a file.
     if !["utf8", "unicode", "auto"].contains(&plain.as_str()) {
         warnings.push(format!(
-            "PGCLIENTENCODING is {encoding} and is not heeded: input is read as UTF-8; convert it first, for example with iconv"
+            "PGCLIENTENCODING is {encoding} and is not heeded: input is read as UTF-8, unless pgrung's own --encoding says otherwise"
         ));
     }
 }

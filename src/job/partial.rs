@@ -9,12 +9,14 @@ use clap::Args;
 
 use super::inputs::inputs;
 use super::units::{Number, Size, Time};
-use super::values::{Byte, CompressionChoice, FormatChoice, ImportId, Names, OnErrorChoice, Quote};
+use super::values::{
+    Byte, CompressionChoice, FormatChoice, ImportId, Names, NullIn, OnErrorChoice, Quote,
+};
 use super::{Durability, LedgerUse, LoadSettings, Overlap, Profile, SettingsError};
 use crate::merge::{Guards, MergeAt, Mode, Share, Superseded};
 use crate::queue::Overflow;
 use crate::report::ProgressMode;
-use crate::source::{Input, ReadOptions};
+use crate::source::{Encoding, Input, ReadOptions};
 use crate::strategy::{CopyFormat, StrategyKind};
 use crate::target::Map;
 use crate::worker::{Commit, OnError};
@@ -78,12 +80,21 @@ pub struct PartialReading {
     /// Unquoted field that means NULL
     #[arg(long, value_name = "TEXT")]
     pub null: Option<String>,
+    /// Unquoted field that means NULL in one column, where --null does not count then; repeat it for more texts or columns [default: none]
+    #[arg(long, value_name = "COLUMN=TEXT")]
+    pub null_in: Vec<NullIn>,
     /// The first record is data, not column names [default: off]
     #[arg(long)]
     pub no_header: bool,
     /// Columns of the fields in their order, as a CSV list [default: the header, else all columns]
     #[arg(long, value_name = "LIST")]
     pub columns: Option<Names>,
+    /// Fields that go to no column, by their names in the header, in --columns or as JSON keys, as a CSV list [default: none]
+    #[arg(long, value_name = "LIST")]
+    pub skip: Option<Names>,
+    /// What text is written in, by a label of the WHATWG Encoding Standard: windows-1252 (which it also calls iso-8859-1), shift_jis, gb18030, ...; not UTF-16
+    #[arg(long, value_name = "NAME")]
+    pub encoding: Option<Encoding>,
     /// How the input is packed [default: by its first bytes]
     #[arg(long, value_enum)]
     pub compression: Option<CompressionChoice>,
@@ -244,8 +255,13 @@ impl PartialReading {
             quote: self.quote.map_or(default.quote, |Quote(quote)| quote),
             escape: self.escape.map(|Byte(byte)| byte).or(default.escape),
             null: self.null.unwrap_or(default.null),
+            null_in: (self.null_in.into_iter())
+                .map(|NullIn { column, text }| (column, text))
+                .collect(),
             header: !self.no_header && default.header,
             columns: self.columns.map(|Names(names)| names).or(default.columns),
+            skip: self.skip.map_or(default.skip, |Names(names)| names),
+            encoding: self.encoding.unwrap_or(default.encoding),
             compression: self
                 .compression
                 .map_or(default.compression, CompressionChoice::compression),
@@ -402,6 +418,7 @@ pub fn defaults() -> Vec<(&'static str, String)> {
     vec![
         ("quote", text(read.quote)),
         ("null", format!("\"{}\"", read.null)),
+        ("encoding", read.encoding.name().to_string()),
         ("max_record_bytes", Size(read.max_record_bytes).to_string()),
         ("mode", name(load.mode.to_possible_value())),
         ("superseded", name(load.superseded.to_possible_value())),

@@ -18,6 +18,13 @@ pub struct Quote(pub Option<u8>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names(pub Vec<String>);
 
+/// `--null-in`: COLUMN=TEXT; a name that holds an equals sign stands in double quotes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NullIn {
+    pub column: String,
+    pub text: String,
+}
+
 /// `--import-id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportId(pub String);
@@ -116,6 +123,23 @@ impl FromStr for Names {
     }
 }
 
+impl FromStr for NullIn {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let quoted = text
+            .strip_prefix('"')
+            .and_then(|rest| rest.split_once("\"="));
+        match quoted.or_else(|| text.split_once('=')) {
+            Some((column, text)) => Ok(NullIn {
+                column: column.to_string(),
+                text: text.to_string(),
+            }),
+            None => Err("a column, an equals sign and a text are needed".to_string()),
+        }
+    }
+}
+
 impl FromStr for ImportId {
     type Err = String;
 
@@ -139,6 +163,21 @@ mod tests {
         let names: Names = "a,\"b,c\", D".parse().unwrap();
         assert_eq!(names.0, ["a", "b,c", "D"]);
         assert!("a\nb".parse::<Names>().is_err());
+    }
+
+    #[test]
+    fn what_is_null_in_a_column_stands_behind_the_first_equals_sign_outside_quotes() {
+        for (typed, column, text) in [
+            ("a=NA", "a", "NA"),
+            ("a=", "a", ""),
+            ("a=b=c", "a", "b=c"),
+            ("a b= \\N", "a b", " \\N"),
+            ("\"a=b\"=c", "a=b", "c"),
+        ] {
+            let [column, text] = [column, text].map(str::to_string);
+            assert_eq!(typed.parse(), Ok(NullIn { column, text }));
+        }
+        assert!("a".parse::<NullIn>().is_err());
     }
 
     #[test]

@@ -261,10 +261,10 @@ pub(super) async fn prove(
             ));
         }
         let header = request.header.map(<[String]>::to_vec);
-        let columns = request.target.inputs().len();
+        let fields = request.reading.field_count(request.target.inputs().len());
         let (input, options) = (source.input.clone(), request.options.clone());
         let spans: Arc<Vec<Span>> = Arc::new(known.spans.clone());
-        let comparing = move || compare(&input, &options, header.as_deref(), columns, &spans);
+        let comparing = move || compare(&input, &options, header.as_deref(), fields, &spans);
         let found = tokio::task::spawn_blocking(comparing).await;
         let found = found.unwrap_or(Err(InputError::Reader));
         Ok(Proof { known, found })

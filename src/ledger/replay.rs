@@ -107,7 +107,7 @@ impl KnownImport {
     /// How a file of its records is written: its columns first, where the source had a header.
     pub fn reject_layout(&self) -> RejectLayout {
         match self.reading.has_header() {
-            true => self.reading.reject_layout(&self.columns),
+            true => (self.reading).reject_layout(&self.reading.field_names(&self.columns)),
             false => self.reading.reject_layout(&[]),
         }
     }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use tokio_postgres::Row;
 
 use super::error::LedgerError;
@@ -101,13 +102,15 @@ impl Request<'_> {
                 shown(&now)
             ));
         }
-        let then: serde_json::Value = row.get("reading");
+        let then: Value = row.get("reading");
+        // With what an older pgrung did not know of.
+        let then = Reading::deserialize(&then).map_or(then, |then| json!(then));
         let now = json!(self.reading);
         let keys = now.as_object().into_iter().flatten();
         let differences: Vec<String> = keys
             .filter(|(key, value)| then.get(key) != Some(value))
             .map(|(key, value)| {
-                let then = then.get(key).unwrap_or(&serde_json::Value::Null);
+                let then = then.get(key).unwrap_or(&Value::Null);
                 format!("{key} was {then}, now it is {value}")
             })
             .collect();

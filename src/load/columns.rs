@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 
 use crate::error::Error;
 use crate::job::{LoadSettings, SettingsError};
-use crate::source::{Format, Reading, Records, other_delimiter};
+use crate::source::{FieldRules, Format, Records, Skipped, other_delimiter};
 use crate::strategy::CopyFormat;
 use crate::target::{self, Column, Map, MapError, Mapping, Table, TableError, Target, quote_name};
 
@@ -36,8 +36,8 @@ impl Named {
         Ok(Named { header, keys })
     }
 
-    /// The columns of `table` in the order of the fields, and how fields become columns where they do
-    /// not as they are.
+    /// The columns of `table` in the order of the fields, how fields become columns where they do not as
+    /// they are, and what becomes of the other fields.
     ///
     /// # Errors
     /// When the names do not fit the table or each other.
@@ -46,31 +46,60 @@ impl Named {
         first: &Records,
         table: &Table,
         settings: &LoadSettings,
-    ) -> Result<(Vec<Column>, Option<Mapping>), Error> {
-        let names = self.names(first, table, settings)?;
-        let header = self.header.as_ref().filter(|header| **header == names);
-        if settings.maps.is_empty() {
-            let picked = table.pick(&names).map_err(|error| match header {
-                Some(header) => unfit(header, first, table, error),
-                None => error.into(),
-            });
-            return Ok((picked?, None));
-        }
-        let mapping = Mapping::new(&settings.maps, names.clone(), table);
-        let mapping = mapping.map_err(|error| match (header, error) {
-            (Some(header), MapError::Table(error)) => unfit(header, first, table, error),
-            (_, error) => error.into(),
-        })?;
-        Ok((mapping.columns(), Some(mapping)))
+    ) -> Result<(Vec<Column>, Option<Mapping>, FieldRules), Error> {
+        let fields = self.fields(first, table, settings)?;
+        let null_in = &settings.read.null_in;
+        let skip = match first.format() {
+            Format::Ndjson if !null_in.is_empty() => {
+                return Err(refused(format!(
+                    "--null-in is for delimited text, and {} is JSON lines, which write null",
+                    first.name()
+                )));
+            }
+            Format::Ndjson => skipped_keys(&settings.read.skip),
+            Format::Csv | Format::Tsv => skipped(&settings.read.skip, &fields)?,
+        };
+        let is_kept = |name: &&String| skip.iter().all(|skipped| skipped.name != **name);
+        let names: Vec<String> = fields.iter().filter(is_kept).cloned().collect();
+        let is_header = self.header.as_ref().is_some_and(|header| *header == fields);
+        let unfit = |error| match is_header {
+            true => unfit(&names, first, table, error),
+            false => error.into(),
+        };
+        // The parser knows its fields by the names of what they are written to.
+        let (columns, mapping, written) = match settings.maps.as_slice() {
+            [] => {
+                let columns = table.pick(&names).map_err(unfit)?;
+                let written = columns.iter().map(|column| column.name.clone()).collect();
+                (columns, None, written)
+            }
+            maps => {
+                let mapping = Mapping::new(maps, names.clone(), table);
+                let mapping = mapping.map_err(|error| match error {
+                    MapError::Table(error) => unfit(error),
+                    error => error.into(),
+                })?;
+                (mapping.columns(), Some(mapping), names.clone())
+            }
+        };
+        let null_in = null_in.iter().map(|(name, text)| {
+            let place = places(name, &names).into_iter().next();
+            let place =
+                place.ok_or_else(|| TableError::unknown_field("--null-in", name, &names))?;
+            Ok((written[place].clone(), text.clone()))
+        });
+        let null_in = null_in.collect::<Result<_, TableError>>()?;
+        Ok((columns, mapping, FieldRules { skip, null_in }))
     }
 
-    /// Names of the fields in their order.
-    fn names(
+    /// The names of the fields in their order.
+    fn fields(
         &self,
         first: &Records,
         table: &Table,
         settings: &LoadSettings,
     ) -> Result<Vec<String>, Error> {
+        let skip = &settings.read.skip;
         Ok(match (&settings.read.columns, &self.header) {
             (Some(names), Some(header)) if names.len() != header.len() => {
                 let mismatch = format!(
@@ -87,7 +116,13 @@ impl Named {
             (Some(names), _) => names.clone(),
             (None, Some(header)) => header.clone(),
             (None, None) if first.format() == Format::Ndjson => {
-                json_columns(table, &self.keys, &settings.maps)?
+                json_columns(table, &self.keys, &settings.maps, skip)?
+            }
+            (None, None) if !skip.is_empty() => {
+                return Err(refused(
+                    "--skip names fields of the input, and with --no-header they have names only with --columns"
+                        .to_string(),
+                ));
             }
             (None, None) => table.writable().map(|column| column.name.clone()).collect(),
         })
@@ -136,10 +171,7 @@ fn unfit(header: &[String], first: &Records, table: &Table, error: TableError) -
 /// The delimiter that a header seems to be written with, when it is another one than it is read
 /// with.
 fn divided(header: &[String], first: &Records) -> Option<String> {
-    let Reading::Csv { delimiter, .. } = first.reading(true) else {
-        return None;
-    };
-    let flag = other_delimiter(header.concat().as_bytes(), u8::try_from(delimiter).ok()?)?;
+    let flag = other_delimiter(header.concat().as_bytes(), first.delimiter()?)?;
     Some(format!(
         "a name in the header holds another delimiter: if that divides the fields, add --delimiter {flag}"
     ))
@@ -162,16 +194,67 @@ fn refused(message: String) -> Error {
     Error::Settings(SettingsError(message))
 }
 
+/// The fields that `--skip` means: those of that very name, else the only one that differs in case.
+fn skipped(skip: &[String], fields: &[String]) -> Result<Vec<Skipped>, TableError> {
+    let mut is_skipped = vec![false; fields.len()];
+    for name in skip {
+        let places = places(name, fields);
+        if places.is_empty() {
+            return Err(TableError::unknown_field("--skip", name, fields));
+        }
+        for place in places {
+            is_skipped[place] = true;
+        }
+    }
+    let all = fields.iter().enumerate();
+    let skipped = all.filter(|(field, _)| is_skipped[*field]);
+    Ok(skipped
+        .map(|(field, name)| Skipped {
+            name: name.clone(),
+            field,
+        })
+        .collect())
+}
+
+/// Where (0-based) the fields stand that `name` means, as a name means a column.
+fn places(name: &str, fields: &[String]) -> Vec<usize> {
+    let found = |fits: &dyn Fn(&String) -> bool| -> Vec<usize> {
+        let all = fields.iter().enumerate();
+        let fitting = all.filter(|(_, field)| fits(field));
+        fitting.map(|(place, _)| place).collect()
+    };
+    let exact = found(&|field| field == name);
+    if !exact.is_empty() {
+        return exact;
+    }
+    let any_case = found(&|field| field.to_lowercase() == name.to_lowercase());
+    if any_case.len() == 1 { any_case } else { exact }
+}
+
+/// The keys of JSON lines that `--skip` names; a later line may bring one that no line had so far.
+fn skipped_keys(skip: &[String]) -> Vec<Skipped> {
+    let keys = skip.iter().cloned();
+    keys.map(|name| Skipped { name, field: 0 }).collect()
+}
+
 /// For JSON lines without `--columns`: all columns, but of those with a default only the ones
-/// whose keys were seen. A record with an unknown key is a bad record; a source without any known
-/// key is a wrong source. What `maps` use are keys too.
-fn json_columns(table: &Table, seen: &[String], maps: &[Map]) -> Result<Vec<String>, Error> {
-    let known: Vec<Column> = seen
-        .iter()
-        .filter_map(|name| table.pick(std::slice::from_ref(name)).ok()?.pop())
-        .collect();
+/// whose keys were seen, and none that is skipped. A record with an unknown key is a bad record; a
+/// source without any known key is a wrong source. What `maps` use are keys too.
+fn json_columns(
+    table: &Table,
+    seen: &[String],
+    maps: &[Map],
+    skip: &[String],
+) -> Result<Vec<String>, Error> {
+    let columns = |names: &[String]| -> Vec<Column> {
+        let column = |name| table.pick(std::slice::from_ref(name)).ok()?.pop();
+        names.iter().filter_map(column).collect()
+    };
+    let is_left = |name: &&String| places(name, skip).is_empty();
+    let seen: Vec<String> = seen.iter().filter(is_left).cloned().collect();
+    let (known, skipped) = (columns(&seen), columns(skip));
     if known.is_empty() && !seen.is_empty() && maps.is_empty() {
-        table.pick(seen)?;
+        table.pick(&seen)?;
     }
     let filled = match maps.is_empty() {
         true => Vec::new(),
@@ -179,7 +262,8 @@ fn json_columns(table: &Table, seen: &[String], maps: &[Map]) -> Result<Vec<Stri
     };
     let columns = table
         .writable()
-        .filter(|column| !column.has_default || known.contains(column) || filled.contains(column));
+        .filter(|column| !column.has_default || known.contains(column) || filled.contains(column))
+        .filter(|column| !skipped.contains(column));
     let mut names: Vec<String> = columns.map(|column| column.name.clone()).collect();
     for name in Mapping::fields_of(maps)? {
         let alike = |other: &&String| other.to_lowercase() == name.to_lowercase();

@@ -67,11 +67,18 @@ impl Origin {
     /// What a check tells of the columns of `target`, which are some of `table`.
     pub fn rehearsal(&self, target: &Target, table: &Table) -> Rehearsal {
         let filled = target.inputs().iter().enumerate().map(|(index, column)| {
-            let header = self.header.as_ref().and_then(|header| header.get(index));
+            let is_its = |name: &&String| {
+                let picked = table.pick(std::slice::from_ref(*name));
+                picked.is_ok_and(|picked| picked[0].name == column.name)
+            };
+            let header = self.header.iter().flatten().find(is_its);
             let from = match (&self.mapping, header) {
                 (Some(mapping), _) => mapping.origin(index).to_string(),
                 (None, Some(name)) => name.clone(),
-                (None, None) if self.reading == Reading::Ndjson => column.name.clone(),
+                (None, None) if self.reading.has_header() => column.name.clone(),
+                (None, None) if matches!(self.reading, Reading::Ndjson { .. }) => {
+                    column.name.clone()
+                }
                 (None, None) => format!("field {}", index + 1),
             };
             Filled {

@@ -78,7 +78,7 @@ pub async fn prepare(
         Ok((client, table))
     };
     let table = connection.ask("reading the catalog", find).await?;
-    let (columns, mapping) = named.columns(&first, &table, settings)?;
+    let (columns, mapping, rules) = named.columns(&first, &table, settings)?;
     let target = Arc::new(Target::new(table.quoted(), columns));
     let mapping = check_mapping(mapping, connection, &target).await?;
     if !settings.is_staged() {
@@ -97,8 +97,9 @@ pub async fn prepare(
     if settings.ledger == LedgerUse::Off && !settings.strategy_factory().sends_nothing() {
         alone(connection, "--before", &settings.before).await?;
     }
+    let reading = first.reading(named.header.is_some(), rules);
     let mut origin = Origin {
-        reading: first.reading(named.header.is_some()),
+        reading,
         first,
         header: named.header,
         inputs: settings.inputs.clone(),
@@ -107,9 +108,10 @@ pub async fn prepare(
         mapping,
         taken,
     };
+    let written = origin.onto(&target).inputs().len();
     origin
         .first
-        .expect_columns(origin.onto(&target).inputs().len());
+        .expect_fields(origin.reading.field_count(written));
     let of_table = table.clone();
     let written = (table, target);
     let opened = open(settings, connection, control, &mut origin, written, held).await?;

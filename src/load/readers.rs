@@ -48,7 +48,7 @@ pub struct First {
     /// The names in its header.
     pub header: Option<Vec<String>>,
     /// Fields of a record.
-    pub columns: usize,
+    pub field_count: usize,
 }
 
 /// `count` readers; the first one begins with the source that is open, if that is to be read.
@@ -153,7 +153,7 @@ impl First {
                 first: self.name.clone(),
             });
         }
-        records.expect_columns(self.columns);
+        records.expect_fields(self.field_count);
         Ok(())
     }
 }

@@ -171,7 +171,7 @@ impl Origin {
                 name,
                 format,
                 header: self.header,
-                columns: running.target.inputs().len(),
+                field_count: self.reading.field_count(running.target.inputs().len()),
             },
             options: settings.read.clone(),
             window: settings.window(),

@@ -38,7 +38,7 @@ pub fn head(input: &Input, options: &ReadOptions) -> Result<Option<u64>, InputEr
 }
 
 /// Reads a file from its start to behind the last committed span and compares all of them.
-/// `header`: the names that its header must have; `columns`: how many there are.
+/// `header`: the names that its header must have; `fields`: how many a record has.
 ///
 /// # Errors
 /// [`InputError::Changed`] with the first span that is not there, another header, and what else
@@ -47,7 +47,7 @@ pub fn compare(
     input: &Input,
     options: &ReadOptions,
     header: Option<&[String]>,
-    columns: usize,
+    fields: usize,
     known: &Known,
 ) -> Result<Compared, InputError> {
     let mut records = Records::open(input, options, Arc::default())?;
@@ -70,7 +70,7 @@ pub fn compare(
     // read of the rest is for whoever loads it.
     while whole {
         match records.next_byte() {
-            Ok(Some(b'\r' | b'\n')) if columns > 1 => records.start += 1,
+            Ok(Some(b'\r' | b'\n')) if fields > 1 => records.start += 1,
             Ok(rest) => {
                 whole = rest.is_none();
                 break;

@@ -56,6 +56,20 @@ impl Default for Dialect {
 /// The first thing in the record that has no agreed meaning.
 #[inline]
 pub fn parse(dialect: &Dialect, record: &[u8], fields: &mut Fields) -> Result<(), FieldError> {
+    let null = &dialect.null[..];
+    cut(dialect, record, fields, |_, text| {
+        text.len() == null.len() && text == null
+    })
+}
+
+/// The same, where `is_null` says of an unquoted field, by its place (0-based), whether it is NULL.
+#[inline]
+pub fn cut(
+    dialect: &Dialect,
+    record: &[u8],
+    fields: &mut Fields,
+    is_null: impl Fn(usize, &[u8]) -> bool,
+) -> Result<(), FieldError> {
     fields.clear();
     let Range { mut start, end } = content(dialect, record);
     let text = &record[..end];
@@ -65,11 +79,11 @@ pub fn parse(dialect: &Dialect, record: &[u8], fields: &mut Fields) -> Result<()
     places.go_to(start);
     loop {
         let Some(place) = places.next() else {
-            push_unquoted(dialect, text, start, end, fields);
+            push_unquoted(&is_null, text, start, end, fields);
             return Ok(());
         };
         let stop = if text[place] == delimiter {
-            push_unquoted(dialect, text, start, place, fields);
+            push_unquoted(&is_null, text, start, place, fields);
             place
         } else if let Some(kind) = line_break(text[place]) {
             return Err(FieldError::at(fields.len(), kind));
@@ -104,8 +118,14 @@ pub fn parse(dialect: &Dialect, record: &[u8], fields: &mut Fields) -> Result<()
 }
 
 #[inline]
-fn push_unquoted(dialect: &Dialect, record: &[u8], start: usize, end: usize, fields: &mut Fields) {
-    if end - start == dialect.null.len() && record[start..end] == dialect.null[..] {
+fn push_unquoted(
+    is_null: &impl Fn(usize, &[u8]) -> bool,
+    record: &[u8],
+    start: usize,
+    end: usize,
+    fields: &mut Fields,
+) {
+    if is_null(fields.len(), &record[start..end]) {
         fields.push_null();
     } else {
         fields.push_raw(start, end);

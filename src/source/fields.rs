@@ -1,8 +1,14 @@
 //! The fields of one record: NULL or text, pointing into the record where its bytes can be used as
 //! they stand.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
+
+use super::encoding::Encoding;
+
+/// Longest text of a record or field in UTF-8, in bytes: PostgreSQL takes no row above.
+const LONGEST_TEXT: usize = 1 << 30;
 
 /// The fields of one record; reused from record to record.
 #[derive(Debug, Default)]
@@ -44,6 +50,12 @@ impl Fields {
         }
     }
 
+    /// Keeps the fields only for which `kept` has true, in their order.
+    pub(super) fn keep(&mut self, kept: &[bool]) {
+        let mut kept = kept.iter();
+        self.places.retain(|_| kept.next() == Some(&true));
+    }
+
     #[inline]
     pub(super) fn push_null(&mut self) {
         self.places.push(Place::Null);
@@ -77,6 +89,34 @@ impl Fields {
         let start = self.owned.len();
         self.owned.extend_from_slice(text);
         self.places[index] = Place::Owned(start as u32, self.owned.len() as u32);
+    }
+
+    /// Decodes the fields of `record` that are not plain text as they stand.
+    ///
+    /// # Errors
+    /// The first that is no text.
+    pub(super) fn decode(&mut self, encoding: Encoding, record: &[u8]) -> Result<(), FieldError> {
+        for index in 0..self.len() {
+            let bytes = self.get(record, index).unwrap_or_default();
+            if encoding.is_plain(bytes) {
+                continue;
+            }
+            let text = text(encoding, bytes).map_err(|kind| FieldError::at(index, kind))?;
+            let text = text.into_owned();
+            self.set_owned(index, text.as_bytes());
+        }
+        Ok(())
+    }
+
+    /// Takes over `text`, in which the fields lie, for one that is dropped.
+    pub(super) fn own(&mut self, text: &[u8]) {
+        let base = self.owned.len() as u32;
+        self.owned.extend_from_slice(text);
+        for place in &mut self.places {
+            if let Place::Raw(start, end) = *place {
+                *place = Place::Owned(base + start, base + end);
+            }
+        }
     }
 
     /// One more field, behind all others.
@@ -115,6 +155,19 @@ impl Fields {
     }
 }
 
+/// The text of a field or record.
+///
+/// # Errors
+/// What keeps it from being one that the server stores.
+pub(super) fn text(encoding: Encoding, bytes: &[u8]) -> Result<Cow<'_, str>, FieldErrorKind> {
+    match encoding.decode(bytes) {
+        None => Err(FieldErrorKind::Encoding(encoding)),
+        Some(text) if text.contains('\0') => Err(FieldErrorKind::Nul),
+        Some(text) if text.len() > LONGEST_TEXT => Err(FieldErrorKind::TooLong),
+        Some(text) => Ok(text),
+    }
+}
+
 /// Why a record cannot be cut into the fields of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {
@@ -127,18 +180,18 @@ pub struct FieldError {
 /// What is wrong with a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FieldErrorKind {
-    /// Fewer fields than columns.
+    /// Fewer fields than are due.
     TooFew {
         /// Fields in the record.
         found: usize,
-        /// Columns of the load.
+        /// Fields of a record of this load.
         expected: usize,
     },
-    /// More fields than columns.
+    /// More fields than are due.
     TooMany {
         /// Fields in the record.
         found: usize,
-        /// Columns of the load.
+        /// Fields of a record of this load.
         expected: usize,
     },
     /// A quote inside an unquoted field.
@@ -149,8 +202,10 @@ pub enum FieldErrorKind {
     LineFeed,
     /// The record ends inside quotes.
     UnclosedQuote,
-    /// Bytes that are not UTF-8.
-    Utf8,
+    /// Bytes that are no text in the encoding of the source.
+    Encoding(Encoding),
+    /// More text than PostgreSQL takes in a row, once it is decoded.
+    TooLong,
     /// A zero byte, which no PostgreSQL text can hold.
     Nul,
     /// The line is not one JSON object.
@@ -175,10 +230,24 @@ impl FieldError {
         FieldError { field: None, kind }
     }
 
+    /// The same error with its field counted among those only for which `kept` has true; empty: all.
+    pub(super) fn among(self, kept: &[bool]) -> Self {
+        if kept.is_empty() {
+            return self;
+        }
+        let before = |field| kept.iter().take(field).filter(|kept| **kept).count();
+        let is_kept = |field: &usize| kept.get(*field) == Some(&true);
+        FieldError {
+            field: self.field.filter(is_kept).map(before),
+            ..self
+        }
+    }
+
     /// The SQLSTATE with which the server's COPY refuses the same thing.
     pub fn sqlstate(&self) -> &'static str {
         match self.kind {
-            FieldErrorKind::Utf8 | FieldErrorKind::Nul => "22021",
+            FieldErrorKind::Encoding(_) | FieldErrorKind::Nul => "22021",
+            FieldErrorKind::TooLong => "54000",
             FieldErrorKind::Json(_) => "22P02",
             _ => "22P04",
         }
@@ -204,13 +273,18 @@ impl fmt::Display for FieldError {
                 "a line feed outside quotes, while the first line of the source ends in \\r or \\r\\n: quote the field or convert the line ends",
             ),
             FieldErrorKind::UnclosedQuote => f.write_str("a quoted field is not closed"),
-            FieldErrorKind::Utf8 => {
-                f.write_str("invalid UTF-8: convert the source, for example with iconv -t UTF-8")
+            FieldErrorKind::Encoding(encoding) => write!(
+                f,
+                "invalid {}: --encoding says what the source is written in",
+                encoding.name()
+            ),
+            FieldErrorKind::TooLong => {
+                f.write_str("more than 1 GiB of text, which PostgreSQL takes in no row")
             }
             FieldErrorKind::Nul => f.write_str("a zero byte, which PostgreSQL cannot store in text"),
             FieldErrorKind::Json(what) => write!(f, "not a JSON object: {what}"),
             FieldErrorKind::UnknownKey(key) => {
-                write!(f, "key \"{}\" is no column of this load; --columns names them", key.escape_debug())
+                write!(f, "key \"{}\" is no column of this load; --columns names them, --skip passes over a key", key.escape_debug())
             }
             FieldErrorKind::ColumnTwice(key) => {
                 write!(f, "key \"{}\" gives its column a second value", key.escape_debug())

@@ -8,6 +8,9 @@ mod compression;
 mod csv;
 #[cfg(test)]
 mod csv_tests;
+mod encoding;
+#[cfg(test)]
+mod encoding_tests;
 mod feed;
 mod fields;
 mod first_line;
@@ -32,13 +35,14 @@ pub use checksum::{checksum, join};
 pub use compare::{Compared, HEAD, compare, head, is_same};
 pub use compression::Compression;
 pub use csv::Dialect;
+pub use encoding::Encoding;
 pub use fields::{FieldError, FieldErrorKind, Fields};
 pub use foreign::other_delimiter;
 pub use line_end::LineEnd;
 pub use ndjson::{KeyColumn, Keys, next_end as next_json_end};
 pub use parser::RowParser;
 pub use reader::{Downstream, Reader};
-pub use reading::Reading;
+pub use reading::{FieldRules, Reading, Skipped};
 pub use records::Records;
 pub use splitter::Splitter;
 pub use stream::Stream;
@@ -118,6 +122,28 @@ impl Format {
             Format::Ndjson => "ndjson",
         }
     }
+
+    /// By the name of the source, else by its first bytes.
+    fn detect(input: &Input, head: &[u8]) -> Self {
+        let name = input.name().to_ascii_lowercase();
+        let packed = [".gz", ".zst", ".lz4", ".bz2", ".xz"];
+        let stem = packed
+            .iter()
+            .find_map(|suffix| name.strip_suffix(suffix))
+            .unwrap_or(&name);
+        if [".ndjson", ".jsonl", ".json"]
+            .iter()
+            .any(|suffix| stem.ends_with(suffix))
+        {
+            Format::Ndjson
+        } else if [".tsv", ".tab"].iter().any(|suffix| stem.ends_with(suffix)) {
+            Format::Tsv
+        } else if !stem.ends_with(".csv") && head.trim_ascii_start().first() == Some(&b'{') {
+            Format::Ndjson
+        } else {
+            Format::Csv
+        }
+    }
 }
 
 /// How the sources of a load are read, as meant.
@@ -133,10 +159,16 @@ pub struct ReadOptions {
     pub escape: Option<u8>,
     /// The unquoted field that means NULL.
     pub null: String,
+    /// Names of fields, each with a text that means NULL in it instead.
+    pub null_in: Vec<(String, String)>,
     /// Whether the first record of delimited text names the columns.
     pub header: bool,
     /// Columns in the order of the fields, instead of the header's names.
     pub columns: Option<Vec<String>>,
+    /// Names of the fields that go to no column.
+    pub skip: Vec<String>,
+    /// What text is written in.
+    pub encoding: Encoding,
     /// `None`: by the first bytes.
     pub compression: Option<Compression>,
     /// Longest record in bytes.
@@ -153,8 +185,11 @@ impl Default for ReadOptions {
             quote: Some(b'"'),
             escape: None,
             null: String::new(),
+            null_in: Vec::new(),
             header: true,
             columns: None,
+            skip: Vec::new(),
+            encoding: Encoding::UTF_8,
             compression: None,
             max_record_bytes: 64 << 20,
             limit: None,
@@ -216,9 +251,9 @@ pub enum InputError {
         /// The cap.
         limit: usize,
     },
-    /// The source is in an encoding that is not UTF-8.
+    /// The source is in an encoding that is not read.
     #[error(
-        "{name}: the file is {encoding}, not UTF-8: convert it, for example with iconv -f {encoding} -t UTF-8"
+        "{name}: the file is {encoding}, in which records cannot be told apart before it is decoded: convert it, for example with iconv -f {encoding} -t UTF-8 FILE | pgrung load -"
     )]
     Encoding {
         /// The source.

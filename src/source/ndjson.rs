@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::encoding::Encoding;
 use super::fields::{FieldError, FieldErrorKind, Fields};
 
 /// A column that keys are matched to.
@@ -30,10 +31,18 @@ pub struct KeyColumn {
 /// The columns of a load, in their order, to be found by key.
 #[derive(Debug, Clone)]
 pub struct Keys {
-    exact: HashMap<String, usize>,
+    exact: HashMap<String, Meaning>,
     /// By the names in lower case, those that a key of another case can mean.
-    any_case: HashMap<String, usize>,
+    any_case: HashMap<String, Meaning>,
     json: Vec<bool>,
+}
+
+/// What a key means; as small as a number alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// The column of this place (0-based).
+    Column(u32),
+    Skipped,
 }
 
 impl Keys {
@@ -44,20 +53,32 @@ impl Keys {
             any_case: HashMap::new(),
             json: Vec::new(),
         };
-        for (index, column) in columns.into_iter().enumerate() {
+        for (index, column) in (0..).zip(columns) {
+            let meaning = Meaning::Column(index);
             if column.any_case {
-                keys.any_case.insert(column.name.to_lowercase(), index);
+                keys.any_case.insert(column.name.to_lowercase(), meaning);
             }
-            keys.exact.insert(column.name, index);
+            keys.exact.insert(column.name, meaning);
             keys.json.push(column.json);
         }
         keys
     }
 
+    /// Passes over these keys, whatever their values; a column of the load stays one.
+    #[must_use]
+    pub(super) fn skipping(mut self, keys: &[String]) -> Self {
+        for key in keys {
+            let (exact, any_case) = (key.clone(), key.to_lowercase());
+            self.exact.entry(exact).or_insert(Meaning::Skipped);
+            self.any_case.entry(any_case).or_insert(Meaning::Skipped);
+        }
+        self
+    }
+
     /// The column that `key` means: the one of that very name, else the only one of the table that
     /// differs in case.
     #[inline]
-    fn find(&self, key: &str) -> Option<usize> {
+    fn find(&self, key: &str) -> Option<Meaning> {
         let exact = self.exact.get(key).copied();
         exact.or_else(|| self.any_case.get(&key.to_lowercase()).copied())
     }
@@ -84,11 +105,16 @@ pub fn next_end(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
     }
 }
 
-/// Cuts one line into `fields`.
+/// Cuts one line into `fields`; it is in UTF-8, and stands in its source in `encoding`.
 ///
 /// # Errors
 /// When the line is not one JSON object, has a key that no column answers to, or two that one does.
-pub fn parse(keys: &Keys, record: &[u8], fields: &mut Fields) -> Result<(), FieldError> {
+pub fn parse(
+    keys: &Keys,
+    encoding: Encoding,
+    record: &[u8],
+    fields: &mut Fields,
+) -> Result<(), FieldError> {
     fields.reset(keys.json.len());
     let mut failure = None;
     let mut input = serde_json::Deserializer::from_slice(record);
@@ -102,7 +128,11 @@ pub fn parse(keys: &Keys, record: &[u8], fields: &mut Fields) -> Result<(), Fiel
     match (failure, read) {
         (Some(failure), _) => Err(failure),
         (None, Ok(())) => Ok(()),
-        (None, Err(error)) => Err(FieldError::record(FieldErrorKind::Json(describe(&error)))),
+        (None, Err(error)) => {
+            let read = String::from_utf8_lossy(&record[..error.column().min(record.len())]);
+            let what = describe(&error, encoding.encode(&read).len());
+            Err(FieldError::record(FieldErrorKind::Json(what)))
+        }
     }
 }
 
@@ -134,12 +164,13 @@ pub fn keys_of(record: &[u8]) -> Option<Vec<String>> {
         .map(|names| names.0)
 }
 
-/// serde_json's words without the values of the row, which some of them quote.
-fn describe(error: &serde_json::Error) -> String {
+/// serde_json's words without the values of the row, which some of them quote; `byte` (1-based) is
+/// where it stopped.
+fn describe(error: &serde_json::Error, byte: usize) -> String {
     match error.classify() {
         serde_json::error::Category::Eof => "the object is not closed".to_string(),
         serde_json::error::Category::Data => "the line is not an object".to_string(),
-        _ => format!("syntax error at byte {} of the record", error.column()),
+        _ => format!("syntax error at byte {byte} of the record"),
     }
 }
 
@@ -170,10 +201,14 @@ impl<'de> Visitor<'de> for Object<'_> {
             if self.failure.is_some() {
                 continue;
             }
-            let Some(index) = self.keys.find(&key) else {
-                let kind = FieldErrorKind::UnknownKey(key.into_owned());
-                *self.failure = Some(FieldError::record(kind));
-                continue;
+            let index = match self.keys.find(&key) {
+                Some(Meaning::Column(index)) => index as usize,
+                Some(Meaning::Skipped) => continue,
+                None => {
+                    let kind = FieldErrorKind::UnknownKey(key.into_owned());
+                    *self.failure = Some(FieldError::record(kind));
+                    continue;
+                }
             };
             if self.fields.is_given(index) {
                 let kind = FieldErrorKind::ColumnTwice(key.into_owned());
@@ -244,7 +279,7 @@ mod tests {
 
     fn row(line: &str) -> Result<Vec<Option<String>>, FieldError> {
         let mut fields = Fields::default();
-        parse(&keys(), line.as_bytes(), &mut fields)?;
+        parse(&keys(), Encoding::UTF_8, line.as_bytes(), &mut fields)?;
         Ok((0..fields.len())
             .map(|index| {
                 let text = fields.get(line.as_bytes(), index)?;
@@ -293,9 +328,23 @@ mod tests {
             any_case,
             ..column("a", false)
         };
-        for (any_case, found) in [(true, Some(0)), (false, None)] {
+        for (any_case, found) in [(true, Some(Meaning::Column(0))), (false, None)] {
             let keys = Keys::new([alone(any_case)]);
-            assert_eq!((keys.find("a"), keys.find("A")), (Some(0), found));
+            let alone = Some(Meaning::Column(0));
+            assert_eq!((keys.find("a"), keys.find("A")), (alone, found));
+        }
+    }
+
+    #[test]
+    fn a_skipped_key_is_no_column_and_leaves_the_columns_theirs() {
+        let keys = keys().skipping(&["B", "x"].map(str::to_string));
+        for (key, found) in [
+            ("b", Some(Meaning::Column(1))),
+            ("B", Some(Meaning::Skipped)),
+            ("X", Some(Meaning::Skipped)),
+            ("y", None),
+        ] {
+            assert_eq!(keys.find(key), found, "{key}");
         }
     }
 

@@ -150,7 +150,7 @@ fn read(
         Way::Pipe(step) => Input::reader("pipe", Trickle(text.to_vec(), step)),
     };
     let mut records = Records::open(&input, &ReadOptions::default(), Default::default())?;
-    records.expect_columns(2);
+    records.expect_fields(2);
     let result = Reader::new(0, records, window, limit, known).run(kept);
     runtime.shutdown_background();
     result

@@ -8,22 +8,27 @@ use std::time::Instant;
 use super::checksum::Checksum;
 use super::compression::Compression;
 use super::csv::{self, Dialect};
+use super::encoding::Encoding;
 use super::feed::{CHUNK_BYTES, Feed, Step};
-use super::fields::Fields;
+use super::fields::{FieldError, FieldErrorKind, Fields};
 use super::first_line::{FirstLineEnd, TwoReturns};
 use super::foreign::{Foreign, HEAD_BYTES, other_delimiter, wide_encoding};
 use super::line_end::LineEnd;
 use super::ndjson;
-use super::reading::Reading;
+use super::reading::{FieldRules, Reading};
 use super::splitter::Splitter;
 use super::{Change, Format, Input, InputError, ReadOptions};
 use crate::span::{Position, Span};
+
+/// U+FEFF, which some programs write before text in UTF-8.
+const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
 /// The records of an opened source.
 pub struct Records {
     name: Arc<str>,
     pub(super) feed: Feed,
     format: Format,
+    encoding: Encoding,
     dialect: Dialect,
     splitter: Splitter,
     /// Bytes of an open JSON line that are known to hold no line break.
@@ -37,14 +42,14 @@ pub struct Records {
     pub(super) ended: bool,
     pub(super) max_record_bytes: usize,
     /// Fields of a record, once that is said.
-    columns: usize,
+    field_count: usize,
 }
 
 impl Records {
     /// Opens a source and reads its first bytes.
     ///
     /// # Errors
-    /// When it cannot be opened, read or unpacked, or is plainly something else than text in UTF-8.
+    /// When it cannot be opened, read or unpacked, or is plainly something else than text.
     pub fn open(
         input: &Input,
         options: &ReadOptions,
@@ -56,6 +61,7 @@ impl Records {
             name,
             feed,
             format: Format::Csv,
+            encoding: options.encoding,
             dialect: Dialect::default(),
             splitter: Splitter::new(Dialect::default()),
             scanned: 0,
@@ -65,7 +71,7 @@ impl Records {
             at: Position::START,
             ended: false,
             max_record_bytes: options.max_record_bytes,
-            columns: 0,
+            field_count: 0,
         };
         // A byte order mark begins above ASCII and takes three bytes.
         while records.end < 3
@@ -81,7 +87,7 @@ impl Records {
         }
         records.format = options
             .format
-            .unwrap_or_else(|| detect_format(input, records.pending()));
+            .unwrap_or_else(|| Format::detect(input, records.pending()));
         records.settle_dialect(options)?;
         Ok(records)
     }
@@ -96,7 +102,7 @@ impl Records {
             delimiter: options.delimiter.unwrap_or(delimiter),
             quote: options.quote,
             escape: options.escape.or(options.quote).unwrap_or(b'"'),
-            null: options.null.clone().into_bytes(),
+            null: options.encoding.encode(&options.null).into_owned(),
             line_end: LineEnd::Lf,
             skip_blank: true,
         };
@@ -155,24 +161,32 @@ impl Records {
             self.refill(None)?;
         };
         let record = &self.buf[self.start..self.start + length];
-        let mut fields = Fields::default();
-        csv::parse(&self.dialect, record, &mut fields).map_err(|source| InputError::Header {
+        let names = self.names_in(record);
+        let names = names.map_err(|source| InputError::Header {
             name: self.name.clone(),
             line: self.at.line,
             source,
             delimiter: other_delimiter(record, self.dialect.delimiter),
         })?;
-        let names = (0..fields.len())
-            .map(|index| {
-                let text = fields.get(record, index).unwrap_or_default();
-                String::from_utf8_lossy(text).into_owned()
-            })
-            .collect();
         let lines = count(self.dialect.line_end.last(), record);
         self.start += length;
         self.at.byte += length as u64;
         self.at.line += lines;
         Ok(names)
+    }
+
+    fn names_in(&self, header: &[u8]) -> Result<Vec<String>, FieldError> {
+        let mut fields = Fields::default();
+        // A column may be named as NULL is written.
+        csv::cut(&self.dialect, header, &mut fields, |_, _| false)?;
+        let name = |index| {
+            let name = fields.get(header, index).unwrap_or_default();
+            let kind = FieldErrorKind::Encoding(self.encoding);
+            let name = self.encoding.decode(name);
+            let name = name.ok_or_else(|| FieldError::at(index, kind))?;
+            Ok(name.into_owned())
+        };
+        (0..fields.len()).map(name).collect()
     }
 
     /// Keys in the lines of JSON that are at hand, each once, in their order: the whole of a small
@@ -186,7 +200,8 @@ impl Records {
         }
         let mut names: Vec<String> = Vec::new();
         for line in self.pending().split(|&byte| byte == b'\n') {
-            for name in ndjson::keys_of(line).unwrap_or_default() {
+            let line = self.encoding.guess(line);
+            for name in ndjson::keys_of(line.as_bytes()).unwrap_or_default() {
                 if !names.contains(&name) {
                     names.push(name);
                 }
@@ -196,18 +211,25 @@ impl Records {
     }
 
     /// Says how many fields a record has: blank lines are records only where it is one.
-    pub fn expect_columns(&mut self, columns: usize) {
-        self.columns = columns;
-        self.dialect.skip_blank = columns != 1;
+    pub fn expect_fields(&mut self, count: usize) {
+        self.field_count = count;
+        self.dialect.skip_blank = count != 1;
         self.splitter = Splitter::new(self.dialect.clone());
     }
 
     /// How the records are read, as the ledger keeps it.
-    pub fn reading(&self, header: bool) -> Reading {
+    pub fn reading(&self, header: bool, rules: FieldRules) -> Reading {
         match self.format {
-            Format::Ndjson => Reading::Ndjson,
-            Format::Csv | Format::Tsv => Reading::delimited(&self.dialect, header),
+            Format::Ndjson => Reading::ndjson(self.encoding, rules),
+            Format::Csv | Format::Tsv => {
+                Reading::delimited(&self.dialect, self.encoding, header, rules)
+            }
         }
+    }
+
+    /// The byte between two fields of delimited text.
+    pub fn delimiter(&self) -> Option<u8> {
+        (self.format != Format::Ndjson).then_some(self.dialect.delimiter)
     }
 
     pub(super) fn pending(&self) -> &[u8] {
@@ -352,12 +374,13 @@ impl Records {
             return true;
         }
         if self.format == Format::Ndjson {
-            let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(last);
+            let last = self.encoding.guess(last);
+            let parsed = serde_json::from_str::<serde::de::IgnoredAny>(&last);
             return parsed.is_err_and(|error| error.is_eof());
         }
         let mut fields = Fields::default();
         let parsed = csv::parse(&self.dialect, last, &mut fields);
-        parsed.is_ok() && fields.len() < self.columns
+        parsed.is_ok() && fields.len() < self.field_count
     }
 
     /// Brings more bytes behind those at hand; false if none came until the deadline.
@@ -396,18 +419,29 @@ impl Records {
     }
 
     fn skip_byte_order_mark(&mut self) {
-        if self.pending().starts_with(&[0xef, 0xbb, 0xbf]) {
+        if self.pending().starts_with(&BYTE_ORDER_MARK) {
             self.start += 3;
             self.at.byte += 3;
         }
     }
 
-    /// Refuses what is neither delimited text nor JSON lines in UTF-8.
+    /// Refuses what is neither delimited text nor JSON lines.
     fn check_kind(&self) -> Result<(), InputError> {
         let name = self.name.clone();
         let head = &self.pending()[..self.pending().len().min(HEAD_BYTES)];
-        if let Some(encoding) = wide_encoding(head) {
+        let is_utf8 = self.encoding == Encoding::UTF_8;
+        // Its mark is text in others; the zeros in it are nowhere.
+        if let Some(encoding) = wide_encoding(head)
+            && (is_utf8 || head.contains(&0))
+        {
             return Err(InputError::Encoding { name, encoding });
+        }
+        if head.starts_with(&BYTE_ORDER_MARK) && !is_utf8 {
+            return Err(InputError::Foreign {
+                name,
+                kind: "UTF-8 by its byte order mark",
+                advice: "leave --encoding out",
+            });
         }
         match Foreign::of(head) {
             Some(Foreign { kind, advice }) => Err(InputError::Foreign { name, kind, advice }),
@@ -419,7 +453,7 @@ impl Records {
     fn check_dialect(&self, options: &ReadOptions, dialect: &Dialect) -> Result<(), InputError> {
         let clash = match self.format {
             Format::Ndjson => None,
-            Format::Csv | Format::Tsv => dialect.clash(options.escape.is_some()),
+            Format::Csv | Format::Tsv => dialect.clash(options),
         };
         match clash {
             Some(clash) => Err(InputError::Dialect {
@@ -452,25 +486,4 @@ impl Records {
 
 pub(super) fn count(line_end: u8, bytes: &[u8]) -> u64 {
     memchr::memchr_iter(line_end, bytes).count() as u64
-}
-
-fn detect_format(input: &Input, head: &[u8]) -> Format {
-    let name = input.name().to_ascii_lowercase();
-    let packed = [".gz", ".zst", ".lz4", ".bz2", ".xz"];
-    let stem = packed
-        .iter()
-        .find_map(|suffix| name.strip_suffix(suffix))
-        .unwrap_or(&name);
-    if [".ndjson", ".jsonl", ".json"]
-        .iter()
-        .any(|suffix| stem.ends_with(suffix))
-    {
-        Format::Ndjson
-    } else if [".tsv", ".tab"].iter().any(|suffix| stem.ends_with(suffix)) {
-        Format::Tsv
-    } else if !stem.ends_with(".csv") && head.trim_ascii_start().first() == Some(&b'{') {
-        Format::Ndjson
-    } else {
-        Format::Csv
-    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::support::input::Line;
 use crate::support::{
     Case, Cmd, Database, Fate, Input, Kind, Ran, STRATEGIES, Server, seeded, tests, times,
     wait_until,
@@ -245,5 +246,60 @@ fn two_runs_at_once_load_every_row_once() {
             first.exits(7).says(&["has taken over"]);
         }
         case.survived("two runs at once", &second);
+    }
+}
+
+/// The input in windows-1252, in which all bytes are text, or in Shift_JIS, with backslashes at the
+/// end of characters and records that are no text in it either.
+fn in_encoding(label: &str, mut input: Input) -> Input {
+    let (letters, no_text): ([&str; 3], Option<&[u8]>) = match label {
+        "latin1" => (["é", "ßÿ", "»"], None),
+        _ => (["表", "漢字", "ソ"], Some(b"\x81(")),
+    };
+    let of = |text: &str| -> String {
+        let text = text.replace('é', letters[0]).replace("漢字", letters[1]);
+        text.replace(['»', '«'], letters[2])
+    };
+    let encoding = encoding_rs::Encoding::for_label(label.as_bytes()).unwrap();
+    let is_no_utf8 = |line: &Line| line.fate == Fate::Bad(Kind::BadUtf8);
+    (input.lines).retain(|line| no_text.is_some() || !is_no_utf8(line));
+    for line in &mut input.lines {
+        line.payload = of(&line.payload);
+        // What is no UTF-8 makes way for what is no text in the encoding.
+        let text = String::from_utf8_lossy(&line.original);
+        let parts: Vec<Vec<u8>> = (text.split("\u{fffd}("))
+            .map(|part| encoding.encode(&of(part)).0.into_owned())
+            .collect();
+        line.original = parts.join(no_text.unwrap_or_default());
+    }
+    input
+}
+
+#[test]
+fn a_killed_load_of_another_encoding_goes_on_byte_for_byte() {
+    let mut random = seeded("kill in an encoding");
+    let database = Database::new();
+    for _ in 0..times(1, 20) {
+        for label in ["latin1", "shift_jis"] {
+            let input = in_encoding(label, long_input(800, &mut random));
+            let case = Case::new(&database, input);
+            case.slow_down();
+            let mut killed = 0;
+            for batches in [3, 9] {
+                let load = varied(case.load().args(["--encoding", label]), &mut random);
+                let mut running = load.spawn();
+                wait_until("a few batches", || {
+                    running.has_ended() || case.spans() >= batches
+                });
+                let ran = running.kill();
+                if !ran.finished() {
+                    killed += 1;
+                    case.between("killed", &ran);
+                }
+            }
+            assert!(killed > 0, "{label}");
+            let last = varied(case.load().args(["--encoding", label]), &mut random).run();
+            case.survived(&format!("{label}, killed {killed} times"), &last);
+        }
     }
 }

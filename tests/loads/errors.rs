@@ -38,8 +38,8 @@ pub const BAD: [(&[u8], &str, Option<&str>, &str); 13] = [
     (b"3,abc", "22P04", None, "too few fields: 2, expected 3"),
     (b"3,abc,,", "22P04", None, "too many fields: 4, expected 3"),
     (b"3,a\"b,", "22P04", Some("name"), "a quote inside an unquoted field"),
-    (b"3,\xff,", "22021", None, "invalid UTF-8"),
-    (b"3,\0,", "22021", None, "a zero byte"),
+    (b"3,\xff,", "22021", Some("name"), "invalid UTF-8"),
+    (b"3,\0,", "22021", Some("name"), "a zero byte"),
 ];
 
 /// The first bad row ends the load.

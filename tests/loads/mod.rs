@@ -6,6 +6,7 @@ mod copy_format;
 mod dsn_files;
 mod embedded;
 mod errors;
+mod fields;
 mod fixtures;
 pub mod help;
 mod interrupts;

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::leftover::Loss;
 use super::*;
-use crate::source::Reading;
+use crate::source::{Encoding, Reading};
 use crate::span::Position;
 use crate::window::FlushReason;
 
@@ -23,7 +23,10 @@ fn identity(import_id: &str) -> Identity {
                 number: 4,
             })
             .to_vec(),
-        reading: Reading::Ndjson,
+        reading: Reading::Ndjson {
+            skip: Vec::new(),
+            encoding: Encoding::UTF_8,
+        },
     }
 }
 
