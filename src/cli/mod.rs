@@ -38,7 +38,7 @@ pub struct Cli {
 pub enum Command {
     /// Load rows from files or stdin into a table
     Load(Box<LoadArgs>),
-    /// Do what load would do, roll it back, and tell: columns, rows, rejects, locks, time
+    /// Do what load would do, roll it back, and tell what and how long
     Check(Box<LoadArgs>),
     /// Run the loads of a job file, one after the other
     Run(RunArgs),

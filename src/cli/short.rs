@@ -13,7 +13,7 @@ struct Short {
     examples: [&'static str; 2],
 }
 
-const SHORT: [Short; 3] = [
+const SHORT: [Short; 4] = [
     Short {
         command: "load",
         flags: [
@@ -31,6 +31,25 @@ const SHORT: [Short; 3] = [
         examples: [
             "pgrung load 'data/*.csv.gz' --table sales.orders --rejects bad.csv",
             "zcat big.gz | pgrung load - --table big --no-header --columns id,name",
+        ],
+    },
+    Short {
+        command: "check",
+        flags: [
+            ("table", "Target table, as in SQL: [schema.]table"),
+            ("dsn", "Connection URI or key=value string"),
+            ("no_header", "The first record is data, not column names"),
+            ("columns", "Columns of the fields in their order"),
+            ("map", "Fill a column with an SQL expression"),
+            ("mode", "append, ignore, upsert, replace, sync"),
+            ("key", "Columns by which rows are the same"),
+            ("limit", "Read at most this many records"),
+            ("max_delete", "Stop if more rows would be deleted"),
+            ("reject_limit", "Stop past so many bad rows"),
+        ],
+        examples: [
+            "pgrung check today.csv --table customers --mode sync",
+            "pgrung check big.csv --table big --limit 10000",
         ],
     },
     Short {
@@ -83,6 +102,8 @@ pub fn is_asked(mut words: impl Iterator<Item = OsString>) -> bool {
 pub fn short(command: Command) -> Command {
     // The flags of the output, which all commands share.
     let command = command.mut_args(|argument| argument.hide_short_help(true));
+    // `pgrung help` works, but needs a line that the screen does not have.
+    let command = command.disable_help_subcommand(true);
     shorten(command).mut_subcommands(shorten)
 }
 
