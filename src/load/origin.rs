@@ -159,7 +159,8 @@ impl Origin {
         let merging = merge.map(|merge| {
             let key = merge.key.iter().flat_map(|key| &key.columns);
             let key: Vec<&str> = key.map(|column| column.name.as_str()).collect();
-            json!({ "mode": merge.mode, "key": key, "newer": merge.newer })
+            let newer = merge.newer.as_ref().map(|newer| &newer.column);
+            json!({ "mode": merge.mode, "key": key, "newer": newer })
         });
         let request = ledger::Request {
             merging: merging.as_ref(),

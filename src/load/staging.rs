@@ -12,10 +12,10 @@ use super::origin::{Origin, Written};
 use crate::error::Error;
 use crate::job::{LedgerUse, LoadSettings, SettingsError};
 use crate::ledger::{self, Lease, Ledger, LedgerError, StagingRequest};
-use crate::merge::{Merge, Mode, Superseded};
+use crate::merge::{Merge, Mode, Newer, Superseded};
 use crate::source::Input;
 use crate::strategy::StrategyKind;
-use crate::target::{self, Key, KeyError, Place, Staging, Stamp, Table, Target};
+use crate::target::{self, Column, Key, KeyError, Place, Staging, Stamp, Table, Target};
 
 /// A load whose rows are staged.
 pub struct Staged {
@@ -63,7 +63,7 @@ impl Staged {
         target: &Arc<Target>,
     ) -> Result<Self, Error> {
         let newer = match &settings.newer {
-            Some(name) => Some(newer(name, table, target)?),
+            Some(name) => Some((name, newer(name, table, target)?)),
             None => None,
         };
         let look = |client: Client| async {
@@ -86,6 +86,19 @@ impl Staged {
                 let table = table.quoted();
                 return Err(KeyError::None { table }.into());
             }
+            let order = match &newer {
+                Some((name, column)) => {
+                    let found = Newer::find(&client, column).await;
+                    let found = found.map_err(Error::server("reading the catalog"))?;
+                    Some(found.ok_or_else(|| {
+                        SettingsError(format!(
+                            "--newer {name}: values of type {} have no order",
+                            column.base_type_name
+                        ))
+                    })?)
+                }
+                None => None,
+            };
             let keeps = settings.superseded == Superseded::Reject;
             let failed = Error::server("reading the catalog");
             let facts = client
@@ -101,7 +114,7 @@ impl Staged {
                 target: target.clone(),
                 staging: String::new(),
                 key,
-                newer: newer.clone(),
+                newer: order,
                 suppresses: facts.get("suppresses"),
                 deferrable: table.deferrable,
                 truncates: facts.get("unpublishable"),
@@ -273,8 +286,9 @@ impl Staged {
         let create = |name: &str| self.staging.create(name);
         let key = self.merge.key.iter().flat_map(|key| &key.columns);
         let key: Vec<&str> = key.map(|column| column.name.as_str()).collect();
+        let newer = self.merge.newer.as_ref().map(|newer| &newer.column);
         let shape = json!({
-            "definition": self.staging.definition, "mode": settings.mode, "key": key, "newer": self.merge.newer,
+            "definition": self.staging.definition, "mode": settings.mode, "key": key, "newer": newer,
             "limit": settings.read.limit,
         });
         let request = StagingRequest {
@@ -333,14 +347,13 @@ fn check(mode: Mode, table: &Table, facts: &Row) -> Result<(), SettingsError> {
 }
 
 /// The column that says what is newer.
-fn newer(name: &str, table: &Table, target: &Target) -> Result<String, Error> {
+fn newer(name: &str, table: &Table, target: &Target) -> Result<Column, Error> {
     let picked = table.pick(&[name.to_string()])?;
-    let column = picked.first().map_or(name, |column| column.name.as_str());
-    match target.inputs().iter().any(|input| input.name == column) {
-        true => Ok(column.to_string()),
-        false => Err(SettingsError(format!(
+    let named = |input: &&Column| picked.iter().any(|column| column.name == input.name);
+    target.inputs().iter().find(named).cloned().ok_or_else(|| {
+        SettingsError(format!(
             "--newer {name}: the input does not have that column"
         ))
-        .into()),
-    }
+        .into()
+    })
 }

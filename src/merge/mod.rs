@@ -14,7 +14,10 @@ mod writer;
 
 use std::sync::Arc;
 
-use crate::target::{Key, Target, quote_name};
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use crate::target::{Column, Key, Target, quote_name};
 
 pub use error::MergeError;
 pub use guard::{Guard, Guards, Share};
@@ -34,8 +37,8 @@ pub struct Merge {
     /// Its staging table, quoted.
     pub staging: String,
     pub key: Option<Key>,
-    /// The column by which a record is newer than another, unquoted.
-    pub newer: Option<String>,
+    /// The column by which a record is newer than another.
+    pub newer: Option<Newer>,
     /// Whether triggers may keep rows out of the table.
     pub suppresses: bool,
     /// Whether constraints may wait for COMMIT.
@@ -50,6 +53,54 @@ pub struct Merge {
     pub full: bool,
     pub guards: Guards,
 }
+
+/// A column whose greater value wins.
+#[derive(Debug, Clone)]
+pub struct Newer {
+    /// Its name, unquoted.
+    pub column: String,
+    /// The operator that says what is less, with its schema.
+    pub less: String,
+}
+
+impl Newer {
+    /// The column of a target, by the order that its type has by default.
+    ///
+    /// # Errors
+    /// `None` if it has none, and what the server says.
+    pub async fn find(
+        client: &Client,
+        column: &Column,
+    ) -> Result<Option<Self>, tokio_postgres::Error> {
+        let less = client
+            .query_typed_opt(LESS, &[(&column.base_type, Type::OID)])
+            .await?;
+        Ok(less.map(|row| Newer {
+            column: column.name.clone(),
+            less: row.get("less"),
+        }))
+    }
+}
+
+/// What ORDER BY goes by, whatever the search path.
+const LESS: &str = "
+SELECT format('OPERATOR(%I.%s)', n.nspname, o.oprname) AS less
+FROM pg_type t
+JOIN pg_opclass c ON c.opcdefault AND (c.opcintype = t.oid
+     OR c.opcintype = CASE WHEN t.typcategory = 'A' THEN 'anyarray'::regtype
+                           ELSE CASE t.typtype WHEN 'e' THEN 'anyenum'::regtype WHEN 'r' THEN 'anyrange'::regtype
+                                               WHEN 'm' THEN 'anymultirange'::regtype WHEN 'c' THEN 'record'::regtype END END
+     OR EXISTS (SELECT FROM pg_cast k WHERE k.castsource = t.oid AND k.casttarget = c.opcintype AND k.castmethod = 'b'
+                                        AND k.castcontext = 'i'))
+JOIN pg_am m ON m.oid = c.opcmethod AND m.amname = 'btree'
+JOIN pg_amop p ON p.amopfamily = c.opcfamily AND p.amoplefttype = c.opcintype AND p.amoprighttype = c.opcintype
+              AND p.amopstrategy = 1
+JOIN pg_operator o ON o.oid = p.amopopr
+JOIN pg_namespace n ON n.oid = o.oprnamespace
+JOIN pg_type ct ON ct.oid = c.opcintype
+WHERE t.oid = $1
+ORDER BY c.opcintype = t.oid DESC, ct.typispreferred DESC, c.opcintype
+LIMIT 1";
 
 impl Merge {
     /// Whether the table is made exactly the input, which other writers have to wait for.

@@ -1,6 +1,6 @@
 //! The statements of a merge. In all of them `s` is the staging table, `t` the table.
 
-use super::{Merge, Mode, Part};
+use super::{Merge, Mode, Newer, Part};
 use crate::target::{Column, Operators, Order, STATE, quote_name, unique_index};
 
 /// Statements on some of the staged rows.
@@ -193,7 +193,10 @@ impl<'a> Sql<'a> {
     /// Which of the records of a key wins comes first.
     pub fn best_first(&self) -> String {
         match (&self.merge.newer, self.merge.mode) {
-            (Some(newer), _) => format!("s.{} DESC NULLS LAST, {}", quote_name(newer), order("s")),
+            (Some(newer), _) => {
+                let newer = quote_name(&newer.column);
+                format!("s.{newer} DESC NULLS LAST, {}", order("s"))
+            }
             (None, Mode::Ignore) => order("s"),
             (None, _) => format!("{} DESC", order("s")),
         }
@@ -388,10 +391,10 @@ impl<'a> Sql<'a> {
     fn wins(&self, source: &str) -> String {
         match &self.merge.newer {
             None => "true".to_string(),
-            Some(newer) => {
-                let newer = quote_name(newer);
+            Some(Newer { column, less }) => {
+                let newer = quote_name(column);
                 format!(
-                    "(t.{newer} IS NULL AND {source}.{newer} IS NOT NULL OR coalesce(t.{newer} < {source}.{newer}, false))"
+                    "(t.{newer} IS NULL AND {source}.{newer} IS NOT NULL OR coalesce(t.{newer} {less} {source}.{newer}, false))"
                 )
             }
         }

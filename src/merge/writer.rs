@@ -69,7 +69,7 @@ impl Writer<'_> {
         };
         let not_inserted = kept_out(expected("missing"), inserted);
         let suppressed = not_inserted + not_updated;
-        let stale = match merge.newer {
+        let stale = match &merge.newer {
             Some(_) => expected("stale"),
             None => 0,
         };

@@ -8,6 +8,7 @@ mod history;
 mod late;
 mod maps;
 mod model;
+mod newer;
 mod overlap;
 mod replace;
 mod resumed;
