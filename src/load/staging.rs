@@ -49,7 +49,11 @@ SELECT EXISTS (SELECT FROM pg_constraint f JOIN tree ON f.confrelid = tree.oid
          AS suppresses,
        (SELECT min(r.rulename)::text FROM pg_rewrite r
         WHERE r.ev_class = $1 AND r.ev_type IN ('2', '4') AND r.ev_enabled <> 'D') AS rule,
-       row_security_active($1) AS hides";
+       row_security_active($1) AS hides,
+       current_setting('server_version_num')::int >= 150000 AND current_setting('track_counts')::bool
+         AND (SELECT relkind = 'r' AND NOT relhassubclass AND NOT relhasrules FROM pg_class WHERE oid = $1)
+         AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled <> 'D')
+         AS takes_merge";
 
 impl Staged {
     /// Finds out how the rows of `target`, columns of `table`, will be merged.
@@ -118,6 +122,7 @@ impl Staged {
                 suppresses: facts.get("suppresses"),
                 deferrable: table.deferrable,
                 truncates: facts.get("unpublishable"),
+                by_merge: facts.get("takes_merge"),
                 is_pointed_to: facts.get("is_pointed_to"),
                 rows_meet: table.rows_need_each_other || facts.get("other_unique"),
                 full: staging.stamp == Stamp::Full,

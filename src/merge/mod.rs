@@ -45,6 +45,8 @@ pub struct Merge {
     pub deferrable: bool,
     /// Whether rows go by TRUNCATE: what is deleted must have an identity to be published.
     pub truncates: bool,
+    /// Whether the server has MERGE, takes it for the table, and counts apart what it inserts.
+    pub by_merge: bool,
     /// Whether other tables point to rows of this one: those that come again must stay.
     pub is_pointed_to: bool,
     /// Whether a row may be refused because another one of the input is in the table, or not yet.

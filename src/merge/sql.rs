@@ -275,6 +275,38 @@ impl<'a> Sql<'a> {
         Some(format!("{} {on_conflict}", self.insert_missing()))
     }
 
+    /// Does both in one statement, which looks each key up once; `None`: there is nothing that could be
+    /// other.
+    pub fn merge_in(&self) -> Option<String> {
+        let set = self.set("s")?;
+        let target = &self.merge.target;
+        // `INSERT INTO table (columns) OVERRIDING ...`
+        let insert = target
+            .insert_into()
+            .replacen(&format!("INTO {} ", target.table), "", 1);
+        Some(format!(
+            "MERGE INTO {} AS t USING (SELECT * FROM {} s WHERE {}) AS s ON {}
+             WHEN MATCHED AND {} AND {} THEN UPDATE SET {set}
+             WHEN NOT MATCHED THEN {insert} VALUES ({})",
+            self.table(),
+            self.merge.staging,
+            self.filter(),
+            self.join(),
+            self.differs("s"),
+            self.wins("s"),
+            list(target.inputs().iter().map(|column| &column.name), "s"),
+        ))
+    }
+
+    /// Rows that this transaction has inserted into the table so far, those of statements that failed
+    /// among them, as `rows`.
+    pub fn count_inserted(&self) -> String {
+        format!(
+            "SELECT pg_stat_get_xact_tuples_inserted('{}'::regclass) AS rows",
+            self.table().replace('\'', "''")
+        )
+    }
+
     /// Inserts the rows that the table does not have as they are, and makes others of it as they are;
     /// `None`: it has no index for that.
     pub fn insert_changed(&self) -> Option<String> {

@@ -131,6 +131,12 @@ impl Writer<'_> {
             Ok((number("updated"), number("inserted")))
         };
         let careful = careful.unwrap_or_default();
+        if let (true, Others::Seldom, Some(merge)) = (self.by_merge(), others, sql.merge_in()) {
+            return match self.attempt(self.merge_in(sql, &merge)).await? {
+                Ok(counts) => Ok(counts),
+                Err(_) => ask(&careful).await,
+            };
+        }
         match others {
             Others::None => ask(&sql.insert_missing()).await,
             Others::There => ask(&careful).await,
@@ -139,6 +145,22 @@ impl Writer<'_> {
                 Err(_) => ask(&careful).await,
             },
         }
+    }
+
+    /// Whether MERGE does what is to be done.
+    fn by_merge(&self) -> bool {
+        self.merge.by_merge && self.merge.mode == Mode::Upsert
+    }
+
+    /// Brings rows in by `merge`; how many are updated, and how many inserted. (Its own count is that of
+    /// both; the server tells them apart from version 17 on.)
+    async fn merge_in(&self, sql: &Sql<'_>, merge: &str) -> Result<(u64, u64), MergeError> {
+        let before = self.number(&sql.count_inserted()).await?;
+        let both = self.execute(merge).await?;
+        let inserted = self.number(&sql.count_inserted()).await? - before;
+        let updated = both.checked_sub(inserted);
+        let updated = updated.ok_or_else(|| self.miscounted(both, inserted))?;
+        Ok((updated, inserted))
     }
 
     /// Does `work` behind a savepoint; what a row may be to blame for, if it fails.
