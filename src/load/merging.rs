@@ -42,6 +42,7 @@ pub async fn merge(
         running,
         records: running.counters.read.get(),
     };
+    running.counters.merging.set(1);
     faults::point("before merge");
     // Opened when they are needed.
     let workers = settings.workers();

@@ -49,6 +49,8 @@ pub struct Counters {
     deleted: Count,
     /// How long a merge kept other writers of the table waiting, in microseconds.
     pub locked_micros: Count,
+    /// 1 while staged rows are merged.
+    pub merging: Count,
     /// Rows read from the sources and taken by a worker, known from an earlier run, or dropped.
     pub read: Count,
     /// Rows read and given up because the load stopped; they are in no table.

@@ -87,6 +87,10 @@ impl Progress {
                 HumanCount(rate.recent(rows))
             );
             match ahead {
+                _ if self.is_merging() => {
+                    message = format!("merging {} rows", HumanCount(rows));
+                    bar.set_position(self.total.unwrap_or_default());
+                }
                 Some((total, progressed)) => {
                     message.push_str(&format!("  ETA {}", time_left(progressed)));
                     bar.set_position((progressed.share * total as f64) as u64);
@@ -104,6 +108,11 @@ impl Progress {
         let (mut rows, mut batches) = (0, Batches::default());
         let mut looked = start;
         while !self.done.within(self.every).await {
+            if self.is_merging() {
+                let rows = HumanCount(self.counters.rows().tally.passed());
+                self.console.notice(&format!("merging {rows} rows"));
+                continue;
+            }
             let seconds = looked.elapsed().as_secs_f64();
             looked = Instant::now();
             let ahead = self.ahead(&mut estimate, start);
@@ -136,6 +145,11 @@ impl Progress {
             }
             self.console.notice(&line);
         }
+    }
+
+    /// Whether all rows are staged, and on their way into the table.
+    fn is_merging(&self) -> bool {
+        self.counters.merging.get() > 0
     }
 
     /// Stored bytes of all sources, and how far the load is, where it is known how far it goes.

@@ -403,3 +403,18 @@ fn keys_are_compared_as_their_index_does_whatever_the_search_path() {
         );
     }
 }
+
+#[test]
+fn a_merge_that_waits_says_that_it_is_one() {
+    let database = Database::with("CREATE TABLE t (id int PRIMARY KEY)");
+    let lock = database.lock("t");
+    let load = database
+        .load_once("t")
+        .flags("--mode sync --progress plain --report-every 20ms");
+    let mut running = load.open_with("id\n1\n2\n");
+    drop(running.take_pipe());
+    running.wait_to_say("merging 2 rows");
+    drop(lock);
+    running.wait().exits(0);
+    assert_eq!(database.count("t"), 2);
+}
