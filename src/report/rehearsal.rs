@@ -93,10 +93,12 @@ impl fmt::Display for Rehearsal {
             let left_out = self.left_out.iter();
             let left_out = left_out.map(|it| format!("{} ({})", one_line(&it.column), it.gets));
             let left_out: Vec<String> = left_out.collect();
-            writeln!(f, "  not filled {}", left_out.join(", "))?;
+            writeln!(f, "  left out {}", left_out.join(", "))?;
         }
-        for Lock { table, mode } in &self.locks {
-            writeln!(f, "  lock     {mode} on {}", one_line(table))?;
+        for locks in self.locks.chunk_by(|one, other| one.table == other.table) {
+            let modes: Vec<&str> = locks.iter().map(|lock| lock.mode.as_str()).collect();
+            let table = one_line(&locks[0].table);
+            writeln!(f, "  locks    {} on {table}", modes.join(" and "))?;
         }
         let time = Duration::from_secs_f64;
         write!(
@@ -146,8 +148,8 @@ mod tests {
         insta::assert_snapshot!(rehearsal, @r"
           columns  id integer <- id: 1
                    note text <- upper(:value): a line\nand one that is longer than a te...
-          not filled at (its default)
-          lock     ROW EXCLUSIVE on t
+          left out at (its default)
+          locks    ROW EXCLUSIVE on t
           time     1.50s to read and send, 250.00ms to bring in
         ");
     }
