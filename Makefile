@@ -43,7 +43,7 @@ test-18: server-programs $(PG18)/bin/postgres ## All tests that use a server, on
 torture: server-programs ## The fault bench with far more of each fault, and of values; ends with what it cost
 	@rm -f $(FAULTS) $(LITERALS)
 	PGRUNG_TORTURE=1 PGRUNG_TALLY=$(CURDIR)/$(FAULTS) PGRUNG_LITERALS=$(CURDIR)/$(LITERALS) \
-	  cargo test --test all -- faults:: encode:: --test-threads=2 --nocapture
+	  cargo test --test all -- faults:: encode:: jobs::model jobs::replace jobs::maps --test-threads=2 --nocapture
 	$(call ignored-tests,PGRUNG_TORTURE=1 PGRUNG_TALLY=$(CURDIR)/$(FAULTS))
 	@awk -F '\t' '{ tried += $$1; wrong += $$2 } END { printf "literals tried %d, stored or refused otherwise than by psql %d\n", tried, wrong }' $(LITERALS)
 	@awk -F '\t' '{ lost += $$1; doubled += $$2 } END { printf "faults tried %d, rows lost %d, rows doubled %d\n", NR, lost, doubled }' $(FAULTS)
