@@ -152,9 +152,12 @@ impl Stage {
     fn held_up(&self, run: &Cmd, lock: &str) -> (Running, Session) {
         let session = self.database.session();
         session.run(&format!("BEGIN; {lock}"));
+        let holder = session.number("SELECT pg_backend_pid()");
+        // Workers wait for one another, too.
+        let held_up = format!("{holder} = ANY (pg_blocking_pids(pid))");
         let mut running = run.spawn();
         wait_until("it is held up", || {
-            running.has_ended() || self.database.waits_for_lock()
+            running.has_ended() || self.database.loaders(&held_up) > 0
         });
         running.still_runs();
         (running, session)
