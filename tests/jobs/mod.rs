@@ -9,6 +9,7 @@ mod late;
 mod maps;
 mod model;
 mod newer;
+mod nights;
 mod overlap;
 mod replace;
 mod resumed;
