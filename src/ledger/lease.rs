@@ -111,51 +111,47 @@ impl Lease {
         over: bool,
     ) -> Result<Result<Self, Holder>, LedgerError> {
         let refused = refused("taking the lease of the job");
-        let mut dead: Option<i64> = None;
+        let me = Me::new();
+        let lasts = LASTS.as_secs_f64();
         loop {
-            let me = Me::new();
-            let lasts = LASTS.as_secs_f64();
+            // Looked at first: who merges has it locked, and would be waited for.
+            let sql = "SELECT epoch, host, process, instance, to_char(since, 'YYYY-MM-DD HH24:MI:SS TZ') AS since,
+                              renewed_at < clock_timestamp() - make_interval(secs => $2) AS free
+                       FROM pgrung.leases WHERE job = $1";
+            let parameters: [(&(dyn ToSql + Sync), Type); 2] =
+                [(&job, Type::TEXT), (&lasts, Type::FLOAT8)];
+            let row = client.query_typed_opt(sql, &parameters).await;
+            let mut seen: Option<i64> = None;
+            if let Some(row) = row.map_err(refused)? {
+                seen = row.get("epoch");
+                let holder = Holder {
+                    host: row.get("host"),
+                    process: row.get("process"),
+                    instance: row.get("instance"),
+                    since: row.get("since"),
+                };
+                if !over && !row.get::<_, bool>("free") && !holder.is_gone() {
+                    return Ok(Err(holder));
+                }
+            }
             let sql = "INSERT INTO pgrung.leases AS l (job, epoch, host, process, instance, since, renewed_at)
                        VALUES ($1, 1, $2, $3, $4, clock_timestamp(), clock_timestamp())
                        ON CONFLICT (job) DO UPDATE SET epoch = l.epoch + 1, host = excluded.host, process = excluded.process,
                            instance = excluded.instance, since = excluded.since, renewed_at = excluded.renewed_at
-                       WHERE $5 OR l.epoch = $6 OR l.renewed_at < clock_timestamp() - make_interval(secs => $7)
-                       RETURNING epoch";
-            let parameters: [(&(dyn ToSql + Sync), Type); 7] = [
+                       WHERE $5 OR l.epoch = $6 RETURNING epoch";
+            let parameters: [(&(dyn ToSql + Sync), Type); 6] = [
                 (&job, Type::TEXT),
                 (&me.host, Type::TEXT),
                 (&me.process, Type::INT4),
                 (&me.instance, Type::TEXT),
                 (&over, Type::BOOL),
-                (&dead, Type::INT8),
-                (&lasts, Type::FLOAT8),
+                (&seen, Type::INT8),
             ];
-            if let Some(row) = client
-                .query_typed_opt(sql, &parameters)
-                .await
-                .map_err(refused)?
-            {
+            let taken = client.query_typed_opt(sql, &parameters).await;
+            if let Some(row) = taken.map_err(refused)? {
                 let (job, epoch) = (job.to_string(), row.get("epoch"));
                 return Ok(Ok(Lease { job, epoch }));
             }
-            let sql = "SELECT epoch, host, process, instance, to_char(since, 'YYYY-MM-DD HH24:MI:SS TZ') AS since
-                       FROM pgrung.leases WHERE job = $1";
-            let row = client
-                .query_typed_opt(sql, &[(&job, Type::TEXT)])
-                .await
-                .map_err(refused)?;
-            let Some(row) = row else { continue };
-            let holder = Holder {
-                host: row.get("host"),
-                process: row.get("process"),
-                instance: row.get("instance"),
-                since: row.get("since"),
-            };
-            let epoch = Some(row.get("epoch"));
-            if !holder.is_gone() || epoch == dead {
-                return Ok(Err(holder));
-            }
-            dead = epoch;
         }
     }
 

@@ -10,7 +10,7 @@ use super::connection::ControlConnection;
 use super::control::Control;
 use crate::error::Error;
 use crate::job::{LoadSettings, Overlap};
-use crate::ledger::{Lease, RENEW_EVERY};
+use crate::ledger::{Lease, LedgerError, RENEW_EVERY};
 use crate::stop::{SetOnDrop, Stop};
 
 /// Between two looks whether the other run has ended.
@@ -84,6 +84,23 @@ impl Held {
     /// Whether another run has taken the lease.
     pub fn is_lost(&self) -> bool {
         self.lost.is_set()
+    }
+
+    /// Makes sure that it is ours now.
+    ///
+    /// # Errors
+    /// When it is not, and what the server says.
+    pub async fn check(&self, connection: &mut ControlConnection) -> Result<(), Error> {
+        let doing = "looking whether the lease is ours";
+        let look = |client: Client| async {
+            let ours = self.lease.hold(&client).await;
+            let ours = ours.map_err(Error::server(doing))?;
+            Ok((client, ours))
+        };
+        match connection.ask(doing, look).await? {
+            true => Ok(()),
+            false => Err(LedgerError::TakenOver(self.lease.job().to_string()).into()),
+        }
     }
 
     /// Gives it back. If that fails, it ends by itself.

@@ -133,6 +133,7 @@ async fn take_up(
         table,
         target: target.clone(),
         merge: None,
+        lease: None,
         pool,
         ledger: Some(resumed.ledger.clone()),
         reject_file: None,

@@ -107,7 +107,16 @@ async fn run(
             );
             merged.await
         }
-        (Ok(()), ..) => close(&mut connection, &running, settings, control).await,
+        (Ok(()), _, held) => {
+            let ours = match held {
+                Some(held) => held.check(&mut connection).await,
+                None => Ok(()),
+            };
+            match ours {
+                Ok(()) => close(&mut connection, &running, settings, control).await,
+                error => error,
+            }
+        }
         (Err(error), ..) => Err(error),
     };
     running.settle_staged(&result);

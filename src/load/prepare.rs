@@ -127,6 +127,10 @@ pub async fn prepare(
         names: origin.inputs.iter().map(Input::name).collect(),
         table: opened.table,
         merge: opened.merge,
+        lease: held
+            .as_ref()
+            .filter(|_| opened.staged.is_none())
+            .map(|held| held.lease.clone()),
         target: origin.onto(&opened.target),
         reject_file: reject_file(settings, &opened.ledger, &origin)?,
         ledger: opened.ledger,

@@ -7,7 +7,7 @@ use crate::connect::Pool;
 use super::control::Control;
 use super::running::Running;
 use crate::job::LoadSettings;
-use crate::ledger::Ledger;
+use crate::ledger::{Lease, Ledger};
 use crate::merge::Merge;
 use crate::reject_file::RejectFile;
 use crate::stop::Stop;
@@ -24,6 +24,8 @@ pub struct Destination {
     pub pool: Pool,
     /// Where commits are noted.
     pub ledger: Option<Ledger>,
+    /// What must be ours at each commit, if rows are not staged.
+    pub lease: Option<Lease>,
     /// Where bad rows go without a ledger.
     pub reject_file: Option<RejectFile>,
     /// Whether nothing of the sources is committed yet.
@@ -71,6 +73,7 @@ impl Destination {
                 on_error => on_error,
             },
             ledger: self.ledger,
+            lease: self.lease,
             reject_file: self.reject_file.map(Mutex::new),
             spilling: running.spilling.clone(),
             window: settings.window(),

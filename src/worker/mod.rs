@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use self::attempts::Next;
 use self::session::Uncommitted;
 use crate::batch::Batch;
-use crate::ledger::{Backend, Ledger};
+use crate::ledger::{Backend, Lease, Ledger};
 use crate::merge::{Merge, Share};
 use crate::outcome::{Outcome, Tally};
 use crate::queue::SpillQueue;
@@ -77,6 +77,8 @@ pub struct Job {
     pub begin: String,
     /// Where commits are noted; `None`: nowhere.
     pub ledger: Option<Ledger>,
+    /// What must be ours at each commit; `None`: nothing.
+    pub lease: Option<Lease>,
     /// What happens to bad rows.
     pub on_error: OnError,
     /// Where bad rows go without a ledger.

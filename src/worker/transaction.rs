@@ -124,6 +124,14 @@ impl Transaction<'_> {
         let begun = Instant::now();
         if self.opened {
             step("begin", session.begin(&job.begin)).await?;
+            if let Some(lease) = &job.lease
+                && !session.answered(lease.hold(session.client())).await?
+            {
+                session.rollback().await?;
+                return Err(Ended::Stopped(
+                    LedgerError::TakenOver(lease.job().to_string()).into(),
+                ));
+            }
         }
         if let Some(ledger) = &job.ledger
             && let Some(tally) = self.claim(session, ledger).await?
