@@ -192,6 +192,7 @@ impl Merging<'_> {
         let failed = Error::server(DOING);
         let drop_losers = |mut client: Client| async {
             let transaction = begin(&mut client, self.settings).await.map_err(&failed)?;
+            self.hold(&transaction).await?;
             self.drop_losers(&transaction).await?;
             transaction.commit().await.map_err(&failed)?;
             Ok((client, ()))
