@@ -24,7 +24,7 @@ define ignored-tests
 	else echo "not run: the test of another language, for want of PostgreSQL's German messages"; fi
 endef
 
-.PHONY: demo test test-18 bench bench-peers torture server-programs
+.PHONY: demo test test-18 bench bench-peers bench-modes bench-programs torture server-programs
 
 demo: server-programs ## Build, start a private server, load, compare the strategies
 	cargo build --release
@@ -51,10 +51,16 @@ torture: server-programs ## The fault bench with far more of each fault, and of 
 bench: server-programs ## Splitting, parsing and encoding without a server, the rungs with one
 	cargo bench --bench encode --bench records --bench rungs
 
-bench-peers: server-programs ## pgrung beside psql, server-side COPY, pgloader, pgbench (ROWS=6000000 ROUNDS=3)
+bench-peers: bench-programs ## pgrung beside psql, server-side COPY, pgloader, pgbench; then bench-modes (ROWS=6000000 ROUNDS=3)
+	@benches/peers.sh
+	@benches/modes.sh
+
+bench-modes: bench-programs ## upsert, replace and sync beside append and a psql script (ROWS_MODES=1000000 ROUNDS=3 MORE=0)
+	@benches/modes.sh
+
+bench-programs: server-programs
 	cargo build --release
 	cargo bench -q --no-run --bench lineitem
-	@benches/peers.sh
 
 # Installs PostgreSQL's server programs and psql where they are missing (Debian, as root or sudo).
 server-programs:

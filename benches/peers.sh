@@ -4,22 +4,14 @@
 # settings of its version. Every run's rows are compared with those that psql \copy stored.
 # Markdown goes to stdout, progress to stderr, every single run to target/bench-peers.tsv.
 set -euo pipefail
-export LC_ALL=C
+source "$(dirname "$0")/private.sh"
 
 ROWS=${ROWS:-6000000}                     # lineitem rows
 ROWS_SLOW=${ROWS_SLOW:-1000000}           # for multi-insert, unnest and pgloader: the first of them
 ROWS_COMMIT=${ROWS_COMMIT:-10000}         # for a commit a row: the first row, so many times
 ROUNDS=${ROUNDS:-3}
 TABLES=${TABLES:-unlogged logged}
-PGRUNG=${PGRUNG:-target/release/pgrung}
 RUNS=target/bench-peers.tsv               # table, rows, name, round, seconds, client CPU, memory
-
-fail() {
-  echo "peers.sh: $*" >&2
-  exit 1
-}
-
-say() { echo "$*" >&2; }
 
 for number in "$ROWS" "$ROWS_SLOW" "$ROWS_COMMIT" "$ROUNDS"; do
   [[ $number =~ ^[1-9][0-9]*$ ]] || fail "ROWS, ROWS_SLOW, ROWS_COMMIT and ROUNDS are numbers above 0"
@@ -28,63 +20,8 @@ for table in $TABLES; do
   [[ $table = logged || $table = unlogged ]] || fail "TABLES holds logged, unlogged, or both"
 done
 ((ROWS_SLOW <= ROWS)) || ROWS_SLOW=$ROWS
-[[ -x $PGRUNG ]] || fail "$PGRUNG is missing: cargo build --release"
-PGRUNG=$(realpath "$PGRUNG")
-
-# --- the server: private, on a Unix socket, gone with the script ---
-
-find_programs() {
-  local candidate
-  for candidate in "${PGRUNG_PG_BIN:-}" "$(dirname "$(command -v initdb || echo .)")" \
-    "$(pg_config --bindir 2>/dev/null || true)" $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV); do
-    if [[ -n $candidate && -x $candidate/initdb ]]; then
-      echo "$candidate"
-      return
-    fi
-  done
-  fail "no initdb found: install PostgreSQL's server or set PGRUNG_PG_BIN"
-}
-
-BIN=$(find_programs)
-PATH=$BIN:$PATH
-for program in psql pgbench; do
-  command -v "$program" >/dev/null || fail "$program is missing: install PostgreSQL's client programs"
-done
-
-# PostgreSQL refuses to run as root.
-as_server=()
-[[ $EUID != 0 ]] || as_server=(setpriv --reuid=postgres --regid=postgres --init-groups)
-
-DIR=$(mktemp -d "${TMPDIR:-/tmp}/pgrung-peers-XXXXXX")
-
-clean_up() {
-  [[ ! -e $DIR/data/postmaster.pid ]] ||
-    (cd "$DIR" && "${as_server[@]}" pg_ctl stop -s -D "$DIR/data" -m immediate) || true
-  rm -rf "$DIR"
-}
-trap clean_up EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-# A row takes some 125 bytes as CSV, 150 in the table, 200 as binary (twice), 200 in the log.
-free_kib=$(df -Pk "$DIR" | awk 'NR == 2 { print $4 }')
-((free_kib > 2000000 + ROWS)) || fail "$ROWS rows need $((2 + ROWS / 1000000)) GB in $DIR; set TMPDIR"
-
-start_server() {
-  [[ $EUID != 0 ]] || chown postgres:postgres "$DIR"
-  (
-    cd "$DIR"
-    "${as_server[@]}" initdb -D data -U postgres --auth=trust --encoding=UTF8 --locale=C \
-      --no-sync >initdb.log 2>&1 || { cat initdb.log >&2 && exit 1; }
-    "${as_server[@]}" pg_ctl start -s -w -D data -l server.log \
-      -o "-c listen_addresses='' -c unix_socket_directories='$DIR'" || { cat server.log >&2 && exit 1; }
-  ) || fail "the server does not start"
-}
-
-unset DATABASE_URL PGSERVICE PGHOSTADDR PGPASSWORD PGOPTIONS PGSSLMODE
-export PGHOST=$DIR PGPORT=5432 PGUSER=postgres PGDATABASE=postgres
-
-sql() { PGOPTIONS="-c client_min_messages=warning ${2:-}" psql -XqAt -v ON_ERROR_STOP=1 -c "$1"; }
+command -v pgbench >/dev/null || fail "pgbench is missing: install PostgreSQL's client programs"
+need_space "$ROWS"
 
 # --- the rows: three files and the sums that psql \copy of them leaves ---
 
@@ -93,21 +30,16 @@ SMALL=$DIR/small.csv
 SAME=$DIR/same.csv
 declare -A rows_of=([$LARGE]=$ROWS [$SMALL]=$ROWS_SLOW [$SAME]=$ROWS_COMMIT) sum_of
 
-# Does not depend on the order of the rows.
-contents() { sql "SELECT count(*), sum(hash_record_extended(t, 0)) FROM lineitem t"; }
-
 fresh_table() { # logged | unlogged
   local kind=
   [[ $1 = logged ]] || kind=UNLOGGED
   sql "DROP TABLE IF EXISTS lineitem"
-  sql "CREATE $kind TABLE lineitem $COLUMNS"
+  sql "CREATE $kind TABLE lineitem $DEFINITION"
   sql "CHECKPOINT"
 }
 
 make_rows() {
-  say "making $ROWS rows"
-  cargo bench -q --bench lineitem -- "$ROWS" "$LARGE"
-  COLUMNS=$(cargo bench -q --bench lineitem -- --columns)
+  write_rows "$ROWS" "$LARGE"
   # awk and not head, which would break the pipe.
   awk -v last="$((ROWS_SLOW + 1))" 'NR <= last; NR > last { exit }' "$LARGE" >"$SMALL"
   awk -v times="$ROWS_COMMIT" 'NR == 1; NR == 2 { while (times-- > 0) print; exit }' "$LARGE" >"$SAME"
@@ -181,26 +113,18 @@ END
 
 # --- one run ---
 
-TIMEFORMAT='%R %U %S'
 imports=0
 
 measure() { # TABLE FILE ROUND NAME FUNCTION
-  local table=$1 file=$2 round=$3 name=$4 run=$5 seconds user system memory=0 expected
+  local table=$1 file=$2 round=$3 name=$4 run=$5 seconds user system memory expected
   fresh_table "$table"
-  rm -f "$DIR/summary.json"
-  { time "$run" "$file" >"$DIR/run.log" 2>&1; } 2>"$DIR/time" || {
-    cat "$DIR/run.log" >&2
-    fail "$name failed"
-  }
-  read -r seconds user system <"$DIR/time"
+  timed "$name" "$run" "$file"
   expected=${sum_of[$file]}
   [[ $run != discard ]] || expected='0|'
   [[ $(contents) = "$expected" ]] || fail "$name: the table holds $(contents), expected $expected (rows|sum)"
-  if [[ -e $DIR/summary.json ]]; then
-    memory=$(sed -n 's/.*"peak_memory_bytes": *\([0-9]*\).*/\1/p' "$DIR/summary.json")
-  fi
+  memory=$(summary peak_memory_bytes)
   printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$table" "${rows_of[$file]}" "$name" "$round" "$seconds" \
-    "$(awk "BEGIN { print $user + $system }")" "$memory" >>"$RUNS"
+    "$(awk "BEGIN { print $user + $system }")" "${memory:-0}" >>"$RUNS"
   say "$table, round $round of $ROUNDS: $name: $seconds s"
 }
 
@@ -230,19 +154,7 @@ round() { # TABLE ROUND
 
 # Ratios are formed within a round and then sorted: what slows a whole round slows both sides.
 report() {
-  awk -F '\t' -v tables="$TABLES" -v rounds="$ROUNDS" '
-    # Sets middle, least and most.
-    function spread(list,   sort, count, i, j, value) {
-      count = split(list, sort, " ")
-      for (i = 2; i <= count; i++) {
-        value = sort[i] + 0
-        for (j = i - 1; j > 0 && sort[j] + 0 > value; j--) sort[j + 1] = sort[j]
-        sort[j + 1] = value
-      }
-      middle = count % 2 ? sort[(count + 1) / 2] : (sort[count / 2] + sort[count / 2 + 1]) / 2
-      least = sort[1] + 0
-      most = sort[count] + 0
-    }
+  awk -F '\t' -v tables="$TABLES" -v rounds="$ROUNDS" "$SPREAD"'
     function grouped(number,   text, left) {
       text = sprintf("%.0f", number)
       while (length(text) > 3) {
@@ -306,14 +218,10 @@ report() {
             memory[kind[k], name] ? sprintf("%.0f", memory[kind[k], name] / 1048576) : ""
         }
     }' "$RUNS"
-  local settings
-  settings=$(sql "SELECT string_agg(name || ' ' || current_setting(name), ', ' ORDER BY name) FROM pg_settings
-    WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes', 'shared_buffers', 'max_wal_size', 'wal_level', 'autovacuum')")
   cat <<END
 
 - Rows: TPC-H lineitem, 16 columns, no index; commit a row: the same row again and again.
-- Machine: $(getconf _NPROCESSORS_ONLN) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | sort -u | head -n 1), $(awk '/^MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo 2>/dev/null) memory; client and server share it.
-- Server: PostgreSQL $(sql 'SHOW server_version'), Unix socket; $settings.
+$(surroundings)
 - $("$PGRUNG" --version)$(! command -v pgloader >/dev/null || pgloader --version 2>/dev/null | sed -n '1s/pgloader version/, pgloader/p' | tr -d '"'), $ROUNDS interleaved rounds, $(date -u +%F).
 END
 }
