@@ -131,11 +131,17 @@ impl Writer<'_> {
             Ok((number("updated"), number("inserted")))
         };
         let careful = careful.unwrap_or_default();
-        if let (true, Others::Seldom, Some(merge)) = (self.by_merge(), others, sql.merge_in()) {
-            return match self.attempt(self.merge_in(sql, &merge)).await? {
-                Ok(counts) => Ok(counts),
-                Err(_) => ask(&careful).await,
-            };
+        if let Some(merge) = sql.merge_in().filter(|_| self.by_merge()) {
+            match others {
+                Others::None => return self.merge_in(sql, &merge).await,
+                Others::Seldom => {
+                    return match self.attempt(self.merge_in(sql, &merge)).await? {
+                        Ok(counts) => Ok(counts),
+                        Err(_) => ask(&careful).await,
+                    };
+                }
+                Others::There => {}
+            }
         }
         match others {
             Others::None => ask(&sql.insert_missing()).await,
