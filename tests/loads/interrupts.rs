@@ -246,14 +246,14 @@ fn a_server_that_comes_back_is_loaded_to_the_end() {
 fn a_server_that_stops_answering_is_given_up_after_the_answer_timeout() {
     let database = Database::with(TABLE);
     let load = load(&database).flags(SMALL);
-    let load = load.flags("--answer-timeout 300ms --max-retries 1");
+    let load = load.flags("--answer-timeout 2s --max-retries 1");
     let mut load = load.open_with(rows(1, 10));
     wait_until("rows come", || database.count("t") == 10);
     let lock = database.lock("t");
     load.send(rows(11, 10));
     let ran = load.end();
     ran.exits(1)
-        .says(&["no answer from the server within 300ms"]);
+        .says(&["no answer from the server within 2s"]);
     assert_eq!(ran.committed(), 10, "{ran}");
     drop(lock);
     assert_eq!(database.count("t"), 10);
