@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use super::connection::ControlConnection;
 use super::control::Control;
 use super::identities::identities;
+use super::readers::First;
 use crate::error::Error;
 use crate::job::{LedgerUse, LoadSettings};
 use crate::ledger::{self, Lease, Ledger};
@@ -156,6 +157,7 @@ impl Origin {
             merge,
         } = written;
         let target = self.onto(target);
+        self.reopen(settings, &target).await?;
         let merging = merge.map(|merge| {
             let key = merge.key.iter().flat_map(|key| &key.columns);
             let key: Vec<&str> = key.map(|column| column.name.as_str()).collect();
@@ -198,6 +200,34 @@ impl Origin {
         };
         announce(&opened.ledger, self, &control.console);
         Ok(Some(opened.ledger))
+    }
+
+    /// Opens the first of the inputs, unless it is the source that is open: that one may have the content
+    /// of a later input, and then be left out.
+    async fn reopen(&mut self, settings: &LoadSettings, target: &Target) -> Result<(), Error> {
+        let is_open = |input: &&Input| input.name() == *self.first.name();
+        let Some(input) = self.inputs.first().filter(|input| !is_open(input)) else {
+            return Ok(());
+        };
+        let (input, options, taken) = (input.clone(), settings.read.clone(), self.taken.clone());
+        let like = self.like_first(target);
+        self.first = blocking(move || {
+            let mut first = Records::open(&input, &options, taken)?;
+            like.check(&mut first)?;
+            Ok(first)
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// What every other source must agree with; `target` is what the strategies write.
+    pub(super) fn like_first(&self, target: &Target) -> First {
+        First {
+            name: self.first.name().clone(),
+            format: self.first.format(),
+            header: self.header.clone(),
+            field_count: self.reading.field_count(target.inputs().len()),
+        }
     }
 
     /// How a file of rejects is written: as the first source.

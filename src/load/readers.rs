@@ -137,7 +137,9 @@ impl Downstream for Head<'_> {
 }
 
 impl First {
-    fn check(&self, records: &mut Records) -> Result<(), InputError> {
+    /// # Errors
+    /// When `records` is written otherwise, or has another header.
+    pub(super) fn check(&self, records: &mut Records) -> Result<(), InputError> {
         if records.format() != self.format {
             return Err(InputError::OtherFormat {
                 name: records.name().clone(),

@@ -9,7 +9,7 @@ use super::engine::{Engine, ReadTask, WriteTask};
 use super::origin::Origin;
 use super::prepare::Prepared;
 use super::publish::Displays;
-use super::readers::{First, Sources, Waiting, readers};
+use super::readers::{Sources, Waiting, readers};
 use super::running::Running;
 use crate::error::Error;
 use crate::job::LoadSettings;
@@ -152,8 +152,7 @@ impl Origin {
         if self.is_whole() {
             return Vec::new();
         }
-        let name = self.first.name().clone();
-        let format = self.first.format();
+        let like_first = self.like_first(&running.target);
         let first = (!self.whole[0]).then(|| (self.first, std::mem::take(&mut self.known[0])));
         let inputs = self.inputs.into_iter().zip(self.known).enumerate();
         let waiting = inputs.skip(1).filter(|(index, _)| !self.whole[*index]);
@@ -167,12 +166,7 @@ impl Origin {
                     })
                     .collect(),
             ),
-            first: First {
-                name,
-                format,
-                header: self.header,
-                field_count: self.reading.field_count(running.target.inputs().len()),
-            },
+            first: like_first,
             options: settings.read.clone(),
             window: settings.window(),
             taken: self.taken,

@@ -293,3 +293,28 @@ fn a_loser_that_wins_late_is_counted_once() {
     let counts = ["inserted", "superseded", "rejected"].map(|name| ran.rows(name));
     assert_eq!(counts, [2, 0, 1]);
 }
+
+#[test]
+fn a_file_between_two_of_the_same_content_is_read() {
+    for flags in [
+        "replace",
+        "sync",
+        "upsert",
+        "upsert --merge batch",
+        "ignore",
+    ] {
+        let database = Database::with("CREATE TABLE t (id int PRIMARY KEY, name text)");
+        let files = Files::new();
+        for (file, rows) in [
+            ("1.csv", "1,a\n2,a\n"),
+            ("2.csv", "1,b\n3,b\n"),
+            ("3.csv", "1,a\n2,a\n"),
+        ] {
+            files.write(file, format!("id,name\n{rows}"));
+        }
+        let load = database.load_once("t").arg(files.path("*.csv"));
+        let load = load.flags(&format!("--mode {flags}"));
+        load.run().exits(0);
+        assert_eq!(database.rows("t"), ["1|a", "2|a", "3|b"], "{flags}");
+    }
+}
