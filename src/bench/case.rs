@@ -215,20 +215,13 @@ impl Case {
         };
         let client_cpu = machine::cpu_time().saturating_sub(cpu_before);
         let wal_bytes = wal_position(arena).await?.saturating_sub(wal_before);
-        let row = arena
-            .client
-            .query_one(
-                "SELECT pg_total_relation_size($1::text::regclass) AS bytes",
-                &[&table],
-            )
-            .await
-            .map_err(Error::server("reading the size of the table"))?;
+        let table_bytes = table_bytes(arena, table).await?;
         let run = Run {
             rows,
             seconds,
             counters: outcome.counters,
             wal_bytes,
-            table_bytes: u64::try_from(row.get::<_, i64>("bytes")).unwrap_or(0),
+            table_bytes,
             client_cpu,
         };
         Ok((run, outcome.target))
@@ -343,6 +336,14 @@ async fn contents(arena: &Arena, table: &str, columns: &str) -> Result<(u64, Str
         .map_err(Error::server("reading the rows back"))?;
     let rows = u64::try_from(row.get::<_, i64>("rows")).unwrap_or(0);
     Ok((rows, row.get("sum")))
+}
+
+/// Size of the table with its indexes and TOAST.
+async fn table_bytes(arena: &Arena, table: &str) -> Result<u64, Error> {
+    let sql = "SELECT pg_total_relation_size($1::text::regclass) AS bytes";
+    let row = arena.client.query_one(sql, &[&table]).await;
+    let row = row.map_err(Error::server("reading the size of the table"))?;
+    Ok(u64::try_from(row.get::<_, i64>("bytes")).unwrap_or(0))
 }
 
 async fn wal_position(arena: &Arena) -> Result<u64, Error> {

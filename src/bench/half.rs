@@ -4,7 +4,6 @@
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::case::Reference;
 use super::{Arena, BenchSettings};
 use crate::error::Error;
 use crate::job::SettingsError;
@@ -36,36 +35,34 @@ pub fn check(bench: &BenchSettings) -> Result<(), SettingsError> {
     }
 }
 
-impl Reference {
-    /// Makes the rows that each run finds in its table.
-    ///
-    /// # Errors
-    /// When the table has no primary key, or does not take rows that are mixed so.
-    pub(super) async fn halve(&self, arena: &Arena) -> Result<(), Error> {
-        let (key, others) = columns(&arena.client, &self.table).await?;
-        if key.is_empty() {
-            return Err(SettingsError(
-                "--mode: the table has no primary key by which its rows are merged".to_string(),
-            )
-            .into());
-        }
-        let keys = key.join(", ");
-        let shifted = others
-            .iter()
-            .map(|name| format!("coalesce(lead({name}) OVER w, first_value({name}) OVER w)"));
-        let values: Vec<String> = key.iter().cloned().chain(shifted).collect();
-        let names: Vec<String> = key.iter().chain(&others).cloned().collect();
-        let (half, names) = (half(arena), names.join(", "));
-        arena
-            .sql(&format!(
-                "CREATE TABLE {half} (LIKE {} INCLUDING ALL);
-                 INSERT INTO {half} ({names}) OVERRIDING SYSTEM VALUE
-                 SELECT {names} FROM (SELECT {}, row_number() OVER w AS pgrung_place FROM {} WINDOW w AS (ORDER BY {keys})) AS mixed ({names}, pgrung_place)
-                 WHERE pgrung_place % 2 = 0",
-                arena.like, values.join(", "), self.table,
-            ))
-            .await
+/// Makes the rows that each run finds in its table, out of those of `reference`.
+///
+/// # Errors
+/// When the table has no primary key, or does not take rows that are mixed so.
+pub async fn halve(arena: &Arena, reference: &str) -> Result<(), Error> {
+    let (key, others) = columns(&arena.client, reference).await?;
+    if key.is_empty() {
+        return Err(SettingsError(
+            "--mode: the table has no primary key by which its rows are merged".to_string(),
+        )
+        .into());
     }
+    let keys = key.join(", ");
+    let shifted = others
+        .iter()
+        .map(|name| format!("coalesce(lead({name}) OVER w, first_value({name}) OVER w)"));
+    let values: Vec<String> = key.iter().cloned().chain(shifted).collect();
+    let names: Vec<String> = key.iter().chain(&others).cloned().collect();
+    let (half, names) = (half(arena), names.join(", "));
+    arena
+        .sql(&format!(
+            "CREATE TABLE {half} (LIKE {} INCLUDING ALL);
+             INSERT INTO {half} ({names}) OVERRIDING SYSTEM VALUE
+             SELECT {names} FROM (SELECT {}, row_number() OVER w AS pgrung_place FROM {} WINDOW w AS (ORDER BY {keys})) AS mixed ({names}, pgrung_place)
+             WHERE pgrung_place % 2 = 0",
+            arena.like, values.join(", "), reference,
+        ))
+        .await
 }
 
 /// SQL that puts those rows into `table`.

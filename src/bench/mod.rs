@@ -148,7 +148,7 @@ async fn compare(
     };
     let reference = Reference::load(bench, arena, warm_up, stop).await?;
     if bench.mode != Mode::Append {
-        reference.halve(arena).await?;
+        half::halve(arena, &reference.table).await?;
     }
     let cases = Case::ladder(&bench.strategies);
     let mut measured: Vec<CaseRuns> = cases.iter().map(|case| CaseRuns::new(*case)).collect();

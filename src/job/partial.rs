@@ -297,17 +297,8 @@ impl PartialSettings {
                 "--no-ledger keeps no imports: leave out --import-id and --restart".to_string(),
             ));
         }
-        if let (Some(_), Mode::Append) = (given.merge, mode) {
-            return Err(SettingsError(
-                "--merge says when rows are merged: it needs --mode ignore or upsert".to_string(),
-            ));
-        }
         let inputs = inputs(&given.inputs)?;
-        let streams = inputs.iter().any(|input| matches!(input, Input::Stdin));
-        let merge = given.merge.unwrap_or(match mode {
-            Mode::Ignore | Mode::Upsert if streams => MergeAt::Batch,
-            _ => MergeAt::End,
-        });
+        let merge = merge_at(given.merge, mode, &inputs)?;
         Ok(LoadSettings {
             inputs,
             merge,
@@ -376,6 +367,23 @@ fn percent(share: Share) -> Result<f64, SettingsError> {
         Share::Rows(rows) => Err(SettingsError(format!(
             "--max-shrink {rows}: a share is needed, such as {rows}%"
         ))),
+    }
+}
+
+/// When rows are merged: a stream is to be seen as it flows.
+fn merge_at(
+    given: Option<MergeAt>,
+    mode: Mode,
+    inputs: &[Input],
+) -> Result<MergeAt, SettingsError> {
+    let streams = inputs.iter().any(|input| matches!(input, Input::Stdin));
+    match (given, mode) {
+        (Some(_), Mode::Append) => Err(SettingsError(
+            "--merge says when rows are merged: it needs --mode ignore or upsert".to_string(),
+        )),
+        (Some(merge), _) => Ok(merge),
+        (None, Mode::Ignore | Mode::Upsert) if streams => Ok(MergeAt::Batch),
+        (None, _) => Ok(MergeAt::End),
     }
 }
 

@@ -84,7 +84,6 @@ pub(super) async fn known_sources(
              FROM pgrung.sources s JOIN pgrung.imports i USING (import_id)
              WHERE (i.target_oid = $2 OR i.target = $3 OR i.import_id = $1)
                AND (i.finished_at IS NULL OR i.mode = 'append') AND i.replaced_at IS NULL
-               -- What was merged in another way may have lost to others since.
                AND i.merging IS NOT DISTINCT FROM $6
                AND (s.name = ANY ($4) OR s.heads && $5)
              ORDER BY i.started_at DESC, i.import_id, s.source",

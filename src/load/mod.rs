@@ -31,12 +31,12 @@ use self::close::{close, export};
 use self::lease::Held;
 use self::merging::{abandon, merge};
 use self::prepare::{Prepared, prepare};
+use self::running::Running;
 use self::watch::Watch;
 use crate::connect::ConnectSettings;
 use crate::error::Error;
 use crate::job::LoadSettings;
 use crate::ledger::LedgerError;
-use crate::report::Rehearsal;
 
 pub use connection::ControlConnection;
 pub use control::Control;
@@ -107,16 +107,7 @@ async fn run(
             );
             merged.await
         }
-        (Ok(()), _, held) => {
-            let ours = match held {
-                Some(held) => held.check(&mut connection).await,
-                None => Ok(()),
-            };
-            match ours {
-                Ok(()) => close(&mut connection, &running, settings, control).await,
-                error => error,
-            }
-        }
+        (Ok(()), _, held) => finish(&mut connection, &running, held, settings, control).await,
         (Err(error), ..) => Err(error),
     };
     running.settle_staged(&result);
@@ -148,14 +139,24 @@ async fn run(
         leftover_rejects,
         rehearsal: running.rehearsal.and_then(|rehearsal| {
             let rehearsal = rehearsal.into_inner().ok()?;
-            Some(Rehearsal {
-                staging_seconds: writing.as_secs_f64(),
-                merging_seconds: merging.saturating_sub(writing).as_secs_f64(),
-                ..rehearsal
-            })
+            Some(rehearsal.within(writing, merging.saturating_sub(writing)))
         }),
     };
     (connection, end)
+}
+
+/// Closes a load whose rows are in their table.
+async fn finish(
+    connection: &mut ControlConnection,
+    running: &Running,
+    held: Option<&Held>,
+    settings: &LoadSettings,
+    control: &Control,
+) -> Result<(), Error> {
+    if let Some(held) = held {
+        held.check(connection).await?;
+    }
+    close(connection, running, settings, control).await
 }
 
 #[cfg(test)]

@@ -56,6 +56,12 @@ impl Origin {
         self.whole.iter().all(|whole| *whole)
     }
 
+    /// Tells the first source how many fields a record has, whose rows land in `target`.
+    pub fn expect_fields(&mut self, target: &Arc<Target>) {
+        let written = self.onto(target).inputs().len();
+        self.first.expect_fields(self.reading.field_count(written));
+    }
+
     /// What the strategies write, so that it lands in `target`.
     pub fn onto(&self, target: &Arc<Target>) -> Arc<Target> {
         let Some(mapping) = &self.mapping else {
@@ -205,11 +211,11 @@ impl Origin {
     /// Opens the first of the inputs, unless it is the source that is open: that one may have the content
     /// of a later input, and then be left out.
     async fn reopen(&mut self, settings: &LoadSettings, target: &Target) -> Result<(), Error> {
-        let is_open = |input: &&Input| input.name() == *self.first.name();
-        let Some(input) = self.inputs.first().filter(|input| !is_open(input)) else {
-            return Ok(());
+        let input = match self.inputs.first() {
+            Some(input) if input.name() != *self.first.name() => input.clone(),
+            _ => return Ok(()),
         };
-        let (input, options, taken) = (input.clone(), settings.read.clone(), self.taken.clone());
+        let (options, taken) = (settings.read.clone(), self.taken.clone());
         let like = self.like_first(target);
         self.first = blocking(move || {
             let mut first = Records::open(&input, &options, taken)?;

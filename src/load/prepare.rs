@@ -20,7 +20,7 @@ use super::staging::Staged;
 use super::workers::Destination;
 use crate::error::Error;
 use crate::job::{Durability, LedgerUse, LoadSettings};
-use crate::ledger::Ledger;
+use crate::ledger::{Lease, Ledger};
 use crate::merge::Merge;
 use crate::metrics::{self, Listener};
 use crate::queue::{Identity, Spill, SpilledSource};
@@ -73,11 +73,7 @@ pub async fn prepare(
     let all = vec![false; settings.inputs.len()];
     stored_bytes(&first, &settings.inputs, &all)?;
 
-    let find = |client: Client| async {
-        let table = Table::find(&client, &settings.table).await?;
-        Ok((client, table))
-    };
-    let table = connection.ask("reading the catalog", find).await?;
+    let table = find(settings, connection).await?;
     let (columns, mapping, rules) = named.columns(&first, &table, settings)?;
     let target = Arc::new(Target::new(table.quoted(), columns));
     let mapping = check_mapping(mapping, connection, &target).await?;
@@ -97,9 +93,8 @@ pub async fn prepare(
     if settings.ledger == LedgerUse::Off && !settings.strategy_factory().sends_nothing() {
         alone(connection, "--before", &settings.before).await?;
     }
-    let reading = first.reading(named.header.is_some(), rules);
     let mut origin = Origin {
-        reading,
+        reading: first.reading(named.header.is_some(), rules),
         first,
         header: named.header,
         inputs: settings.inputs.clone(),
@@ -108,10 +103,7 @@ pub async fn prepare(
         mapping,
         taken,
     };
-    let written = origin.onto(&target).inputs().len();
-    origin
-        .first
-        .expect_fields(origin.reading.field_count(written));
+    origin.expect_fields(&target);
     let of_table = table.clone();
     let written = (table, target);
     let opened = open(settings, connection, control, &mut origin, written, held).await?;
@@ -127,10 +119,7 @@ pub async fn prepare(
         names: origin.inputs.iter().map(Input::name).collect(),
         table: opened.table,
         merge: opened.merge,
-        lease: held
-            .as_ref()
-            .filter(|_| opened.staged.is_none())
-            .map(|held| held.lease.clone()),
+        lease: fencing(held, opened.staged.is_some()),
         target: origin.onto(&opened.target),
         reject_file: reject_file(settings, &opened.ledger, &origin)?,
         ledger: opened.ledger,
@@ -148,6 +137,20 @@ pub async fn prepare(
         leftover_rejects,
         rehearsal,
     })
+}
+
+async fn find(settings: &LoadSettings, connection: &mut ControlConnection) -> Result<Table, Error> {
+    let find = |client: Client| async {
+        let table = Table::find(&client, &settings.table).await?;
+        Ok((client, table))
+    };
+    connection.ask("reading the catalog", find).await
+}
+
+/// The lease that must be ours at each commit, where rows are not staged.
+fn fencing(held: &Option<Held>, are_staged: bool) -> Option<Lease> {
+    let held = held.as_ref().filter(|_| !are_staged);
+    held.map(|held| held.lease.clone())
 }
 
 /// What is written, and where that is noted.

@@ -175,7 +175,11 @@ impl<'a> Sql<'a> {
     /// Values of the first column of the key that divide the rows into so many parts of about the same
     /// size, as `bounds`; from a sample.
     pub fn bounds(&self, parts: usize) -> Option<String> {
-        let (first, operators) = self.keys().next()?;
+        // The bounds are an array of its type.
+        let (first, operators) = self
+            .keys()
+            .next()
+            .filter(|(first, _)| first.array_type != 0)?;
         let (first, less) = (quote_name(&first.name), &operators.less);
         let shares: Vec<String> = (1..parts)
             .map(|part| format!("{}", part as f64 / parts as f64))
@@ -308,14 +312,19 @@ impl<'a> Sql<'a> {
     }
 
     /// Inserts the rows that the table does not have as they are, and makes others of it as they are;
-    /// `None`: it has no index for that.
-    pub fn insert_changed(&self) -> Option<String> {
+    /// `None`: it has no index for that. `ordered`: the rows have an order, by which those of `ignore`
+    /// come in: what are two keys as they are written may be one in the table, as `1.004` and `1.00`.
+    pub fn insert_changed(&self, ordered: bool) -> Option<String> {
         let same = match self.merge.mode {
             Mode::Ignore => String::new(),
             _ => format!(" AND NOT ({})", self.differs("s")),
         };
+        let by_order = match (ordered, self.merge.mode) {
+            (true, Mode::Ignore) => format!(" ORDER BY {}", order("s")),
+            _ => String::new(),
+        };
         Some(format!(
-            "{} WHERE NOT EXISTS (SELECT FROM {} t WHERE {}{same}) {}",
+            "{} WHERE NOT EXISTS (SELECT FROM {} t WHERE {}{same}){by_order} {}",
             self.insert_from(),
             self.table(),
             self.same_key("t", "s"),
@@ -394,13 +403,13 @@ impl<'a> Sql<'a> {
     }
 
     /// The columns in which rows of one key may differ.
-    fn others(&self) -> impl Iterator<Item = &String> + Clone {
-        let names = self.merge.target.inputs().iter().map(|column| &column.name);
+    fn others(&self) -> impl Iterator<Item = &Column> {
+        let columns = self.merge.target.inputs().iter();
         let key = self.merge.key.as_ref();
-        names.filter(move |name| {
+        columns.filter(move |it| {
             key.is_none_or(|key| {
-                let is_key = key.columns.iter().any(|column| column.name == **name);
-                !is_key || key.loose.contains(name)
+                let is_key = key.columns.iter().any(|column| column.name == it.name);
+                !is_key || key.loose.contains(&it.name)
             })
         })
     }
@@ -408,15 +417,27 @@ impl<'a> Sql<'a> {
     /// Whether the row of the table is another one than that of `source`, to the byte: what is equal
     /// may look other (`1.0` and `1.00`), and not every type knows what is equal.
     fn differs(&self, source: &str) -> String {
-        let others = self.others();
-        match others.clone().next() {
+        match self.others().next() {
             None => "false".to_string(),
             Some(_) => format!(
                 "ROW({})::record OPERATOR(pg_catalog.*<>) ROW({})::record",
-                list(others.clone(), "t"),
-                list(others, source)
+                self.values("t"),
+                self.values(source)
             ),
         }
+    }
+
+    /// The columns in which rows of one key may differ, of table `of`. Those of a domain as its base type:
+    /// a parameter is none of a domain, and records of other types cannot be compared.
+    fn values(&self, of: &str) -> String {
+        let value = |column: &Column| {
+            let name = quote_name(&column.name);
+            match column.is_domain {
+                true => format!("{of}.{name}::{}", column.base_type_name),
+                false => format!("{of}.{name}"),
+            }
+        };
+        self.others().map(value).collect::<Vec<_>>().join(", ")
     }
 
     /// Whether the record may win over the row of the table.
@@ -435,8 +456,8 @@ impl<'a> Sql<'a> {
     fn set(&self, source: &str) -> Option<String> {
         let set: Vec<String> = self
             .others()
-            .map(|name| {
-                let name = quote_name(name);
+            .map(|column| {
+                let name = quote_name(&column.name);
                 format!("{name} = {source}.{name}")
             })
             .collect();

@@ -29,8 +29,10 @@ impl Merge {
             let (before, behind) = sql.split_once(ROWS)?;
             Some([before.to_string(), behind.to_string()])
         };
-        let from_rows = sql.insert_changed()?.replace(&format!("{ROWS} s"), ROWS);
-        let from_best = sql.insert_changed()?.replace(ROWS, "best");
+        let from_rows = sql
+            .insert_changed(false)?
+            .replace(&format!("{ROWS} s"), ROWS);
+        let from_best = sql.insert_changed(true)?.replace(ROWS, "best");
         let (key, best_first) = (sql.key("s"), sql.best_first());
         Some(Upsert {
             one: around(format!("{from_rows} {new}"))?,

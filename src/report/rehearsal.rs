@@ -25,6 +25,18 @@ pub struct Rehearsal {
     pub merging_seconds: f64,
 }
 
+impl Rehearsal {
+    /// The same, with the times that it took.
+    #[must_use]
+    pub(crate) fn within(self, staging: Duration, merging: Duration) -> Self {
+        Rehearsal {
+            staging_seconds: staging.as_secs_f64(),
+            merging_seconds: merging.as_secs_f64(),
+            ..self
+        }
+    }
+}
+
 /// A column that the input fills.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Filled {

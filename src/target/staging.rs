@@ -139,7 +139,7 @@ ORDER BY c.conname";
 /// change what it is refused for: another table, another row, an expression, a size.
 const REFUSES_LATE: &str = "
 WITH tree AS (SELECT $1::oid AS oid UNION SELECT relid FROM pg_partition_tree($1))
-SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1 AND (relkind <> 'r' OR relrowsecurity))
+SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1 AND (relkind <> 'r' OR relrowsecurity OR relhassubclass))
     OR EXISTS (SELECT FROM pg_trigger t JOIN tree ON t.tgrelid = tree.oid
                WHERE t.tgenabled <> 'D')
     OR EXISTS (SELECT FROM pg_constraint c JOIN tree ON c.conrelid = tree.oid

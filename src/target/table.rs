@@ -55,6 +55,8 @@ pub struct Column {
     /// Whether a cast from text is something else than the type's input function (regclass, and
     /// what users create).
     pub has_text_cast: bool,
+    /// Whether the type is a domain.
+    pub is_domain: bool,
     /// Array type of the base type, 0 if it has none.
     pub array_type: Oid,
     /// Whether the base type is itself an array.
@@ -85,6 +87,7 @@ impl Column {
             modified_type_name: ty.to_string(),
             is_modified: false,
             has_text_cast: false,
+            is_domain: false,
             array_type: array.oid(),
             is_array: false,
             is_text: false,
@@ -165,7 +168,7 @@ SELECT a.attname AS name, t.oid AS base_type, format_type(t.oid, -1) AS base_typ
                -- Not by the input and output functions.
                WHERE c.castsource = 'pg_catalog.text'::regtype AND c.casttarget = t.oid AND c.castmethod <> 'i')
          AS has_text_cast,
-       t.typarray AS array_type, t.typcategory::text = 'A' AS is_array,
+       d.typtype = 'd' AS is_domain, t.typarray AS array_type, t.typcategory::text = 'A' AS is_array,
        t.typtype = 'e' OR base.typmod = -1 AND EXISTS
               (SELECT FROM pg_proc i, pg_proc r, pg_language l
                WHERE i.oid = t.typinput AND i.prosrc = 'textin' AND i.prolang = l.oid
@@ -268,6 +271,7 @@ impl Table {
                 modified_type_name: row.get("modified_type_name"),
                 is_modified: row.get("is_modified"),
                 has_text_cast: row.get("has_text_cast"),
+                is_domain: row.get("is_domain"),
                 array_type: row.get("array_type"),
                 is_array: row.get("is_array"),
                 is_text: row.get("is_text"),
@@ -425,6 +429,7 @@ mod tests {
             modified_type_name: "text".to_string(),
             is_modified: false,
             has_text_cast: false,
+            is_domain: false,
             array_type: 1009,
             is_array: false,
             is_text: false,

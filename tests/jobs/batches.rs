@@ -211,3 +211,60 @@ fn a_bad_row_takes_no_good_one_with_it_and_supersedes_nothing() {
         assert_eq!(reasons, "2 23503, 3 23514, 4 23502, 6 22P02");
     }
 }
+
+#[test]
+fn of_keys_that_are_one_in_the_table_the_first_comes_in_or_the_last_stays() {
+    for (key, rows) in [
+        ("numeric(6,2)", "1.004,first\n1.00,last\n"),
+        ("varchar(9) COLLATE ci", "b,first\nB,last\n"),
+    ] {
+        let database = Database::with(&format!(
+            "CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+             CREATE TABLE t (id {key} PRIMARY KEY, name text)"
+        ));
+        for strategy in STRATEGIES {
+            for (mode, stays) in [("ignore", "first"), ("upsert", "last")] {
+                database.run("TRUNCATE t");
+                let load = database.load_once("t").flags("--merge batch");
+                let ran = load
+                    .args(["-s", strategy, "--mode", mode])
+                    .run_on(format!("id,name\n{rows}"));
+                ran.exits(0);
+                assert_eq!(
+                    database.one("SELECT name FROM t"),
+                    stays,
+                    "{key} {strategy}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_with_domains_are_compared_and_children_are_merged_into() {
+    for strategy in STRATEGIES {
+        let database = Database::with(
+            "CREATE DOMAIN positive AS int CHECK (value > 0);
+             CREATE TABLE t (id int PRIMARY KEY, number positive); INSERT INTO t VALUES (1, 1), (2, 2);
+             CREATE TABLE child () INHERITS (t); INSERT INTO child VALUES (3, 3)",
+        );
+        let load = database.load_once("t").flags("--mode upsert");
+        let ran = load
+            .args(["-s", strategy])
+            .run_on("id,number\n1,1\n2,5\n3,6\n4,-1\n");
+        ran.exits(3);
+        let told = ["unchanged", "updated", "rejected"].map(|what| ran.rows(what));
+        assert_eq!(told, [1, 2, 1], "{strategy}: {ran}");
+        assert_eq!(database.rows("t"), ["1|1", "2|5", "3|6"]);
+
+        database.run("DROP TABLE child");
+        database.run(
+            "CREATE TABLE plain (id int PRIMARY KEY, number positive); INSERT INTO plain TABLE t",
+        );
+        let load = database.load_once("plain").flags("--mode upsert");
+        let ran = load.args(["-s", strategy]).run_on("id,number\n1,1\n2,7\n");
+        ran.exits(0);
+        let told = ["unchanged", "updated"].map(|what| ran.rows(what));
+        assert_eq!(told, [1, 1], "{strategy}: {ran}");
+    }
+}

@@ -418,3 +418,28 @@ fn a_merge_that_waits_says_that_it_is_one() {
     running.wait().exits(0);
     assert_eq!(database.count("t"), 2);
 }
+
+#[test]
+fn a_key_of_arrays_is_merged_and_an_identity_that_cannot_be_set_is_refused() {
+    for mode in MODES {
+        let database = Database::with("CREATE TABLE t (k int[] PRIMARY KEY, v int)");
+        let ran = load(
+            &database,
+            "k,v\n\"{1,2}\",1\n{3},2\n",
+            &format!("--mode {mode}"),
+        );
+        ran.exits(0);
+        assert_eq!(database.rows("t"), ["{1,2}|1", "{3}|2"], "{mode}");
+
+        let database = Database::with(
+            "CREATE TABLE t (k int PRIMARY KEY, number int GENERATED ALWAYS AS IDENTITY)",
+        );
+        let ran = load(&database, "k,number\n1,7\n", &format!("--mode {mode}"));
+        match mode {
+            "upsert" | "sync" => ran
+                .exits(2)
+                .says(&["\"number\"", "GENERATED ALWAYS AS IDENTITY"]),
+            _ => ran.exits(0),
+        };
+    }
+}

@@ -252,8 +252,7 @@ fn a_server_that_stops_answering_is_given_up_after_the_answer_timeout() {
     let lock = database.lock("t");
     load.send(rows(11, 10));
     let ran = load.end();
-    ran.exits(1)
-        .says(&["no answer from the server within 2s"]);
+    ran.exits(1).says(&["no answer from the server within 2s"]);
     assert_eq!(ran.committed(), 10, "{ran}");
     drop(lock);
     assert_eq!(database.count("t"), 10);
