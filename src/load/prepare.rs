@@ -276,9 +276,9 @@ async fn check_target(
     target: &Target,
     is_mapped: bool,
 ) -> Result<(), Error> {
-    // Mapped rows come as text, and into the table by INSERT.
+    // Mapped rows come as text, and like those of a batch that is merged into the table by INSERT.
     let strategy = match settings.strategy {
-        StrategyKind::Copy if is_mapped => StrategyKind::Insert,
+        StrategyKind::Copy if is_mapped || settings.merges_batches() => StrategyKind::Insert,
         strategy => strategy,
     };
     if !is_mapped {

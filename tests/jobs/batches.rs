@@ -1,6 +1,6 @@
 //! Batches that are merged one by one: streams, and what a crash leaves.
 
-use crate::support::{Database, Files, STRATEGIES, wait_until};
+use crate::support::{Database, Files, PASSWORD, STRATEGIES, wait_until};
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, name text)";
 
@@ -266,5 +266,22 @@ fn rows_with_domains_are_compared_and_children_are_merged_into() {
         ran.exits(0);
         let told = ["unchanged", "updated"].map(|what| ran.rows(what));
         assert_eq!(told, [1, 1], "{strategy}: {ran}");
+    }
+}
+
+#[test]
+fn a_table_with_policies_is_merged_into_by_every_strategy() {
+    let database = Database::with(&format!(
+        "{TABLE}; ALTER TABLE t ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY low ON t USING (id < 5) WITH CHECK (id < 5)"
+    ));
+    database.run("GRANT ALL ON t TO loader");
+    for strategy in STRATEGIES {
+        database.run("TRUNCATE t; INSERT INTO t VALUES (1, 'old')");
+        let load = database.load_once("t").dsn(&database.loader_dsn(PASSWORD));
+        let load = load.flags("--mode upsert --no-ledger");
+        let ran = load.args(["-s", strategy]).run_on("id,name\n1,a\n2,b\n");
+        ran.exits(0);
+        assert_eq!(database.rows("t"), ["1|a", "2|b"], "{strategy}");
     }
 }
