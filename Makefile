@@ -40,7 +40,7 @@ test: server-programs ## Formatting, lints, and all tests on a real server
 test-18: server-programs $(PG18)/bin/postgres ## All tests that use a server, on PostgreSQL 18
 	PGRUNG_PG_BIN=$(CURDIR)/$(PG18)/bin RUST_TEST_THREADS=$$((2 * $$(nproc))) cargo test --test all -- --skip house::
 
-torture: server-programs ## The fault bench with far more of each fault, and of values; ends with what it cost
+torture: server-programs ## The fault bench, values, modes and maps, far more of each; ends with what it cost
 	@rm -f $(FAULTS) $(LITERALS)
 	PGRUNG_TORTURE=1 PGRUNG_TALLY=$(CURDIR)/$(FAULTS) PGRUNG_LITERALS=$(CURDIR)/$(LITERALS) \
 	  cargo test --test all -- faults:: encode:: jobs::model jobs::replace jobs::maps --test-threads=2 --nocapture

@@ -1,4 +1,4 @@
--- Modes: rows are staged like any load, then merged into their table in one step.
+-- Modes: rows are staged like any load and merged into their table, or merged batch by batch.
 ALTER TABLE pgrung.imports
     ADD COLUMN mode text NOT NULL DEFAULT 'append',
     ADD COLUMN maps jsonb,                 -- columns that are expressions, and those; NULL: none

@@ -45,12 +45,17 @@
 //! * `worker` takes a batch, parses its rows one by one and lets a `strategy` write them in one
 //!   transaction with the `ledger`. `retry` says what a failure means.
 //! * With `--map` the strategy writes a temporary table, from which one statement takes the rows on
-//!   (`target::Landing`). With a mode other than append they land in a staging table, and when all
-//!   are there, `merge` brings them into their own; a lease keeps other runs of the job out.
+//!   (`target::Landing`).
+//! * With a mode other than append rows land in a staging table, and when all are there, `merge`
+//!   brings them into their own; with `--merge batch` each batch is merged in its own transaction,
+//!   from a temporary table or by INSERT ... ON CONFLICT (`target::Upsert`). With `pgrung check` all
+//!   is staged, merged and rolled back.
+//! * Of two runs of one job `ledger::Lease` lets one be at it; each transaction looks whether it
+//!   still is.
 //! * Batches never flow back; only empty buffers do. A fixed number of them is under way, so
 //!   memory does not depend on the size of the input and a slow server stalls the reader.
 //! * `load` puts the pieces together; `bench` runs the same rows through every strategy. `job`
-//!   has the settings, `cli` the flags, `commands` what each command does with them.
+//!   has the settings, of flags and of job files, `cli` the flags, `commands` what each command does with them.
 //!
 //! # A strategy of your own
 //!

@@ -65,7 +65,7 @@ pub async fn halve(arena: &Arena, reference: &str) -> Result<(), Error> {
         .await
 }
 
-/// SQL that puts those rows into `table`.
+/// Puts those rows into `table`.
 pub async fn fill(arena: &Arena, table: &str) -> Result<(), Error> {
     let (key, others) = columns(&arena.client, table).await?;
     let names = key.into_iter().chain(others).collect::<Vec<_>>().join(", ");

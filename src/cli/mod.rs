@@ -62,7 +62,7 @@ pub enum Command {
     Man(ManArgs),
 }
 
-/// Arguments of `pgrung load`.
+/// Arguments of `pgrung load` and `pgrung check`.
 #[derive(Debug, Clone, Args)]
 pub struct LoadArgs {
     #[command(flatten)]
@@ -202,7 +202,7 @@ pub struct BenchArgs {
     /// Strategies to compare, separated by commas [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
     pub strategies: Vec<StrategyKind>,
-    /// Compare by this mode: append into an empty table, ignore or upsert, batch by batch, into one that has half of the keys
+    /// Table of each run: append: empty; ignore, upsert: has half of the keys; replace and sync are refused
     #[arg(long, value_enum, value_name = "MODE")]
     pub mode: Option<Mode>,
     /// Rounds; every strategy runs once in each

@@ -137,10 +137,10 @@ pub struct PartialSettings {
     /// What happens to records that lose to another of their key; counted they are either way
     #[arg(long, value_enum, help_heading = "Target")]
     pub superseded: Option<Superseded>,
-    /// SQL to run before the rows are in, @FILE for that of a file; in their transaction, with --mode append in that which opens the import [default: none]
+    /// SQL to run before the rows are in, @FILE for that of a file; in their transaction, or with append or --merge batch as the import opens [default: none]
     #[arg(long, value_name = "SQL", help_heading = "Target")]
     pub before: Vec<String>,
-    /// SQL to run when the rows are in, in the transaction that makes them seen, with --mode append in that which closes the import [default: none]
+    /// SQL to run when the rows are in, in the transaction that makes them seen, or with append or --merge batch as the import closes [default: none]
     #[arg(long, value_name = "SQL", help_heading = "Target")]
     pub after: Vec<String>,
     /// Longest wait for other writers of the table to end their transactions

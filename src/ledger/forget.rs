@@ -37,8 +37,8 @@ pub(super) async fn vacate(
     vacate_others(transaction, request, &vacated).await
 }
 
-/// The same of finished imports whose sources are no inputs of this run: what this one loads is not
-/// to be taken for their rows.
+/// Marks finished imports as replaced whose sources are no inputs of this run and whose rows are gone:
+/// they stay in the history, and what this run loads is not taken for their rows.
 async fn vacate_others(
     transaction: &Transaction<'_>,
     request: &Request<'_>,

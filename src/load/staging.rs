@@ -1,4 +1,5 @@
-//! A load whose rows are staged: what it needs to know of the table, and its staging table.
+//! A load whose rows are merged: what it needs to know of the table, and its staging table or that of
+//! a batch.
 
 use std::sync::Arc;
 
@@ -28,7 +29,8 @@ pub struct Staged {
 }
 
 /// What bears on a merge into the table: who points to it, whether deletes of it are published that
-/// have no identity, whether rows exclude each other but by the key, and which triggers may keep rows from being written.
+/// have no identity, whether rows exclude each other but by the key, which triggers may keep rows from being written,
+/// which rules and policies are in the way, and whether MERGE takes the table.
 const FACTS: &str = "
 WITH RECURSIVE tree AS (SELECT $1::oid AS oid UNION SELECT relid FROM pg_partition_tree($1)),
      members AS (SELECT $1::oid AS oid UNION SELECT h.inhrelid FROM pg_inherits h JOIN members m ON m.oid = h.inhparent)

@@ -1,4 +1,4 @@
-//! Merges: what a mode makes of the table, in one step, once all rows are staged.
+//! Merges: what a mode makes of the table, once all rows are staged, or batch by batch.
 
 mod batchwise;
 mod blame;
@@ -28,13 +28,13 @@ pub use step::Step;
 /// Memory that the server may take for one sort or hash of a merge, in kB.
 const WORK_MEM: u32 = 128 * 1024;
 
-/// How staged rows are merged into their table.
+/// How rows are merged into their table.
 #[derive(Debug, Clone)]
 pub struct Merge {
     pub mode: Mode,
     /// The table, and what of it the input has.
     pub target: Arc<Target>,
-    /// Its staging table, quoted.
+    /// The table in which they stand, quoted: a staging table, or the temporary one of a batch.
     pub staging: String,
     pub key: Option<Key>,
     /// The column by which a record is newer than another.

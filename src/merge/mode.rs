@@ -48,7 +48,7 @@ Modes (--mode):
            there, and never wait; other writers wait (SHARE ROW EXCLUSIVE, --lock-wait; ACCESS
            EXCLUSIVE, and TRUNCATE, where deletes are published that have no replica identity). A
            crash leaves the table as it was; the same command goes on.
-  All but append need the ledger. Records without a key are rejects.";
+  All but append need the ledger, unless with --merge batch. Records without a key are rejects.";
 
     /// Whether it cannot do without a key.
     pub fn needs_key(self) -> bool {

@@ -279,7 +279,7 @@ impl<'a> Sql<'a> {
         Some(format!("{} {on_conflict}", self.insert_missing()))
     }
 
-    /// Does both in one statement, which looks each key up once; `None`: there is nothing that could be
+    /// Updates and inserts in one statement, which looks each key up once; `None`: there is nothing that could be
     /// other.
     pub fn merge_in(&self) -> Option<String> {
         let set = self.set("s")?;

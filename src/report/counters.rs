@@ -49,7 +49,7 @@ pub struct Counters {
     deleted: Count,
     /// How long a merge kept other writers of the table waiting, in microseconds.
     pub locked_micros: Count,
-    /// 1 while staged rows are merged.
+    /// 1 once staged rows are being merged.
     pub merging: Count,
     /// Rows read from the sources and taken by a worker, known from an earlier run, or dropped.
     pub read: Count,

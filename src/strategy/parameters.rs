@@ -191,7 +191,7 @@ pub(super) fn push_json(text: &[u8], out: &mut Vec<u8>) {
 }
 
 /// `($1, $2), ($3, $4)`: parameters of `rows` rows, each read as its column wants it. `typed`: no
-/// column around tells their types.
+/// column around tells their types. `ordered`: each row ends with its number.
 fn values(target: &Target, as_json: &[bool], rows: usize, typed: bool, ordered: bool) -> String {
     let columns = target.columns.len();
     let mut sql = String::with_capacity(rows * columns * 7);
