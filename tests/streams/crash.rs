@@ -34,8 +34,8 @@ fn spilling_into(database: &Sink, table: &str, dir: &Path) -> Cmd {
 /// `first` to `last`; the first batch is committed.
 fn killed_while_spilled(database: &Sink, table: &str, dir: &Path, first: u64, last: u64) {
     let mut stream = spilling_into(database, table, dir).open();
-    stream.send(rows(first, BATCH));
     let stored = database.count_of(table);
+    stream.send(rows(first, BATCH));
     wait_until("the first batch", || database.count_of(table) > stored);
     let lock = database.lock(table);
     stream.send(rows(first + BATCH, last + 1 - first - BATCH));
