@@ -38,7 +38,10 @@ SELECT EXISTS (SELECT FROM pg_constraint f JOIN tree ON f.confrelid = tree.oid
                WHERE f.contype = 'f' AND f.conrelid NOT IN (SELECT oid FROM tree)) AS is_pointed_to,
        EXISTS (SELECT FROM members m JOIN pg_class c ON c.oid = m.oid AND c.relkind = 'r'
                WHERE (c.relreplident = 'n' OR c.relreplident = 'd'
-                      AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate))
+                      AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate)
+                      -- An identity with generated columns, which are not published by default.
+                      OR c.relreplident = 'f' AND current_setting('server_version_num')::int >= 180000
+                      AND EXISTS (SELECT FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> '' AND NOT g.attisdropped))
                  AND EXISTS (SELECT FROM pg_publication p JOIN pg_publication_tables t ON t.pubname = p.pubname
                              JOIN pg_class a ON a.relname = t.tablename
                              JOIN pg_namespace n ON n.oid = a.relnamespace AND n.nspname = t.schemaname
